@@ -1,0 +1,188 @@
+"""Trains the tiny base model that woundray ships, on drawn wounds and procedural textures alone.
+
+Two calls, each within a time box, on one GPU (or slowly on a CPU):
+
+    python scripts/pretrain_tiny.py --stage vae  --minutes 9 --work /tmp/pretrain --out OUT
+    python scripts/pretrain_tiny.py --stage unet --minutes 9 --work /tmp/pretrain --out OUT [--vae OUT/vae]
+
+The first writes OUT/vae, the second OUT/tiny, a folder that diffusers' StableDiffusionPipeline loads.
+--minutes counts from the start, drawing of the pictures included; measuring takes about a minute more.
+--steps N instead ends after N steps. State and pictures in --work let a call that was cut off go on.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from pretrain_card import write_card
+from pretrain_pictures import UNSEEN, Pictures, draw_pictures
+from pretrain_run import TimeBox, Training, move, write_json
+from pretrain_unet import measure_model, train_unet
+from pretrain_vae import measure_vae, normalise_latents, train_vae
+from torch import nn
+
+from woundray.model.tiny_architecture import MICRO, TINY, TinyBase, build_tiny, save_tiny
+
+
+@dataclass(frozen=True)
+class Options:
+    stage: str
+    minutes: float
+    steps: int | None
+    work: Path
+    out: Path
+    vae: Path | None
+    shape: str
+    seed: int
+    batch: int
+    rate: float
+    crop_px: int
+    phantoms: int
+    textures: int
+    unseen: int
+    processes: int
+    save_minutes: float
+    no_compile: bool
+
+
+def main() -> None:
+    start_s = time.monotonic()
+    options = parse()
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    # Pictures to learn from, and of other clinics and patients to measure on
+    draw = partial(draw_pictures, folder=options.work, processes=options.processes)
+    pictures = draw(options.phantoms, options.textures, seed=options.seed)
+    unseen = draw(options.unseen, options.unseen // 4, seed=options.seed + UNSEEN)
+    print(f"{len(pictures.labels)} pictures drawn or read in {time.monotonic() - start_s:.0f} s", flush=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it stands, with a warning
+
+    # One stage: its module's training, resumed where a state lies
+    base = build_tiny(options.seed, MICRO if options.shape == "micro" else TINY)
+    stage = run_vae if options.stage == "vae" else run_unet
+    stage(options, base, pictures.to(device), unseen.to(device), start_s + 60 * options.minutes)
+    print(f"done in {(time.monotonic() - start_s) / 60:.1f} min", flush=True)
+
+
+def parse() -> Options:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stage", choices=("vae", "unet"), required=True)
+    parser.add_argument("--minutes", type=float, default=9.0, help="training ends so long after the start")
+    parser.add_argument("--steps", type=int, help="end after so many steps instead")
+    parser.add_argument("--work", type=Path, required=True, help="folder of pictures and of the state to resume from")
+    parser.add_argument("--out", type=Path, required=True, help="folder for models, losses and picture grids")
+    parser.add_argument("--vae", type=Path, help="trained VAE for stage unet (default: WORK/vae)")
+    parser.add_argument("--shape", choices=("tiny", "micro"), default="tiny")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, help="pictures a step (default: vae 128, unet 256)")
+    parser.add_argument("--rate", type=float, help="peak learning rate (default: vae 1e-3, unet 6e-4)")
+    parser.add_argument("--crop-px", type=int, default=128, help="side of what the VAE is trained on")
+    parser.add_argument("--phantoms", type=int, default=28_000)
+    parser.add_argument("--textures", type=int, default=14_000)
+    parser.add_argument("--unseen", type=int, default=1536, help="phantoms to measure on; a quarter of it textures")
+    parser.add_argument("--processes", type=int, default=min(16, os.cpu_count() or 1))
+    parser.add_argument("--save-minutes", type=float, default=3.0, help="between states on disk")
+    parser.add_argument("--no-compile", action="store_true", help="do without torch.compile")
+    given = parser.parse_args()
+    given.batch = given.batch or {"vae": 128, "unet": 256}[given.stage]
+    given.rate = given.rate or {"vae": 1e-3, "unet": 6e-4}[given.stage]
+    if given.stage == "unet" and not (given.vae or given.work / "vae").exists():
+        parser.error(f"--vae: no VAE in {given.vae or given.work / 'vae'}; run --stage vae first")
+    if given.stage == "unet" and (given.out / "tiny").exists():
+        parser.error(f"--out: {given.out / 'tiny'} exists; remove it or name another folder")
+    return Options(**vars(given))
+
+
+def run_vae(options: Options, base: TinyBase, pictures: Pictures, unseen: Pictures, deadline_s: float) -> None:
+    """Train the VAE, give its latents unit scale, measure it, and write it to WORK/vae and OUT/vae."""
+    vae = base.vae
+    move(vae, pictures.pixels.device)
+    training = begin(options, vae.train())
+    box = TimeBox(deadline_s, options.steps, training.share)
+    train_vae(
+        vae,
+        pictures,
+        training,
+        box,
+        batch=options.batch,
+        crop_px=options.crop_px,
+        seed=options.seed,
+        is_compiled=not options.no_compile,
+    )
+
+    vae.eval()
+    scores = normalise_latents(vae, pictures, options.batch)
+    scores |= measure_vae(vae, unseen, options.batch, options.out / "reconstructions.png")
+    for folder in (options.work / "vae", options.out / "vae"):
+        vae.save_pretrained(folder)
+        write_json(folder / "report.json", report(options, training, scores))
+    write_json(options.out / "losses_vae.json", training.losses)
+
+
+def run_unet(options: Options, base: TinyBase, pictures: Pictures, unseen: Pictures, deadline_s: float) -> None:
+    """Train UNet and text encoder on the VAE's latents, write the model, and measure what was written."""
+    vae_folder = options.vae or options.work / "vae"
+    base = replace(base, vae=AutoencoderKL.from_pretrained(vae_folder))
+    for part in (base.vae, base.unet, base.text_encoder):
+        move(part, pictures.pixels.device)
+    training = begin(options, nn.ModuleList([base.unet, base.text_encoder]).train())
+    box = TimeBox(deadline_s, options.steps, training.share)
+    train_unet(
+        base,
+        pictures,
+        training,
+        box,
+        batch=options.batch,
+        seed=options.seed,
+        is_compiled=not options.no_compile,
+    )
+
+    training.module.eval()
+    folder = options.out / "tiny"
+    save_tiny(base, folder)
+    scores = measure_model(
+        folder,
+        unseen,
+        pictures_a_phase=options.unseen // 6,
+        batch=options.batch,
+        seed=options.seed,
+        out=options.out,
+    )
+    write_json(options.out / "losses_unet.json", training.losses)
+    write_card(folder, vae_folder / "report.json", report(options, training, scores))
+
+
+def begin(options: Options, module: nn.Module) -> Training:
+    path = options.work / f"{options.stage}-{options.shape}-{options.seed}.pt"
+    training = Training(module, options.rate, path, 60 * options.save_minutes)
+    print(f"{options.stage}: from step {training.step}, state in {path}", flush=True)
+    return training
+
+
+def report(options: Options, training: Training, scores: dict[str, float]) -> dict[str, object]:
+    """What the model card says of a stage."""
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "seed": options.seed,
+        "data": f"{options.phantoms} phantoms, {options.textures} textures",
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "steps": training.step,
+        "batch": options.batch,
+        "last_losses": training.losses[-1] if training.losses else {},
+        "scores": scores,
+    }
+
+
+if __name__ == "__main__":
+    main()

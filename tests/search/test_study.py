@@ -1,0 +1,179 @@
+"""One small Ray cluster: a study with an analytic loop in place of training, and a run of two ranks."""
+
+import math
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from woundray.cluster import Cluster, cluster
+from woundray.config import Config
+from woundray.errors import UserError
+from woundray.search.study import conclude, journal_path, run_study
+from woundray.tracking.events import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
+from woundray.training.launch import Report, fit, settle
+from woundray.training.place import Place
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Ray's and Optuna's own code
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[Cluster]:
+    with cluster(dashboard_port=8390, cpus=2) as connected:
+        import ray
+
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can not import a test module
+        yield connected
+
+
+def make_config(tmp_path: Path, **changes: object) -> Config:
+    space = tmp_path / "space.yaml"
+    space.write_text("training.learning_rate: {log: [1.0e-5, 1.0e-1]}\n")
+    values = {
+        "training.epochs": 4,
+        "training.learning_rate": 1e-3,
+        "study.space": str(space),
+        "study.trials": 4,
+        "study.grace_epochs": 1,
+        "study.startup_trials": 4,
+        "study.max_failures": 0,
+        "metrics.objective": "validation_loss",
+    }
+    return Config().with_values(values | changes)
+
+
+def score(learning_rate: float, epoch: int) -> float:
+    """Lowest at a learning rate of 1e-3 and at epoch 3."""
+    return abs(math.log10(learning_rate) + 3) + (epoch - 3) ** 2 / 10
+
+
+def analytic_loop(config: Config, *, materials: Path, output: Path, place: Place, report: Report) -> None:
+    """Fails above a learning rate of 0.005, else reports the score of each epoch; leaves a file a rank."""
+    rate = config.training.learning_rate
+    for epoch in range(1, config.training.epochs + 1):
+        if rate > 0.005:
+            raise ValueError("planted failure")
+        folder = output / f"epoch_{epoch:04d}"
+        if place.rank == 0:
+            folder.mkdir(parents=True)
+        (output / f"rank_{place.rank}_of_{place.world_size}").touch()
+        report({"epoch": epoch, "validation_loss": score(rate, epoch)}, folder)
+
+
+def test_study(tmp_path: Path, ray_cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, seen = tmp_path / "study", []
+    result = run_study(
+        make_config(tmp_path),
+        materials=tmp_path,
+        folder=folder,
+        loop=analytic_loop,
+        resources=ray_cluster.resources,
+        on_change=seen.append,
+    )
+    trials = result.trials
+
+    # The configuration itself comes first, within the space
+    assert len(trials) == 4
+    assert trials[0].values == {"training.learning_rate": 1e-3}
+    # A trial that raised is reported, with its error, and can not win
+    failed = [trial for trial in trials if trial.status == "failed"]
+    assert [trial.id for trial in failed] == [trial.id for trial in trials if rate(trial.values) > 0.005] != []
+    assert "planted failure" in (folder / "trials" / failed[0].id / "error.txt").read_text()
+    # ASHA stopped a poor one before its last epoch
+    assert any(trial.stopped_early and trial.epochs < 4 for trial in trials)
+    # The best is the lowest of all epochs, with that epoch's folder
+    scored = [trial for trial in trials if trial.status != "failed"]
+    best = min(scored, key=lambda trial: score(rate(trial.values), min(trial.epochs, 3)))
+    assert result.best == best
+    assert result.best.best_epoch == 3
+    assert result.best.metrics == {"validation_loss": pytest.approx(score(rate(best.values), 3))}
+    assert result.checkpoint == folder / "trials" / best.id / "epoch_0003"
+    assert result.config.training.learning_rate == rate(best.values)
+    # Everybody was told
+    assert seen[-1] == trials
+    assert isinstance(Journal(journal_path(folder)).events()[-1], StudyEnded)
+    shown = capsys.readouterr()
+    assert "epoch 3/4  validation_loss" in shown.err
+    assert "stopped early" in shown.err
+    assert "failed" in shown.err
+    assert "ray" not in shown.out.lower()
+    # Optuna knows the best epoch of each trial, and nothing that is not a number
+    assert optuna_values(folder) == {trial.best_score for trial in scored}
+
+
+def rate(values: dict[str, object]) -> float:
+    return float(str(values["training.learning_rate"]))
+
+
+def optuna_values(folder: Path) -> set[float]:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = JournalStorage(JournalFileBackend(str(folder / "optuna.journal")))
+    study = optuna.load_study(study_name=folder.name, storage=storage)
+    assert not [trial for trial in study.trials if trial.state == optuna.trial.TrialState.RUNNING]
+    return {trial.value for trial in study.trials if trial.value is not None}
+
+
+def test_two_workers_are_two_ranks(tmp_path: Path, ray_cluster: Cluster) -> None:
+    config = settle(make_config(tmp_path, **{"hardware.workers": 2}), ray_cluster.resources)
+    last = fit(
+        config,
+        loop=analytic_loop,
+        materials=tmp_path,
+        output=tmp_path / "run",
+        name="run",
+        storage=tmp_path / "ray",
+    )
+    assert last["epoch"] == 4
+    assert last["validation_loss"] == pytest.approx(score(1e-3, 4))
+    assert {path.name for path in (tmp_path / "run").glob("rank_*")} == {"rank_0_of_2", "rank_1_of_2"}
+
+
+def write_trial(folder: Path, status: Literal["FINISHED", "FAILED"] | None, scores: list[float]) -> Journal:
+    journal = Journal(journal_path(folder))
+    number = len({event.trial for event in journal.events() if isinstance(event, TrialStarted)}) + 1
+    name, output = f"trial-{number}", folder / "trials" / f"trial-{number}"
+    output.mkdir(parents=True)
+    values = {"training.learning_rate": 10.0**-number}
+    journal.append(TrialStarted(trial=name, number=number, values=values, settings={}))
+    for epoch, value in enumerate(scores, start=1):
+        metrics = {"validation_loss": value}
+        journal.append(EpochReported(trial=name, epoch=epoch, metrics=metrics, checkpoint=output / f"{epoch}"))
+    if status == "FAILED":
+        (output / "error.txt").write_text("Traceback\n  somewhere\nValueError: planted failure\n")
+    if status is not None:
+        journal.append(TrialEnded(trial=name, status=status, stopped_early=False, output=output))
+    return journal
+
+
+def test_a_study_in_which_every_trial_failed_names_the_error_and_the_log(tmp_path: Path) -> None:
+    journal = write_trial(tmp_path, "FAILED", [0.1])
+    with pytest.raises(UserError, match=r"`ValueError: planted failure`: see .*trial-1/error\.txt"):
+        conclude(make_config(tmp_path), tmp_path, journal)
+    assert isinstance(journal.events()[-1], StudyEnded)
+
+
+def test_an_interrupted_study_has_a_result(tmp_path: Path) -> None:
+    write_trial(tmp_path, "FINISHED", [0.5, 0.7])
+    journal = write_trial(tmp_path, None, [0.4])
+    result = conclude(make_config(tmp_path), tmp_path, journal)
+    assert [trial.status for trial in result.trials] == ["finished", "killed"]
+    assert (result.best.number, result.best.best_epoch) == (2, 1)
+    assert result.config.training.learning_rate == 0.01
+
+
+def test_ray_is_private(ray_cluster: Cluster) -> None:
+    assert ray_cluster.dashboard.startswith("http://127.0.0.1:")
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600

@@ -1,0 +1,107 @@
+"""What is read from a journal, and how it is shown."""
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from woundray.config import Config
+from woundray.search.progress import Follower, table
+from woundray.search.summary import best_trial, summarise
+from woundray.tracking.events import EpochReported, Event, Journal, StudyEnded, TrialEnded, TrialStarted
+
+CONFIG = Config().with_values({"training.epochs": 3})
+ROOT = Path("study")
+
+
+def started(trial: str, number: int) -> Event:
+    return TrialStarted(trial=trial, number=number, values={"lora.rank": 4 * number}, settings={})
+
+
+def epoch(trial: str, number: int, score: float) -> Event:
+    return EpochReported(trial=trial, epoch=number, metrics={"fd_lite0": score}, checkpoint=ROOT / trial / f"{number}")
+
+
+def ended(trial: str, status: str = "FINISHED", *, early: bool = False) -> Event:
+    return TrialEnded.model_validate({"trial": trial, "status": status, "stopped_early": early, "output": ROOT / trial})
+
+
+EVENTS = [
+    started("a", 1), started("b", 2), started("c", 3),
+    epoch("a", 1, 60), epoch("b", 1, 90), epoch("c", 1, 10),
+    ended("b", early=True), ended("c", "FAILED"),
+    epoch("a", 2, 50), epoch("a", 3, 50), ended("a"),
+    StudyEnded(status="FINISHED", best_trial="a", metrics={}),
+]  # fmt: skip
+
+
+def test_a_trial_is_judged_by_its_first_lowest_epoch() -> None:
+    a, b, c = summarise(EVENTS, "fd_lite0")
+    assert (a.status, a.epochs, a.best_epoch, a.best_score) == ("finished", 3, 2, 50)
+    assert a.checkpoint == ROOT / "a" / "2"
+    assert (b.status, b.stopped_early, b.epochs) == ("finished", True, 1)
+    assert (c.status, c.best_score) == ("failed", 10)
+
+
+def test_a_trial_that_failed_or_has_no_score_does_not_win() -> None:
+    trials = summarise(EVENTS, "fd_lite0")
+    best = best_trial(trials)
+    assert best is not None
+    assert best.id == "a"
+    assert best_trial(summarise([started("a", 1), ended("a")], "fd_lite0")) is None
+
+
+def test_a_resumed_trial_goes_on_from_what_it_had() -> None:
+    events = [started("a", 1), epoch("a", 1, 60), ended("a", "KILLED"), started("a", 1), epoch("a", 2, 70)]
+    [trial] = summarise(events, "fd_lite0")
+    assert (trial.status, trial.epochs, trial.best_epoch) == ("running", 2, 1)
+
+
+def follow(journal: Journal, later: list[Event], *, terminal: bool) -> str:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=120)
+    with Follower(journal, CONFIG, console=console):
+        for event in later:
+            journal.append(event)
+    return out.getvalue()
+
+
+def test_without_a_terminal_an_epoch_is_a_line(tmp_path: Path) -> None:
+    lines = follow(Journal(tmp_path / "events.jsonl"), EVENTS, terminal=False).splitlines()
+    assert lines == [
+        "trial 1  epoch 1/3  fd_lite0 60  best 60 (trial 1)",
+        "trial 2  epoch 1/3  fd_lite0 90  best 60 (trial 1)",
+        "trial 3  epoch 1/3  fd_lite0 10  best 10 (trial 3)",
+        "trial 2  epoch 1/3  stopped early  best 10 (trial 3)",
+        "trial 3  epoch 1/3  failed  best 60 (trial 1)",
+        "trial 1  epoch 2/3  fd_lite0 50  best 50 (trial 1)",
+        "trial 1  epoch 3/3  fd_lite0 50  best 50 (trial 1)",
+        "trial 1  epoch 3/3  finished  best 50 (trial 1)",
+    ]
+
+
+def test_a_resumed_study_tells_only_what_is_new(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "events.jsonl")
+    for event in EVENTS[:9]:
+        journal.append(event)
+    lines = follow(journal, EVENTS[9:], terminal=False).splitlines()
+    assert lines[0] == "trial 1  epoch 3/3  fd_lite0 50  best 50 (trial 1)"
+
+
+def test_on_a_terminal_there_is_a_row_a_trial(tmp_path: Path) -> None:
+    shown = follow(Journal(tmp_path / "events.jsonl"), EVENTS, terminal=True)
+    assert "stopped early" in shown
+    assert table(summarise(EVENTS, "fd_lite0"), CONFIG).row_count == 3
+
+
+def test_a_listener_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    journal, calls = Journal(tmp_path / "events.jsonl"), []
+
+    def listener(trials: object) -> None:
+        calls.append(trials)
+        raise ValueError("planted")
+
+    with Follower(journal, CONFIG, listener, console=Console(file=io.StringIO())):
+        for event in EVENTS:
+            journal.append(event)
+    assert len(calls) == len(EVENTS)

@@ -1,0 +1,187 @@
+"""A journal is copied to a real MLflow database: nothing is lost, nothing comes twice."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+from PIL import Image
+from pydantic import JsonValue
+
+from woundray.errors import UserError
+from woundray.tracking import Tracker, tracking_uri
+from woundray.tracking.events import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of mlflow's, sqlalchemy's and alembic's own code
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+SETTINGS: dict[str, JsonValue] = {"lora.rank": 8, "prompts.positive": "w" * 7000, "data.root": None}
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+def write_epoch(journal: Journal, output: Path, trial: str, epoch: int) -> None:
+    folder = output / f"epoch_{epoch:04d}"
+    folder.mkdir(parents=True)
+    (folder / "pytorch_lora_weights.safetensors").write_bytes(b"adapter")
+    (folder / "state.safetensors").write_bytes(b"optimizer")
+    Image.new("RGB", (8, 8), (epoch, 0, 0)).save(folder / "grid.png")
+    metrics = {"fd_lite0": 60.0 - epoch, "validation_loss": 0.5 / epoch}
+    journal.append(EpochReported(trial=trial, epoch=epoch, metrics=metrics, checkpoint=folder))
+
+
+def write_study(folder: Path, study: str) -> Journal:
+    """Trial `a` ends after two epochs, `b` is stopped after one, `c` fails before its first."""
+    journal = Journal(folder / "events.jsonl")
+    planned: list[tuple[str, int, Literal["FINISHED", "FAILED"]]]
+    planned = [("a", 2, "FINISHED"), ("b", 1, "FINISHED"), ("c", 0, "FAILED")]
+    for number, (trial, epochs, status) in enumerate(planned, start=1):
+        output, name = folder / "trials" / trial, f"{study}-{trial}"
+        output.mkdir(parents=True)
+        (output / "config.yaml").write_text("phase: I\n")
+        journal.append(
+            TrialStarted(trial=name, number=number, values={"lora.rank": 8}, settings=SETTINGS | {"lora.rank": number})
+        )
+        for epoch in range(1, epochs + 1):
+            write_epoch(journal, output, name, epoch)
+            (output / "best").unlink(missing_ok=True)
+            (output / "best").symlink_to(f"epoch_{epoch:04d}")
+        journal.append(TrialEnded(trial=name, status=status, stopped_early=trial == "b", output=output))
+    journal.append(StudyEnded(status="FINISHED", best_trial=f"{study}-a", metrics={"fd_lite0": 58.0}))
+    return journal
+
+
+def copy(journal: Journal, study: str, uri: str, *, nested: bool = True) -> None:
+    with Tracker(
+        journal.path, study=study, settings=SETTINGS, tags={"data.hash": "abc"}, nested=nested, uri=uri
+    ) as tracker:
+        assert tracker.close(timeout_s=60) == 0
+
+
+def runs(uri: str, study: str) -> tuple["MlflowClient", dict[str, "Run"], list["Run"]]:
+    """Client, runs by trial, and all runs of a study."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("woundray")
+    found = client.search_runs([experiment.experiment_id], f"tags.study = '{study}'")
+    return (
+        client,
+        {run.data.tags.get("trial_id", "parent").removeprefix(f"{study}-"): run for run in found},
+        found,
+    )
+
+
+def artifacts(client: "MlflowClient", run: "Run", folder: str = "") -> set[str]:
+    return {item.path for item in client.list_artifacts(run.info.run_id, folder or None)}
+
+
+def test_a_study_is_a_parent_run_with_a_nested_run_a_trial(tmp_path: Path, database: str) -> None:
+    copy(write_study(tmp_path, "s"), "s", database)
+    client, by_trial, found = runs(database, "s")
+
+    assert set(by_trial) == {"parent", "a", "b", "c"}
+    assert len(found) == 4
+    parent = by_trial["parent"]
+    for name in "abc":
+        assert by_trial[name].data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert by_trial[name].data.tags["data.hash"] == "abc"
+    assert {name: run.info.status for name, run in by_trial.items()} == {
+        "parent": "FINISHED", "a": "FINISHED", "b": "FINISHED", "c": "FAILED",
+    }  # fmt: skip
+    assert by_trial["b"].data.tags["stopped_early"] == "true"
+    assert by_trial["a"].data.tags["stopped_early"] == "false"
+    assert parent.data.tags["best_run"] == by_trial["a"].info.run_id
+    assert parent.data.metrics == {"best.fd_lite0": 58.0}
+    assert by_trial["c"].data.params["lora.rank"] == "3"
+    assert by_trial["a"].data.params["prompts.positive"] == "w" * 6000
+
+    history = client.get_metric_history(by_trial["a"].info.run_id, "fd_lite0")
+    assert [(point.step, point.value) for point in history] == [(1, 59.0), (2, 58.0)]
+    assert artifacts(client, by_trial["a"], "checkpoint") == {
+        "checkpoint/pytorch_lora_weights.safetensors", "checkpoint/grid.png",
+    }  # fmt: skip
+    grids = [path for path in artifacts(client, by_trial["a"], "images") if path.endswith(".png")]
+    assert sorted(path.split("+")[2] for path in grids) == ["1", "2"]
+    assert "config.yaml" in artifacts(client, by_trial["a"])
+    assert client.get_experiment(parent.info.experiment_id).artifact_location.startswith("file:///")
+
+
+def test_what_was_copied_is_found_again_and_not_copied_twice(tmp_path: Path, database: str) -> None:
+    journal = write_study(tmp_path, "t")
+    copy(journal, "t", database)
+    write_epoch(journal, tmp_path / "trials" / "b", "t-b", 2)
+    copy(journal, "t", database)
+    (tmp_path / "events.copied").unlink()  # as if the process died before it noted how far it was
+    copy(journal, "t", database)
+
+    client, by_trial, found = runs(database, "t")
+    assert len(found) == 4
+    history = client.get_metric_history(by_trial["b"].info.run_id, "fd_lite0")
+    assert [(point.step, point.value) for point in history] == [(1, 59.0), (2, 58.0)]
+
+
+def test_a_single_run_has_no_parent(tmp_path: Path, database: str) -> None:
+    journal = Journal(tmp_path / "events.jsonl")
+    journal.append(TrialStarted(trial="u", number=1, values={}, settings=SETTINGS))
+    write_epoch(journal, tmp_path, "u", 1)
+    copy(journal, "u", database, nested=False)
+    _, _, [run] = runs(database, "u")
+    assert "mlflow.parentRunId" not in run.data.tags
+    assert run.data.metrics["fd_lite0"] == 59.0
+    assert run.info.run_name == "u"
+
+
+def test_events_stay_on_disk_when_mlflow_goes_away(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    journal = Journal(tmp_path / "events.jsonl")
+    tracker = Tracker(journal.path, study="v", settings=SETTINGS, tags={}, uri=uri)
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("ALTER TABLE runs RENAME TO away")
+    journal.append(TrialStarted(trial="v", number=1, values={}, settings=SETTINGS))
+    assert tracker.close(timeout_s=1) == 1
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("ALTER TABLE away RENAME TO runs")
+    copy(journal, "v", uri)
+    assert len(runs(uri, "v")[2]) == 2
+
+
+def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"127\.0\.0\.1:9 does not answer"):
+        Tracker(tmp_path / "events.jsonl", study="w", settings={}, tags={}, uri="http://127.0.0.1:9")
+
+
+def test_the_default_is_what_mlflow_itself_opens_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.store.tracking import DEFAULT_TRACKING_URI
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert DEFAULT_TRACKING_URI == "sqlite:///mlflow.db"
+    assert tracking_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "./mlruns")
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_URI"):
+        tracking_uri()
+
+
+def test_half_a_line_of_a_killed_writer_is_not_read_and_not_built_on(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "events.jsonl")
+    journal.append(StudyEnded(status="FINISHED", best_trial=None, metrics={}))
+    with journal.path.open("a") as file:
+        file.write('{"kind": "ep')
+    assert len(journal.events()) == 1
+    journal.append(StudyEnded(status="KILLED", best_trial=None, metrics={}))
+    assert [json.loads(line)["status"] for line in journal.path.read_text().splitlines()] == [
+        "FINISHED",
+        "KILLED",
+    ]

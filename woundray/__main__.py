@@ -1,0 +1,31 @@
+"""`woundray COMMAND ...` is `python -m woundray.COMMAND ...`."""
+
+import importlib
+import sys
+
+from woundray.cli import fail
+from woundray.config.explain import nearest
+
+COMMANDS = {
+    "tune": "search the hyperparameters of an adapter: the main job",
+    "train": "train one adapter by one configuration",
+    "generate": "draw pictures from an adapter",
+    "prepare": "make a checked data set of raw photographs",
+}
+
+
+def main() -> None:
+    """Runs the named command."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        lines = [f"  {command:10} {what}" for command, what in COMMANDS.items()]
+        sys.stdout.write("\n".join(["usage: woundray COMMAND [--help] ...", "", *lines, ""]))
+        return
+    if name not in COMMANDS:
+        fail(f"woundray: {name} is not one of {', '.join(COMMANDS)}{nearest(name, COMMANDS)}")
+    sys.argv = [f"woundray {name}", *sys.argv[2:]]
+    importlib.import_module(f"woundray.{name}").main()
+
+
+if __name__ == "__main__":
+    main()

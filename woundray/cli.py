@@ -1,0 +1,189 @@
+"""The command line: defaults < profile < phase < --config FILE < flags. Nothing slow is imported here."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self, TypeVar
+
+import tyro
+import yaml
+
+from woundray.config import Config
+from woundray.config.base import Section
+from woundray.config.explain import names, nearest
+from woundray.config.layers import load, read_yaml
+from woundray.errors import UserError
+from woundray.model.registry import staged
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+CommandType = TypeVar("CommandType", bound="Command")
+
+
+class Command(Section):
+    """What every command that trains or draws understands."""
+
+    data: Path | None = None
+    """Photographs: a folder that `woundray prepare` wrote, or one with a folder a phase. Empty: drawn phantoms."""
+    profile: str = "auto"
+    """Settings for a base model and machine: demo, sd15, sd21, sdxl; auto: by what this machine has."""
+    config: Path | None = None
+    """YAML file with settings of your own; it goes over profile and phase."""
+    settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
+
+    def shortcuts(self) -> dict[str, Any]:
+        """Settings that have a flag of their own, by their dotted names."""
+        return {"data.root": self.data}
+
+    def with_settings(self, settings: Config) -> Self:
+        """The same command with other settings."""
+        return self.model_copy(update={"settings": settings})
+
+
+def parse(command_type: type[CommandType], arguments: list[str] | None = None) -> CommandType:
+    """The command with its layered settings.
+
+    Raises:
+        UserError: an unknown flag or a value out of range, with the nearest right one.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    flags, rest = _split_dotted(arguments)
+    _refuse_unknown(rest, command_type)
+    command = tyro.cli(
+        command_type, args=rest, prog=_program(), config=(tyro.conf.FlagConversionOff,), use_underscores=True
+    )
+    for name in flags:
+        if name not in names(Config):
+            raise UserError(f"command line: --{name} is not a setting{nearest(name, names(Config))}")
+    shortcuts = {name: value for name, value in command.shortcuts().items() if value is not None}
+    flags = {**shortcuts, **flags}
+    profile, reason = command.profile, "asked for"
+    if profile == "auto":
+        profile, reason = choose_profile(_data_root(command, flags))
+    logging.getLogger("woundray").info("profile %s: %s", profile, reason)
+    settings = load(command.settings.phase, profile=profile, file=command.config, flags=flags)
+    return command.with_settings(settings)
+
+
+def choose_profile(data: Path | None) -> tuple[str, str]:
+    """Name of the profile that suits this machine, and why."""
+    if data is None:
+        return "demo", "no --data: drawn phantoms and the packaged tiny model"
+    if not _has_gpu():
+        return "demo", "no GPU here: the packaged tiny model on CPU cores"
+    for name in ("sd21", "sd15", "sdxl"):
+        if staged(name):
+            return name, f"a GPU, and the weights of {name} are on this machine"
+    if os.environ.get("HF_HUB_OFFLINE", "") in ("", "0"):
+        return "sd21", "a GPU; the weights of sd21 are fetched from the model hub"
+    return "demo", "a GPU, but no weights on this machine and HF_HUB_OFFLINE is set: the packaged tiny model"
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a command's body: a user's mistake is one line and exit code 2; Ctrl-C is exit code 130."""
+    configure_logging()
+    try:
+        main()
+    except UserError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped\n")
+        sys.exit(130)
+
+
+class Stages:
+    """Progress bars, one a stage of slow work, on a terminal; plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self._progress = Progress(console=Console(stderr=True), transient=True)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Told what is being done, how much of it is done, and how much there is."""
+        live = self._progress.console.is_terminal
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total)
+            if not live:
+                self._progress.console.print(f"{stage} ...")
+        self._progress.update(self._tasks[stage], completed=done, total=total)
+        if live and done < total:
+            self._progress.start()
+        elif all(task.finished for task in self._progress.tasks):
+            self._progress.stop()  # the next thing to draw may be a table of trials
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr and exit code 2."""
+    sys.stderr.write(f"woundray: {' '.join(message.split())}\n")
+    sys.exit(2)
+
+
+def configure_logging() -> None:
+    """Plain lines of woundray's own on stderr; other libraries only from warnings up."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("woundray").setLevel(logging.INFO)
+
+
+def _data_root(command: Command, flags: dict[str, Any]) -> Path | None:
+    """Where the photographs will come from, as far as it is known before a profile is chosen."""
+    if "data.root" in flags:
+        return Path(flags["data.root"])
+    if command.config is None:
+        return None
+    values = read_yaml(command.config)
+    section = values.get("data")
+    root = section.get("root") if isinstance(section, dict) else values.get("data.root")
+    return Path(root) if root else None
+
+
+def _split_dotted(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """`--lora.rank 8` and `--lora.rank=8` -> {"lora.rank": 8}; several values make a list. The rest as it is."""
+    flags: dict[str, Any] = {}
+    rest: list[str] = []
+    position = 0
+    while position < len(arguments):
+        argument = arguments[position]
+        position += 1
+        name, equals, value = argument.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if not argument.startswith("--") or "." not in name:
+            rest.append(argument)
+            continue
+        values = [value] if equals else []
+        while not equals and position < len(arguments) and not arguments[position].startswith("--"):
+            values.append(arguments[position])
+            position += 1
+        if not values:
+            raise UserError(f"command line: --{name} has no value")
+        loaded = [yaml.safe_load(text) for text in values]
+        flags[name] = loaded[0] if len(loaded) == 1 else loaded
+    return flags, rest
+
+
+def _refuse_unknown(rest: list[str], command_type: type[Command]) -> None:
+    known = {"help", "phase", *command_type.model_fields} - {"settings"}
+    for argument in rest:
+        name = argument.removeprefix("--").partition("=")[0].replace("-", "_")
+        if argument.startswith("--") and name not in known:
+            raise UserError(f"command line: {argument} is not a flag{nearest(name, [*known, *names(Config)])}")
+
+
+def _has_gpu() -> bool:
+    """Whether CUDA has a device, without the seconds that importing torch takes."""
+    return Path("/dev/nvidia0").exists() and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1")
+
+
+def _program() -> str:
+    return sys.argv[0] if "woundray " in sys.argv[0] else f"python -m woundray.{Path(sys.argv[0]).stem}"

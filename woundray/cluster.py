@@ -1,0 +1,159 @@
+"""The Ray cluster: the only caller of `ray.init`, and Ray's settings with the reason for each."""
+
+import logging
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from woundray.errors import UserError
+
+_STUDY_SETTINGS = {
+    "RAY_AUTH_MODE": "token",  # only who has the token may use the cluster or its dashboard
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to Ray's makers
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a report takes as long as this interval; default 2 s
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process a trial less; worth it on spot machines only
+    "RAY_TRAIN_METRICS_ENABLED": "0",  # Prometheus counters of each worker, which nothing reads here
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables; the table of trials is ours
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard copies of what the journal has
+    "TUNE_GLOBAL_CHECKPOINT_S": "1",  # a study that is killed loses a second of its state; default 10
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",  # that second is meant
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # processes without a GPU see none
+}
+_LOCAL_SETTINGS = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: every socket of Ray is on 127.0.0.1
+}
+_LOCAL_WORKER_SETTINGS = {
+    "GLOO_SOCKET_IFNAME": "lo",  # gradients between workers stay on the loopback device
+    "NCCL_SOCKET_IFNAME": "lo",
+}
+_LOCAL = os.environ.get("RAY_ADDRESS", "") in ("", "local")
+for _name, _value in (_STUDY_SETTINGS | (_LOCAL_SETTINGS if _LOCAL else {})).items():
+    os.environ.setdefault(_name, _value)  # now: Ray reads most of them when it is imported
+
+_OBJECT_STORE_BYTES = 256 * 2**20  # pictures and latents go by memory-mapped files: the default, 30 % of RAM, is idle
+_DASHBOARD_HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the cluster offers to runs."""
+
+    cpus: float
+    gpus: float
+    nodes: int
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A connection to Ray."""
+
+    resources: Resources
+    dashboard: str
+    """Address of the dashboard; empty if the cluster has none. It asks for the token of `token_command`."""
+    own: bool
+    """Started by this process, and ended by it."""
+
+    token_command = "ray get-auth-token"
+
+
+def connect(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -> Cluster:
+    """Starts a cluster on this machine, or joins the one that RAY_ADDRESS names.
+
+    Args:
+        dashboard_port: port of the dashboard; the next free one is taken if it is in use.
+        cpus: CPU cores that runs may use; None: all of this machine.
+        threads: threads of one worker's CPU arithmetic (OpenMP).
+
+    Raises:
+        UserError: no cluster answers at RAY_ADDRESS.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    workers = {**_STUDY_SETTINGS, "OMP_NUM_THREADS": str(threads)}
+    if _LOCAL:
+        workers |= _LOCAL_SETTINGS | (_LOCAL_WORKER_SETTINGS if sys.platform == "linux" else {})
+    make_token_private()
+
+    import ray
+
+    runtime_env = {"env_vars": {name: os.environ.get(name, value) for name, value in workers.items()}}
+    if _LOCAL:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=True,  # a TorchTrainer inside Tune hangs without its State API
+            dashboard_host=_DASHBOARD_HOST,
+            dashboard_port=free_port(dashboard_port),
+            object_store_memory=_OBJECT_STORE_BYTES,
+            log_to_driver=False,  # workers' lines stay in their logs
+            logging_level=logging.ERROR,
+            runtime_env=runtime_env,
+        )
+    else:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"RAY_ADDRESS: no Ray cluster answers at {address} ({str(error).splitlines()[0]}); "
+                "start one with `ray start --head`, or unset RAY_ADDRESS"
+            ) from None
+    return Cluster(resources=_resources(), dashboard=_dashboard(), own=_LOCAL)
+
+
+def shutdown() -> None:
+    """Leaves the cluster; one that this process started ends with all its processes."""
+    import ray
+
+    ray.shutdown()
+
+
+@contextmanager
+def cluster(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -> Iterator[Cluster]:
+    """A cluster for the time of a block; see `connect`."""
+    try:
+        yield connect(dashboard_port=dashboard_port, cpus=cpus, threads=threads)
+    finally:
+        shutdown()
+
+
+def _resources() -> Resources:
+    import ray
+
+    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    alive = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+    return Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), nodes=alive)
+
+
+def _dashboard() -> str:
+    import ray
+
+    url = ray.worker.get_dashboard_url()
+    return f"http://{url}" if url else ""
+
+
+def make_token_private() -> None:
+    """Makes Ray's token file readable for its owner only: Ray itself writes it with mode 0644."""
+    if "RAY_AUTH_TOKEN" in os.environ:
+        return
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    except FileExistsError:
+        if path.stat().st_uid == os.getuid():
+            path.chmod(0o600)
+
+
+def free_port(first: int) -> int:
+    """The first port from `first` on that nothing listens on."""
+    for port in range(first, min(first + 50, 65536)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if probe.connect_ex((_DASHBOARD_HOST, port)) != 0:
+                return port
+    raise UserError(f"study.dashboard_port: {first} and the 49 ports after it are in use; name another")

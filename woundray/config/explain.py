@@ -1,0 +1,69 @@
+"""Nested and dotted names of settings, and errors in words that name the mend."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"lora": {"rank": 8}}` -> `{"lora.rank": 8}`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def nest(values: dict[str, Any]) -> dict[str, Any]:
+    """`{"lora.rank": 8}` -> `{"lora": {"rank": 8}}`. A name that goes below a value is kept as it is written."""
+    nested: dict[str, Any] = {}
+    for dotted, value in values.items():
+        *path, leaf = dotted.split(".")
+        target = nested
+        for name in path:
+            below = target.setdefault(name, {})
+            if not isinstance(below, dict):
+                target, leaf = nested, dotted
+                break
+            target = below
+        target[leaf] = value
+    return nested
+
+
+def names(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every dotted name of a setting."""
+    found: list[str] = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found += names(kind, f"{prefix}{name}.")
+        else:
+            found.append(prefix + name)
+    return found
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean lora.rank?`, or nothing where no known name is near: by the whole name, else by its last part."""
+    known = list(known)
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    if not found:
+        leaves = {full.rsplit(".", 1)[-1]: full for full in reversed(known)}
+        found = [leaves[leaf] for leaf in difflib.get_close_matches(name.rsplit(".", 1)[-1], leaves, n=1)]
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
+    """One line of the first thing that is wrong: source, dotted name, what is wrong, the nearest right name."""
+    first, *others = error.errors()
+    dotted = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        text = f"{source}: {dotted} is not a setting{nearest(dotted, names(model))}"
+    else:
+        message = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+        given = "" if isinstance(first["input"], dict | BaseModel) else f", not {first['input']!r}"
+        text = f"{source}: {dotted} {message}{given}"
+    return text + (f" (and {len(others)} more)" if others else "")

@@ -1,0 +1,46 @@
+"""Near-duplicates: pictures of one scene, whatever their patients are called."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+THUMBNAIL_PX = 24
+LIKENESS = 0.97  # correlation of thumbnails from which two pictures count as one scene
+
+
+def thumbnail(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 HWC RGB -> (3 * THUMBNAIL_PX ** 2,) of mean 0 and length 1; the light's level and contrast cancel."""
+    small = Image.fromarray(picture).resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
+    values = np.asarray(small, dtype=np.float32)
+    values = values - values.mean(axis=(0, 1))
+    norm = np.linalg.norm(values)
+    return (values / norm if norm > 0 else values).ravel()
+
+
+def near_duplicate_pairs(thumbnails: NDArray[np.float32], *, likeness: float = LIKENESS) -> list[tuple[int, int]]:
+    """Index pairs (i < j) of thumbnails (N, d) that correlate by `likeness` or more, as they are or mirrored."""
+    side = thumbnails.reshape(len(thumbnails), THUMBNAIL_PX, THUMBNAIL_PX, 3)
+    mirrored = side[:, :, ::-1].reshape(len(thumbnails), -1)
+    alike = np.maximum(thumbnails @ thumbnails.T, thumbnails @ mirrored.T) >= likeness
+    return [(int(i), int(j)) for i, j in zip(*np.nonzero(np.triu(alike, k=1)), strict=True)]
+
+
+def group_patients(patients: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list[str]:
+    """The group of each picture: patients whom a pair joins, directly or through others, are one group.
+
+    It is named by its first patient in sorted order.
+    """
+    names = sorted(set(patients))
+    number = {name: index for index, name in enumerate(names)}
+    rows = [number[patients[i]] for i, _ in pairs]
+    columns = [number[patients[j]] for _, j in pairs]
+    graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(names), len(names)))
+    _, label = connected_components(graph, directed=False)
+    first: dict[int, str] = {}
+    for name in names:
+        first.setdefault(int(label[number[name]]), name)
+    return [first[int(label[number[patient]])] for patient in patients]

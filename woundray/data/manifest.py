@@ -1,0 +1,193 @@
+"""A data set: one row a picture, in `manifest.csv` or as a folder a phase."""
+
+import csv
+import hashlib
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from woundray.data.photos import SUFFIXES, PhotoError, read_photo
+from woundray.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+PHASES = ("I", "P", "R")
+MANIFEST = "manifest.csv"
+_REQUIRED = ("path", "phase", "patient")
+_PATIENT_IN_NAME = re.compile(r"_P(\d{3})\d{2}\d[BA][DT][MLR][WZ]$")
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One picture.
+
+    Attributes:
+        path: relative to the data set's folder.
+        box: xmin, ymin, xmax, ymax of the wound, px of the picture; None: not known.
+        sha256: of the file.
+        group: patients of one group share near-duplicates: they stay on one side of a split.
+    """
+
+    path: Path
+    phase: str
+    patient: str
+    visit: int = 1
+    ulcer: int = 1
+    box: tuple[int, int, int, int] | None = None
+    sha256: str = ""
+    group: str = ""
+    camera: str = ""
+    angle: str = ""
+    view: str = ""
+    debridement: str = ""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A picture that is not used, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All pictures of a folder."""
+
+    root: Path
+    photos: tuple[Photo, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+    def of_phase(self, phase: str) -> "Dataset":
+        """The pictures of one phase."""
+        return replace(self, photos=tuple(photo for photo in self.photos if photo.phase == phase))
+
+    @property
+    def content_hash(self) -> str:
+        """Changes with every picture, box, phase and group; not with the folder's place."""
+        rows = sorted(f"{photo.sha256} {photo.phase} {photo.box} {photo.group}" for photo in self.photos)
+        return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def write_manifest(dataset: Dataset) -> None:
+    """Writes `manifest.csv` into the data set's folder, beside and renamed into place."""
+    names = [field.name for field in fields(Photo) if field.name != "box"]
+    beside = dataset.root / f".{MANIFEST}.part"
+    with beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*names, "xmin", "ymin", "xmax", "ymax"])
+        for photo in dataset.photos:
+            writer.writerow([*(_text(getattr(photo, name)) for name in names), *(photo.box or ("",) * 4)])
+    beside.replace(dataset.root / MANIFEST)
+
+
+def read_dataset(root: Path) -> Dataset:
+    """Reads a folder with `manifest.csv` (columns path, phase, patient at least), or `I/`, `P/`, `R/`, or `rgb/I/` ...
+
+    A picture that can not be read is left out, with a warning; mistakes in the manifest are errors.
+
+    Raises:
+        UserError: no such folder, raw photographs, nothing to read, or a row that names no known phase, misses a
+            value or points out of the folder.
+    """
+    if not root.is_dir():
+        raise UserError(f"--data: {root} is no folder")
+    if (root / MANIFEST).is_file():
+        candidates = list(_rows(root))
+    elif (root / "Depth_RGB").is_dir():
+        raise UserError(
+            f"--data: {root} holds raw photographs; run `python -m woundray.prepare --raw {root} --out DIR`"
+        )
+    else:
+        candidates = list(_folders(root))
+    if not candidates:
+        raise UserError(f"--data: {root} has neither {MANIFEST} nor pictures in I/, P/, R/ (or rgb/I/ ...)")
+
+    photos, left_out = [], []
+    for photo in candidates:
+        try:
+            photos.append(_checked(root, photo))
+        except PhotoError as error:
+            left_out.append(LeftOut(photo.path, str(error)))
+    if left_out:
+        logger.warning("%d of %d pictures left out, such as %s", len(left_out), len(candidates), left_out[0].reason)
+    return Dataset(root, tuple(photos), tuple(left_out))
+
+
+def _checked(root: Path, photo: Photo) -> Photo:
+    """The photo with its file's hash, a box inside the picture, and a group; PhotoError if it can not be read."""
+    path = root / photo.path
+    if not path.is_file():
+        raise PhotoError(f"{path}: no such file")
+    height, width = read_photo(path).shape[:2]
+    box = photo.box
+    if box is not None:
+        box = (max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height))
+        if box[2] - box[0] < 2 or box[3] - box[1] < 2:
+            raise PhotoError(f"{path}: its box {photo.box} lies outside the picture of {width} x {height} px")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return replace(photo, box=box, sha256=digest, group=photo.group or photo.patient)
+
+
+def _rows(root: Path) -> Iterator[Photo]:
+    path = root / MANIFEST
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in _REQUIRED if name not in (reader.fieldnames or ())]
+        if missing:
+            raise UserError(f"{path}: no column {', '.join(missing)}; a manifest has {', '.join(_REQUIRED)} at least")
+        for row in reader:
+            yield _photo_of(row, f"{path}: line {reader.line_num}")
+
+
+def _photo_of(row: Mapping[str, str | None], place: str) -> Photo:
+    """A row of a manifest; UserError names the line."""
+    values: dict[str, Any] = {}
+    for field in fields(Photo):
+        text = (row.get(field.name) or "").strip()
+        if text:
+            values[field.name] = int(text) if field.name in ("visit", "ulcer") and text.isdigit() else text
+    for name in _REQUIRED:
+        if name not in values:
+            raise UserError(f"{place}: {name} is empty")
+    relative = PurePosixPath(str(values["path"]).replace("\\", "/"))
+    if relative.is_absolute() or ".." in relative.parts:
+        raise UserError(f"{place}: path {relative} leaves the data set's folder; give one relative to it")
+    if values["phase"] not in PHASES:
+        raise UserError(f"{place}: phase {values['phase']} is not one of {', '.join(PHASES)}")
+    for name in ("visit", "ulcer"):
+        if not isinstance(values.get(name, 1), int):
+            raise UserError(f"{place}: {name} {values[name]} is no whole number")
+    corners = [(row.get(name) or "").strip() for name in ("xmin", "ymin", "xmax", "ymax")]
+    try:
+        values["box"] = tuple(round(float(corner)) for corner in corners) if all(corners) else None
+    except ValueError:
+        raise UserError(f"{place}: box {', '.join(corners)} are no numbers") from None
+    return Photo(**{**values, "path": Path(relative)})
+
+
+def _folders(root: Path) -> Iterator[Photo]:
+    """Pictures in a folder a phase; the patient from the file name, else each file its own patient."""
+    unknown = 0
+    for phase in PHASES:
+        for folder in (root / "rgb" / phase, root / phase):
+            for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+                if path.suffix.lower() not in SUFFIXES or path.is_symlink():
+                    continue
+                found = _PATIENT_IN_NAME.search(path.stem)
+                unknown += found is None
+                yield Photo(path.relative_to(root), phase, found[1] if found else path.stem)
+    if unknown:
+        logger.warning(
+            "%s: %d file names carry no patient: each counts as a patient of its own; with several pictures of "
+            "one patient, give a manifest.csv with path, phase, patient, or scores will be too good",
+            root,
+            unknown,
+        )
+
+
+def _text(value: object) -> str:
+    return value.as_posix() if isinstance(value, Path) else str(value)

@@ -1,0 +1,111 @@
+"""The photographs of one phase, wherever they come from, as views of one size."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from woundray.config import Config
+from woundray.data.augmentation import Augmentation, plain_view, view
+from woundray.data.manifest import Photo, read_dataset
+from woundray.data.phantoms import PHASES, Phantom, render_cohort
+from woundray.data.photos import read_photo
+from woundray.errors import UserError
+
+PHANTOM_SIDE_PX = 192
+
+
+@dataclass(frozen=True)
+class Source:
+    """Photographs with their pixels.
+
+    Attributes:
+        photos: what the manifest says of each.
+        pixels: uint8 HWC of each, by path.
+        content_hash: changes with every pixel, box and phase.
+    """
+
+    photos: tuple[Photo, ...]
+    pixels: dict[Path, NDArray[np.uint8]]
+    content_hash: str
+    resolution: int
+    augmentation: Augmentation
+
+    def view(self, photo: Photo, seed: int) -> Tensor:
+        """An augmented view, a pure function of photograph and seed: uint8 (3, H, W)."""
+        picture = view(
+            self.pixels[photo.path],
+            photo.box,
+            size_px=self.resolution,
+            augmentation=self.augmentation,
+            seed=seed,
+        )
+        return torch.tensor(picture).permute(2, 0, 1)  # HWC => CHW
+
+    def plain(self, photo: Photo) -> Tensor:
+        """The middle view without augmentation: uint8 (3, H, W)."""
+        margin = (self.augmentation.margin_min + self.augmentation.margin_max) / 2
+        picture = plain_view(self.pixels[photo.path], photo.box, size_px=self.resolution, margin=margin)
+        return torch.tensor(picture).permute(2, 0, 1)  # HWC => CHW
+
+
+def open_source(config: Config) -> Source:
+    """The photographs of config.phase under config.data.root, or drawn phantoms where that is empty.
+
+    Raises:
+        UserError: no photograph of the phase, or a data set that can not be read.
+    """
+    if config.data.root is None:
+        photos, pixels, content_hash = _phantoms(config)
+    else:
+        dataset = read_dataset(config.data.root)
+        if config.phase != "all":
+            dataset = dataset.of_phase(config.phase)
+        if not dataset.photos:
+            raise UserError(f"{config.data.root}: no photograph of phase {config.phase}; see its summary.txt")
+        photos, content_hash = dataset.photos, dataset.content_hash
+        pixels = {
+            photo.path: read_photo(dataset.root / photo.path, max_pixels=config.data.max_pixels) for photo in photos
+        }
+    augmentation = Augmentation(
+        margin_min=config.data.margin_min,
+        margin_max=config.data.margin_max,
+        flip=config.data.flip,
+        scale=(1 - config.data.scale, 1 + config.data.scale),
+        jitter=config.data.jitter,
+    )
+    return Source(tuple(photos), pixels, content_hash, config.model.resolution, augmentation)
+
+
+def _phantoms(config: Config) -> tuple[Sequence[Photo], dict[Path, NDArray[np.uint8]], str]:
+    phases = PHASES if config.phase == "all" else (config.phase,)
+    cohort = render_cohort(
+        dict.fromkeys(phases, config.data.phantom_patients),
+        seed=config.data.phantom_seed,
+        size_px=PHANTOM_SIDE_PX,
+    )
+    photos = [_photo_of(index, phantom) for index, phantom in enumerate(cohort)]
+    digest = hashlib.sha256("".join(photo.sha256 for photo in photos).encode()).hexdigest()
+    return (
+        photos,
+        {photo.path: phantom.picture for photo, phantom in zip(photos, cohort, strict=True)},
+        digest,
+    )
+
+
+def _photo_of(index: int, phantom: Phantom) -> Photo:
+    return Photo(
+        path=Path(f"phantom_{index:04d}"),
+        phase=phantom.phase,
+        patient=phantom.patient,
+        visit=phantom.visit,
+        ulcer=1,
+        box=phantom.box,
+        sha256=hashlib.sha256(phantom.picture.tobytes()).hexdigest(),
+        group=phantom.patient,
+    )

@@ -1,0 +1,78 @@
+"""Training and held-out sides without a common patient."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from woundray.data.manifest import Photo
+from woundray.errors import UserError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Photographs of each side; a patient, and all who share a near-duplicate with them, stand on one."""
+
+    train: tuple[Photo, ...]
+    validation: tuple[Photo, ...]
+
+
+def split_by_patient(photos: Sequence[Photo], *, validation_share: float, seed: int) -> Split:
+    """Deals groups of patients to the two sides, phase by phase, so that each gets its share of the pictures.
+
+    The result depends on the photographs and the seed, not on the order in which they come.
+
+    Raises:
+        UserError: a phase has fewer than two groups of patients.
+    """
+    members: dict[str, list[Photo]] = defaultdict(list)
+    for photo in sorted(photos, key=lambda photo: str(photo.path)):
+        members[photo.group].append(photo)
+
+    # a group belongs to the phase of most of its pictures
+    groups_of: dict[str, list[str]] = defaultdict(list)
+    for group in sorted(members):
+        phases = [photo.phase for photo in members[group]]
+        groups_of[max(sorted(set(phases)), key=phases.count)].append(group)
+
+    generator = np.random.default_rng(seed)
+    held_out: set[str] = set()
+    for phase, groups in sorted(groups_of.items()):
+        if len(groups) < 2:
+            raise UserError(
+                f"data: phase {phase} has photographs of {len(groups)} patient; it takes 2 or more to hold one out"
+            )
+        held_out |= _deal([groups[index] for index in generator.permutation(len(groups))], members, validation_share)
+    everything = [photo for group in sorted(members) for photo in members[group]]
+    return Split(
+        train=tuple(photo for photo in everything if photo.group not in held_out),
+        validation=tuple(photo for photo in everything if photo.group in held_out),
+    )
+
+
+def _deal(groups: list[str], members: dict[str, list[Photo]], share: float) -> set[str]:
+    """Groups in order, until the share of pictures is reached as nearly as it gets; never none, never all."""
+    wanted = share * sum(len(members[group]) for group in groups)
+    held_out, count = {groups[0]}, len(members[groups[0]])
+    for group in groups[1:-1]:
+        if abs(count + len(members[group]) - wanted) < abs(count - wanted):
+            held_out.add(group)
+            count += len(members[group])
+    return held_out
+
+
+def write_split(split: Split, path: Path) -> None:
+    """Patients and files of each side as JSON, written beside and renamed into place."""
+    sides = {
+        side: {
+            "patients": sorted({photo.patient for photo in photos}),
+            "files": [str(photo.path) for photo in photos],
+        }
+        for side, photos in vars(split).items()
+    }
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(json.dumps(sides, indent=1) + "\n", encoding="utf-8")
+    beside.replace(path)

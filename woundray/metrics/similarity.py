@@ -1,0 +1,161 @@
+"""How like is each generated picture to each real one: SSIM and LPIPS of all N x M pairs at once."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import lpips  # type: ignore[import-untyped]
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from woundray.errors import UserError
+from woundray.metrics.checks import Matrix
+from woundray.metrics.features import check_images, check_weights
+
+WINDOW_PX, SIGMA_PX = 11, 1.5
+K1, K2 = 0.01, 0.03
+PAIRS_AT_ONCE = 64
+
+Trunk = Literal["alex", "vgg", "squeeze"]
+
+# torchvision's ImageNet weights of the trunks of LPIPS
+TRUNK_SHA256: dict[Trunk, str] = {
+    "alex": "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+    "vgg": "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    "squeeze": "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
+}
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Of each generated picture its most similar real one: `index` (N,), and how similar or far: `value` (N,)."""
+
+    index: NDArray[np.int64]
+    value: Matrix
+
+
+def nearest(pairs: Matrix, *, highest: bool) -> Nearest:
+    """Most similar column of each row of `pairs` (N, M): the highest of a similarity, the lowest of a distance."""
+    index = pairs.argmax(axis=1) if highest else pairs.argmin(axis=1)
+    return Nearest(index, np.take_along_axis(pairs, index[:, None], axis=1)[:, 0])
+
+
+def ssim_matrix(x: Tensor, y: Tensor, *, data_range: float = 255.0) -> Matrix:
+    """Structural similarity (N, M) of each picture of `x` (N) with each of `y` (M), both uint8 NCHW RGB, one size.
+
+    Wang et al. 2004, eq. 13: Gaussian window 11 px, sigma 1.5 px, K1 = 0.01, K2 = 0.03, mean over the three
+    channels and over windows that lie inside the picture. Means and variances are taken once a picture; a pair
+    costs the windowed mean of one product.
+
+    Raises UserError for other pictures, two sizes, or sides under 11 px.
+    """
+    check_images(x)
+    check_images(y)
+    if x.shape[1:] != y.shape[1:] or min(x.shape[2:]) < WINDOW_PX:
+        raise UserError(
+            f"pictures of {tuple(x.shape[2:])} and {tuple(y.shape[2:])} px: give one size, {WINDOW_PX} px or more"
+        )
+
+    # centred pictures, so that variances do not drown in float32 rounding; NCHW => N, C, H - 10, W - 10
+    half = data_range / 2
+    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
+    x_centred, y_centred = x.float() - half, y.float() - half
+    x_mean, y_mean = _windowed_mean(x_centred), _windowed_mean(y_centred)
+    x_var = _windowed_mean(x_centred**2) - x_mean**2
+    y_var = _windowed_mean(y_centred**2) - y_mean**2
+
+    result = torch.empty(len(x), len(y), dtype=torch.float64)
+    for i in range(len(x)):
+        for some in torch.split(torch.arange(len(y)), PAIRS_AT_ONCE):
+            covariance = _windowed_mean(x_centred[i] * y_centred[some]) - x_mean[i] * y_mean[some]
+            mu_x, mu_y = x_mean[i] + half, y_mean[some] + half
+            luminance = (2 * mu_x * mu_y + c1) / (mu_x**2 + mu_y**2 + c1)
+            structure = (2 * covariance + c2) / (x_var[i] + y_var[some] + c2)
+            result[i, some] = (luminance * structure).mean(dim=(1, 2, 3), dtype=torch.float64).cpu()
+    return result.numpy()
+
+
+def _windowed_mean(images: Tensor) -> Tensor:
+    """Gaussian-weighted mean over each whole window: NCHW => N, C, H - 10, W - 10; two banded matrix products."""
+    rows, columns = (_window_matrix(side).to(images) for side in images.shape[2:])
+    return rows @ images @ columns.T
+
+
+def _window_matrix(side: int) -> Tensor:
+    """Row r (of side - 10) holds the window's weights at r .. r + 10."""
+    offsets = torch.arange(WINDOW_PX, dtype=torch.float64) - WINDOW_PX // 2
+    weights = torch.exp(-(offsets**2) / (2 * SIGMA_PX**2))
+    matrix = torch.zeros(side - WINDOW_PX + 1, side, dtype=torch.float64)
+    for row in range(len(matrix)):
+        matrix[row, row : row + WINDOW_PX] = weights / weights.sum()
+    return matrix
+
+
+def load_lpips(trunk_weights: Path, net: Trunk = "alex", *, sha256: str | None = None) -> lpips.LPIPS:
+    """LPIPS v0.1 (Zhang et al. 2018): linear weights from the package, trunk from torchvision's weights file.
+
+    Raises UserError where the file is missing or its sha256 is not `sha256` (None: that of torchvision).
+    """
+    check_weights(trunk_weights, sha256 or TRUNK_SHA256[net], fetch="lpips")
+    model = untrained_lpips(net)
+    linear = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
+    calibrated = torch.load(linear, weights_only=True, map_location="cpu")  # lin0.model.1.weight, ...
+    trunk = torch.load(trunk_weights, weights_only=True, map_location="cpu")  # features.0.weight, ...
+    names = model.net.state_dict()  # slice1.0.weight, ...
+    model.net.load_state_dict({name: trunk["features." + name.split(".", 1)[1]] for name in names})
+    for number, layer in enumerate(model.lins):
+        layer.load_state_dict({"model.1.weight": calibrated[f"lin{number}.model.1.weight"]})
+    return model
+
+
+def untrained_lpips(net: Trunk = "alex", *, seed: int = 0) -> lpips.LPIPS:
+    """LPIPS with random weights, for `load_lpips` to fill and for tests."""
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")  # its old argument names
+        torch.manual_seed(seed)
+        return lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False).requires_grad_(False)
+
+
+def lpips_matrix(model: lpips.LPIPS, x: Tensor, y: Tensor, *, batch_size: int = 16) -> Matrix:
+    """LPIPS distances (N, M) of each picture of `x` (N) to each of `y` (M), both uint8 NCHW RGB, one size.
+
+    With linear weights w >= 0 the distance (Zhang et al. 2018, eq. 1) is the squared Euclidean distance of unit
+    features times sqrt(w / (H W)): each picture is embedded once, then all pairs are one matrix product. The
+    embeddings take about 0.6 MB a picture of 128 px for `alex`, 17 MB for `vgg`.
+
+    Raises UserError for other pictures or two sizes.
+    """
+    check_images(x)
+    check_images(y)
+    if x.shape[1:] != y.shape[1:]:
+        raise UserError(f"pictures of {tuple(x.shape[2:])} and {tuple(y.shape[2:])} px: give one size")
+    a, b = lpips_embedding(model, x, batch_size=batch_size), lpips_embedding(model, y, batch_size=batch_size)
+    squares = [torch.linalg.vector_norm(e, dim=1, dtype=torch.float64) ** 2 for e in (a, b)]
+    products = (a @ b.T).double()
+    distances = squares[0][:, None] + squares[1][None, :] - 2 * products
+    return np.asarray(distances.clamp(min=0).cpu())
+
+
+def lpips_embedding(model: lpips.LPIPS, images: Tensor, *, batch_size: int = 16) -> Tensor:
+    """Vectors (N, D), float32, whose squared Euclidean distances are LPIPS, of uint8 NCHW RGB pictures."""
+    device = next(model.parameters()).device
+    rows = []
+    with torch.inference_mode():
+        for batch in torch.split(images, batch_size):
+            maps = model.net(model.scaling_layer(batch.to(device).float() / 127.5 - 1))
+            rows.append(torch.cat([_scaled_unit(m, lin) for m, lin in zip(maps, model.lins, strict=True)], dim=1))
+    return torch.cat(rows)
+
+
+def _scaled_unit(features: Tensor, linear: lpips.NetLinLayer) -> Tensor:
+    """Features NCHW, of unit length over C, times sqrt(w / (H W)); => N, C H W."""
+    weight = linear.model[-1].weight.view(1, -1, 1, 1)
+    if (weight < 0).any():
+        raise UserError("LPIPS: negative linear weights make no distance; load the published ones")
+    area = features.shape[2] * features.shape[3]
+    unit: Tensor = lpips.normalize_tensor(features)
+    scale: Tensor = (weight / area).sqrt()
+    return (unit * scale).flatten(1)

@@ -1,0 +1,103 @@
+"""Low-rank adapters of the UNet (Hu et al. 2021, arXiv 2106.09685), by peft, in diffusers' file format."""
+
+import json
+from pathlib import Path
+
+import peft
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from woundray.config import LoraConfig
+from woundray.errors import UserError
+
+WEIGHTS_NAME = "pytorch_lora_weights.safetensors"  # the name that load_lora_weights(folder) of diffusers looks for
+_ADAPTER = "default"
+_PREFIX = "unet."
+
+
+def add_adapter(unet: UNet2DConditionModel, config: LoraConfig, *, seed: int) -> dict[str, torch.nn.Parameter]:
+    """Adds a new adapter to a frozen UNet; at first it changes nothing, since B = 0.
+
+    Returns:
+        The trainable parameters by name, fp32: the adapter's and no others.
+
+    Raises:
+        UserError: a name in lora.target_modules that no layer's name ends with.
+    """
+    layers = [name for name, _ in unet.named_modules()]
+    for target in config.target_modules:
+        if not any(name == target or name.endswith(f".{target}") for name in layers):
+            raise UserError(f"lora.target_modules: no layer of the UNet is called {target}")
+    settings = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft divides it: fractions are right
+        lora_dropout=config.dropout,
+        target_modules=list(config.target_modules),
+        init_lora_weights="gaussian",
+    )
+    unet.requires_grad_(False)
+    unet.add_adapter(settings, adapter_name=_ADAPTER)
+    parameters = {name: p for name, p in unet.named_parameters() if p.requires_grad}
+    assert parameters and all("lora_" in name for name in parameters)
+
+    # peft draws A from the global generator: draw it again from ours, N(0, 1 / rank^2), on the CPU
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(parameters.items()):
+            parameter.data = parameter.data.float()
+            if "lora_A" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / config.rank)
+    return parameters
+
+
+def adapter_tensors(unet: UNet2DConditionModel) -> dict[str, Tensor]:
+    """The adapter's tensors by peft's names, on the CPU."""
+    tensors = get_peft_model_state_dict(unet, adapter_name=_ADAPTER)
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def save_adapter(unet: UNet2DConditionModel, path: Path) -> None:
+    """Writes what `pipeline.load_lora_weights(path)` reads: tensors and, as metadata, rank, alpha and targets."""
+    settings = unet.peft_config[_ADAPTER].to_dict()
+    settings["target_modules"] = sorted(settings["target_modules"])
+    metadata = {_PREFIX + name: value for name, value in settings.items()}
+    save_file(
+        {_PREFIX + name: tensor for name, tensor in adapter_tensors(unet).items()},
+        path,
+        metadata={"format": "pt", "lora_adapter_metadata": json.dumps(metadata, sort_keys=True, default=str)},
+    )
+
+
+def load_adapter(unet: UNet2DConditionModel, path: Path) -> None:
+    """Adds the adapter of a file to a fresh UNet; every tensor of the file must find its place, and every place one.
+
+    Raises:
+        UserError: the file is missing, damaged, no adapter, or made for another base model.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            settings = json.loads((file.metadata() or {})["lora_adapter_metadata"])
+            tensors = {name.removeprefix(_PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not a LoRA file with its rank and alpha ({type(error).__name__})") from None
+    add_adapter(
+        unet,
+        LoraConfig(
+            rank=settings[_PREFIX + "r"],
+            alpha=settings[_PREFIX + "lora_alpha"],
+            target_modules=tuple(settings[_PREFIX + "target_modules"]),
+        ),
+        seed=0,
+    )
+    expected = {name: tensor.shape for name, tensor in adapter_tensors(unet).items()}
+    given = {name: tensor.shape for name, tensor in tensors.items()}
+    if expected != given:
+        wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+        raise UserError(f"{path}: made for another base model: {len(wrong)} tensors do not fit, such as {wrong[0]}")
+    result = set_peft_model_state_dict(unet, tensors, adapter_name=_ADAPTER)
+    assert not result.unexpected_keys, result.unexpected_keys
+    unet.requires_grad_(False).eval()

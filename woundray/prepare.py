@@ -1,0 +1,55 @@
+"""Make a checked data set of raw photographs, or of drawn ones."""
+
+from pathlib import Path
+
+import tyro
+
+from woundray.cli import Stages, run
+from woundray.config.base import Section
+from woundray.errors import UserError
+
+
+class Prepare(Section):
+    """Reads raw photographs, CSVs of phases and wound boxes; writes pictures, manifest.csv and summary.txt."""
+
+    out: Path
+    """Folder of the checked data set."""
+    raw: Path | None = None
+    """Folder with Depth_RGB/, the phase CSV and the bounding-box CSV."""
+    phantoms: int | None = None
+    """Instead of raw: write drawn wounds of so many patients a phase, in the raw layout."""
+    seed: int = 0
+    """Seed of drawn wounds."""
+    max_side: int = 1024
+    """Larger pictures are made smaller, px."""
+
+
+def main() -> None:
+    """Entry point of `woundray prepare`."""
+    run(_prepare)
+
+
+def _prepare() -> None:
+    command = tyro.cli(Prepare, use_underscores=True, prog="python -m woundray.prepare", description=Prepare.__doc__)
+    if (command.raw is None) == (command.phantoms is None):
+        raise UserError("prepare: give one of --raw DIR and --phantoms N")
+    if command.phantoms is not None:
+        from woundray.data.phantoms import write_raw
+
+        write_raw(command.out, command.phantoms, seed=command.seed)
+        print(f"drawn wounds of {command.phantoms} patients a phase, as raw photographs, in {command.out}")
+    if command.raw is not None:
+        from woundray.data.dfu import prepare
+
+        with Stages() as stages:
+            prepare(
+                command.raw,
+                command.out,
+                max_side_px=command.max_side,
+                progress=lambda done, total: stages("photographs", done, total),
+            )
+        print((command.out / "summary.txt").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Pictures from a denoiser: DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095), one seed a picture."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from PIL import Image
+from torch import Tensor
+
+from woundray.model.base import NoiseSchedule, decode, to_uint8
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Text embeddings, (tokens, width) each: what to draw, and what guidance leads away from."""
+
+    positive: Tensor
+    negative: Tensor
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a picture is drawn: everything but the model, the prompt and the seed."""
+
+    schedule: NoiseSchedule
+    resolution: int
+    steps: int
+    guidance_scale: float
+    batch_size: int
+
+
+@torch.inference_mode()
+def draw(
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+    prompt: Prompt,
+    seeds: Sequence[int],
+    sampler: Sampler,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """One picture a seed: uint8 (N, 3, H, W) on the CPU.
+
+    A picture depends on its seed alone, up to rounding: not on its batch and not on the other seeds.
+    `progress` is told the number of pictures that are done.
+    """
+    batches = []
+    for start in range(0, len(seeds), sampler.batch_size):
+        noise = torch.stack([_initial_noise(seed, unet, sampler) for seed in seeds[start : start + sampler.batch_size]])
+        latents = denoise(unet, noise, prompt, sampler)
+        batches.append(to_uint8(decode(vae, latents)).cpu())
+        if progress is not None:
+            progress(start + len(noise))
+    return torch.cat(batches)
+
+
+def denoise(unet: UNet2DConditionModel, noise: Tensor, prompt: Prompt, sampler: Sampler) -> Tensor:
+    """Standard normal (N, 4, h, w) -> latents (N, 4, h, w) fp32, by an ODE solver that draws no noise of its own."""
+    solver = DPMSolverMultistepScheduler(
+        num_train_timesteps=len(sampler.schedule.alphas_cumprod),
+        trained_betas=_betas(sampler.schedule.alphas_cumprod),
+        prediction_type=sampler.schedule.prediction_type,
+        solver_order=2,
+    )
+    solver.set_timesteps(sampler.steps, device=unet.device)
+    guided = sampler.guidance_scale != 1
+    texts = [prompt.negative, prompt.positive] if guided else [prompt.positive]
+    text = torch.stack(texts).to(unet.device, unet.dtype).repeat_interleave(len(noise), dim=0)
+
+    latents = noise.to(unet.device) * solver.init_noise_sigma
+    for timestep in solver.timesteps:
+        inputs = latents.repeat(len(texts), 1, 1, 1).to(unet.dtype)
+        prediction = unet(inputs, timestep, encoder_hidden_states=text, return_dict=False)[0].float()
+        if guided:
+            # classifier-free guidance (Ho & Salimans 2022, eq. 6)
+            away, towards = prediction.chunk(2)
+            prediction = away + sampler.guidance_scale * (towards - away)
+        latents = solver.step(prediction, timestep, latents, return_dict=False)[0]
+    return latents
+
+
+def grid(pictures: Tensor, *, columns: int = 0, gap_px: int = 2) -> Tensor:
+    """uint8 (N, 3, H, W) -> one picture (3, rows H, columns W) with white gaps; columns 0: as square as it gets."""
+    count, _, height, width = pictures.shape
+    columns = columns or -(-int(count**0.5 * 1000) // 1000)
+    rows = -(-count // columns)
+    sheet = torch.full(
+        (3, rows * (height + gap_px) - gap_px, columns * (width + gap_px) - gap_px), 255, dtype=torch.uint8
+    )
+    for index, picture in enumerate(pictures):
+        top, left = index // columns * (height + gap_px), index % columns * (width + gap_px)
+        sheet[:, top : top + height, left : left + width] = picture
+    return sheet
+
+
+def write_png(picture: Tensor, path: Path) -> None:
+    """uint8 (3, H, W) -> a PNG file, written beside and renamed into place."""
+    beside = path.with_name(f".{path.name}.part")
+    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(beside, format="PNG")
+    beside.replace(path)
+
+
+def seeds_of(count: int, *, first: int = 0) -> list[int]:
+    """The seeds of a set of pictures: the same for every epoch and trial, so that their scores are paired."""
+    return list(range(first, first + count))
+
+
+def _initial_noise(seed: int, unet: UNet2DConditionModel, sampler: Sampler) -> Tensor:
+    side = sampler.resolution // 8
+    shape = (unet.config["in_channels"], side, side)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _betas(alphas_cumprod: Tensor) -> list[float]:
+    before = torch.cat([torch.ones(1, dtype=torch.float64), alphas_cumprod[:-1].double()])
+    return [float(beta) for beta in 1 - alphas_cumprod.double() / before]

@@ -1,0 +1,112 @@
+"""A whole study from its configuration: materials, cluster, tracking, trials."""
+
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import torch
+
+from woundray.cluster import Cluster, cluster
+from woundray.config import Config
+from woundray.evaluation import best_epoch
+from woundray.search.study import StudyResult, journal_path, run_study
+from woundray.search.trial import single_run
+from woundray.tracking import Tracker, versions
+from woundray.training.checkpoint import link, read_progress, write_config
+from woundray.training.launch import settle
+from woundray.training.loop import train
+from woundray.training.materials import Materials, Stage, prepare_materials
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """A study that has ended, and where to look at it."""
+
+    study: StudyResult
+    materials: Materials
+    cluster: Cluster
+    tracking_uri: str
+
+
+def new_folder(config: Config, kind: str) -> Path:
+    """Folder of a study or run that does not exist yet: study.name, or kind, phase and time."""
+    name = config.study.name or f"{kind}-{config.phase}-{datetime.now():%Y%m%d-%H%M%S}"
+    return (config.study.output / name).absolute()
+
+
+def conduct(config: Config, stage: Stage) -> Conclusion:
+    """Runs a study to its end; its best checkpoint is then `best` in its folder and in study.output.
+
+    Raises:
+        UserError: data, base model, space, cluster or MLflow can not be used.
+    """
+    folder = new_folder(config, "study")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(config, folder)
+    materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage)
+    tracker = Tracker(
+        journal_path(folder),
+        study=folder.name,
+        settings=config.flat(),
+        tags=versions() | {"phase": config.phase, "data": materials.key},
+    )
+    with tracker, cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
+        study = run_study(
+            config,
+            materials=materials.folder,
+            folder=folder,
+            loop=train,
+            resources=connected.resources,
+        )
+    for place in (folder, config.study.output.absolute()):
+        link(place / "best", os.path.relpath(study.checkpoint, place))
+    return Conclusion(study, materials, connected, tracker.uri)
+
+
+def local_device() -> torch.device:
+    """Where this process computes: a GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def threads(config: Config) -> int:
+    """Threads of one worker's CPU arithmetic."""
+    return config.hardware.threads or max(1, round(config.hardware.cpus_per_worker))
+
+
+def conduct_run(config: Config, stage: Stage) -> tuple[Path, dict[str, float]]:
+    """Runs one configuration to its end; goes on where a run of the same study.name stopped.
+
+    Returns:
+        The run's folder, and the metrics of its best epoch.
+
+    Raises:
+        UserError: data, base model or cluster can not be used, or training failed.
+    """
+    folder = new_folder(config, "run")
+    folder.mkdir(parents=True, exist_ok=True)
+    materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage)
+    output = folder / "run"
+    tracker = Tracker(
+        journal_path(folder),
+        study=folder.name,
+        settings=config.flat(),
+        tags=versions() | {"phase": config.phase, "data": materials.key},
+        nested=False,
+    )
+    with tracker, cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
+        single_run(
+            settle(config, connected.resources),
+            loop=train,
+            materials=materials.folder,
+            output=output,
+            folder=folder,
+        )
+    history = read_progress(output / "latest").history
+    best = best_epoch(history, config.metrics.objective)
+    link(folder / "best", "run/best")
+    link(
+        config.study.output.absolute() / "best",
+        os.path.relpath(output / "best", config.study.output.absolute()),
+    )
+    return output, next(entry for entry in history if entry["epoch"] == best)

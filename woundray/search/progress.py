@@ -1,0 +1,175 @@
+"""Shows a study while it runs: a live table on a terminal, plain lines elsewhere."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from woundray.config import Config
+from woundray.search.summary import TrialSummary, best_trial, by_number, update
+from woundray.tracking.events import EpochReported, Event, Journal, TrialEnded
+
+_POLL_S = 0.2
+
+Trials = tuple[TrialSummary, ...]
+
+log = logging.getLogger(__name__)
+
+
+class Display(Protocol):
+    """Draws the trials after each event."""
+
+    def show(self, event: Event, trials: Trials) -> None:
+        """Draws all trials, or tells what the event changed."""
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+
+
+class LiveTable:
+    """One row a trial, drawn anew in place."""
+
+    def __init__(self, console: Console, config: Config) -> None:
+        self._config = config
+        self._live = Live(console=console, refresh_per_second=4)
+        self._live.start()
+
+    def show(self, event: Event, trials: Trials) -> None:
+        self._live.update(table(trials, self._config))
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+class Lines:
+    """One line an epoch, and one when a trial ends."""
+
+    def __init__(self, console: Console, config: Config) -> None:
+        self._config = config
+        self._console = console
+
+    def show(self, event: Event, trials: Trials) -> None:
+        text = line(event, trials, self._config)
+        if text:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None: ...
+
+
+def table(trials: Trials, config: Config) -> Table:
+    """All trials: state, epochs, scores, and the values that were searched."""
+    best = best_trial(trials)
+    names = list(dict.fromkeys(name for trial in trials for name in trial.values))
+    drawn = Table(box=None, header_style="bold")
+    for heading in ("trial", "state", "epoch", config.metrics.objective, "best"):
+        drawn.add_column(heading, justify="right" if heading != "state" else "left")
+    for name in names:
+        drawn.add_column(name.rsplit(".", 1)[-1].replace("_", " "), justify="right")
+    for trial in trials:
+        drawn.add_row(
+            str(trial.number),
+            _state(trial),
+            f"{trial.epochs}/{config.training.epochs}",
+            _score(trial.last_score),
+            _score(trial.best_score),
+            *(_value(trial.values.get(name)) for name in names),
+            style="bold green" if trial == best else "red" if trial.status == "failed" else "",
+        )
+    return drawn
+
+
+def line(event: Event, trials: Trials, config: Config) -> str:
+    """What an event changed, as `trial 3  epoch 2/6  fd_lite0 61.2  best 58.9 (trial 1)`; empty: nothing."""
+    if not isinstance(event, EpochReported | TrialEnded):
+        return ""
+    [trial] = [trial for trial in trials if trial.id == event.trial]
+    best = best_trial(trials)
+    standing = f"  best {_score(best.best_score)} (trial {best.number})" if best else ""
+    start = f"trial {trial.number}  epoch {trial.epochs}/{config.training.epochs}"
+    if isinstance(event, EpochReported):
+        return f"{start}  {config.metrics.objective} {_score(trial.last_score)}{standing}"
+    return f"{start}  {_state(trial)}{standing}"
+
+
+def _state(trial: TrialSummary) -> str:
+    return "stopped early" if trial.stopped_early else trial.status
+
+
+def _score(score: float | None) -> str:
+    return "" if score is None else f"{score:.4g}"
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+class OnChange(Protocol):
+    """Is told all trials so far, in the order of start."""
+
+    def __call__(self, trials: Trials, /) -> None: ...
+
+
+class Follower:
+    """A thread that reads a study's journal while it is written, and shows it."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        config: Config,
+        on_change: OnChange | None = None,
+        console: Console | None = None,
+    ) -> None:
+        console = console or Console(stderr=True)
+        self._journal = journal
+        self._objective = config.metrics.objective
+        self._on_change = on_change
+        self._display: Display = LiveTable(console, config) if console.is_terminal else Lines(console, config)
+        self._trials: dict[str, TrialSummary] = {}
+        self._offset = 0
+        for _ in self._news():  # of a study that is resumed: known, not shown again
+            pass
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="study-progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._display.close()
+
+    def _follow(self) -> None:
+        while True:
+            last = self._ended.wait(_POLL_S)
+            for event in self._news():
+                self._tell(event)
+            if last:
+                return
+
+    def _news(self) -> Iterator[Event]:
+        """What was written since the last call; the trials follow it."""
+        for event, offset in self._journal.read(self._offset):
+            self._offset = offset
+            self._trials = update(self._trials, event, self._objective)
+            yield event
+
+    def _tell(self, event: Event) -> None:
+        trials = by_number(self._trials)
+        self._display.show(event, trials)
+        if self._on_change is None:
+            return
+        try:
+            self._on_change(trials)
+        except Exception:  # a listener that fails must not end the display of a study that goes on
+            log.exception("listener of the study failed")

@@ -1,0 +1,66 @@
+"""One run of one configuration, with the journal and the display of a study."""
+
+from pathlib import Path
+from typing import Any
+
+from ray.train import TrainingFailedError, UserCallback
+
+from woundray.config import Config
+from woundray.errors import UserError
+from woundray.search.progress import Follower
+from woundray.search.study import journal_path
+from woundray.search.trial import ERROR_FILE, last_line
+from woundray.tracking.events import Journal, TrialEnded, TrialStarted
+from woundray.training.launch import Loop, epoch_event, fit
+
+
+class JournalCallback(UserCallback):
+    """Writes each epoch of a run that Tune does not know into its journal."""
+
+    def __init__(self, journal: Path, name: str) -> None:
+        self._journal = journal
+        self._name = name
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        """Called by Ray Train with the reports of all ranks."""
+        event = epoch_event(self._name, metrics[0])
+        journal = Journal(self._journal)
+        if event.epoch > journal.last_epoch(self._name):  # a resumed run tells its last epoch again
+            journal.append(event)
+
+
+def single_run(config: Config, *, loop: Loop, materials: Path, output: Path, folder: Path) -> None:
+    """Runs a settled configuration on the connected cluster; goes on where one in `output` stopped.
+
+    Args:
+        config: settled configuration (see `woundray.training.launch.settle`).
+        loop: the training loop.
+        materials: folder of the latent bank and references.
+        output: the run's folder for checkpoints.
+        folder: where the journal and Ray's state are; its name is the run's.
+
+    Raises:
+        UserError: training failed; names the error and where all of it is.
+    """
+    journal, name = Journal(journal_path(folder)), folder.name
+    with Follower(journal, config):
+        journal.append(TrialStarted(trial=name, number=1, values={}, settings=config.flat()))
+        try:
+            fit(
+                config,
+                loop=loop,
+                materials=materials,
+                output=output,
+                name=name,
+                storage=folder / "ray",
+                callbacks=[JournalCallback(journal.path, name)],
+            )
+        except TrainingFailedError as error:
+            log = output / ERROR_FILE
+            log.write_text(str(error), encoding="utf-8")
+            journal.append(TrialEnded(trial=name, status="FAILED", stopped_early=False, output=output))
+            raise UserError(f"training failed with `{last_line(log)}`: see {log}") from None
+        except KeyboardInterrupt:
+            journal.append(TrialEnded(trial=name, status="KILLED", stopped_early=False, output=output))
+            raise
+        journal.append(TrialEnded(trial=name, status="FINISHED", stopped_early=False, output=output))

@@ -1,0 +1,127 @@
+"""Every study, trial and run in MLflow, without holding training up: a thread copies the journal there."""
+
+import logging
+import threading
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pydantic import JsonValue
+
+from woundray.tracking.events import Event, Journal
+from woundray.tracking.runs import Runs, tracking_uri
+
+__all__ = ["Tracker", "tracking_uri", "versions"]
+
+_POLL_S = 0.5
+_LONGEST_PAUSE_S = 10.0
+_REFUSED = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")  # what no second try mends
+
+log = logging.getLogger(__name__)
+
+
+class Tracker:
+    """Copies a journal to MLflow while it is written. What MLflow did not take stays on disk for next time.
+
+    Use as a context manager around the study. Making it creates database, experiment and parent run.
+
+    Args:
+        journal: the study's journal; a file beside it says how far it has been copied.
+        study: name of the study or single run.
+        settings: every setting by dotted name.
+        tags: of each run, e.g. versions and the data's hash.
+        nested: trials become runs below one of the study; False for a single run.
+        uri: address of MLflow; empty: see `tracking_uri`.
+
+    Raises:
+        UserError: MLflow does not answer.
+    """
+
+    def __init__(
+        self,
+        journal: Path,
+        *,
+        study: str,
+        settings: dict[str, JsonValue],
+        tags: dict[str, str],
+        nested: bool = True,
+        uri: str = "",
+    ) -> None:
+        self.uri = uri or tracking_uri()
+        self._journal = Journal(journal)
+        self._copied = journal.with_suffix(".copied")
+        self._runs = Runs(self.uri, study, nested=nested, tags=tags)
+        self._runs.log_settings(settings)
+        self._closing = threading.Event()
+        self._deadline = float("inf")
+        self._thread = threading.Thread(target=self._copy, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self, timeout_s: float = 60.0) -> int:
+        """Waits until everything is copied, `timeout_s` at most, and returns how many events are left."""
+        self._deadline = time.monotonic() + timeout_s
+        self._closing.set()
+        self._thread.join(timeout_s + _LONGEST_PAUSE_S)
+        left = sum(1 for _ in self._journal.read(self._offset()))
+        if left:
+            log.warning("MLflow at %s did not take %d events; they are kept in %s", self.uri, left, self._journal.path)
+        return left
+
+    def _offset(self) -> int:
+        return int(self._copied.read_text(encoding="ascii")) if self._copied.exists() else 0
+
+    def _copy(self) -> None:
+        while True:
+            last = self._closing.wait(_POLL_S)
+            for event, offset in self._journal.read(self._offset()):
+                if not self._write(event):
+                    return
+                beside = self._copied.with_suffix(".part")
+                beside.write_text(str(offset), encoding="ascii")
+                beside.replace(self._copied)
+            if last:
+                return
+
+    def _write(self, event: Event) -> bool:
+        """Tries until MLflow takes an event; False if time ran out at closing."""
+        from mlflow.exceptions import MlflowException
+
+        pause_s = 0.5
+        while time.monotonic() < self._deadline:
+            try:
+                self._runs.apply(event)
+                return True
+            except (MlflowException, OSError) as error:
+                if getattr(error, "error_code", "") in _REFUSED:
+                    log.warning("MLflow refused an event of %s: %s", self._journal.path, error)
+                    return True
+                log.debug("MLflow at %s: %s", self.uri, error)  # no answer, or a busy database: again
+            except Exception:  # one odd event must not keep the others from MLflow
+                log.exception("an event of %s could not be written to MLflow", self._journal.path)
+                return True
+            self._closing.wait(pause_s)
+            if self._closing.is_set():
+                time.sleep(min(pause_s, 0.5))
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        return False
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run was computed with, as tags; packages that are not installed are left out."""
+    found = {}
+    for package in ("woundray", "torch", "ray", "diffusers", "peft"):
+        try:
+            found[f"version.{package}"] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

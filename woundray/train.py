@@ -1,0 +1,37 @@
+"""Train one adapter by one configuration: the loop of a study's trial, on the same workers."""
+
+from typing import Any
+
+from woundray.cli import Command, Stages, parse, run
+
+
+class Train(Command):
+    """Trains one adapter by one configuration; with study.name of an earlier run it goes on where that stopped."""
+
+    workers: int | None = None
+    """Processes that train in parallel; short for --hardware.workers."""
+
+    def shortcuts(self) -> dict[str, Any]:
+        """Settings that have a flag of their own."""
+        return super().shortcuts() | {"hardware.workers": self.workers}
+
+
+def main() -> None:
+    """Entry point of `woundray train`."""
+    run(_train)
+
+
+def _train() -> None:
+    config = parse(Train).settings
+    from woundray.search.conduct import conduct_run
+
+    with Stages() as stages:
+        output, best = conduct_run(config, stages)
+    scores = "  ".join(f"{name} {value:.4g}" for name, value in best.items())
+    print(f"best epoch   {scores}")
+    print(f"adapter      {output / 'best'}")
+    print(f"draw more    python -m woundray.generate --from {output / 'best'} -n 100 --grid")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""The exponential moving average of an adapter."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+def ramped_decay(decay: float, step: int) -> float:
+    """min(decay, (1 + step) / (10 + step)), step = 0 for the first update.
+
+    Without the ramp an average of decay 0.9999 is still 95 % initial weights after 500 updates.
+    """
+    return min(decay, (1 + step) / (10 + step))
+
+
+class Ema:
+    """Average of some parameters, and of nothing else: the frozen base is not copied.
+
+    Attributes:
+        average: name -> tensor like the parameter.
+        step: number of updates so far.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], decay: float) -> None:
+        self.decay = decay
+        self.step = 0
+        self.average = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+    @torch.no_grad()
+    def update(self, parameters: Mapping[str, Tensor]) -> None:
+        """average <- d average + (1 - d) parameter, with the ramped decay d."""
+        decay = ramped_decay(self.decay, self.step)
+        values = [parameters[name].detach() for name in self.average]
+        torch._foreach_lerp_(list(self.average.values()), values, 1 - decay)
+        self.step += 1
+
+    @contextmanager
+    def applied(self, parameters: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within the context the parameters hold the average; after it their own values, to the bit."""
+        own = {name: parameters[name].detach().clone() for name in self.average}
+        with torch.no_grad():
+            for name, value in self.average.items():
+                parameters[name].copy_(value)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, value in own.items():
+                    parameters[name].copy_(value)

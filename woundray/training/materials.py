@@ -1,0 +1,171 @@
+"""Everything that the trials of a study share, computed once and read from files: `materials/`.
+
+`bank.safetensors` (encoded pictures and prompts), `reference.safetensors` (features of held-out photographs),
+`split.json`, `baseline.json` (what the base model scores without an adapter, and the floor), `baseline.png`,
+`reference.png`.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from safetensors.torch import load_file, save_file
+
+from woundray import evaluation, sampling
+from woundray.config import Config
+from woundray.data.bank import Bank, bank_key, read_bank, write_bank
+from woundray.data.source import Source, open_source
+from woundray.data.split import Split, split_by_patient, write_split
+from woundray.metrics.bars import Floor
+from woundray.metrics.features import Lite0
+from woundray.model.base import (
+    DTYPES,
+    NoiseSchedule,
+    embed_prompts,
+    encode_moments,
+    load_unet,
+    load_vae,
+)
+from woundray.model.registry import resolve
+from woundray.training.checkpoint import write_json
+
+Stage = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
+
+
+@dataclass(frozen=True)
+class Materials:
+    """Opened materials.
+
+    Attributes:
+        base: folder of the base model.
+        baseline: scores of the base model without an adapter, as an epoch reports them.
+        key: hash of everything that the bank was computed from.
+    """
+
+    folder: Path
+    base: Path
+    bank: Bank
+    schedule: NoiseSchedule
+    reference: evaluation.Reference
+    baseline: dict[str, float]
+    key: str
+
+    @property
+    def prompt(self) -> sampling.Prompt:
+        """Embeddings that pictures are drawn from."""
+        return sampling.Prompt(self.bank.positive, self.bank.negative)
+
+
+def sampler_of(config: Config, schedule: NoiseSchedule) -> sampling.Sampler:
+    """How an epoch's pictures are drawn."""
+    return sampling.Sampler(
+        schedule,
+        config.model.resolution,
+        config.validation.sampling_steps,
+        config.validation.guidance_scale,
+        config.validation.batch_size,
+    )
+
+
+def open_materials(folder: Path) -> Materials:
+    """Materials that `prepare_materials` wrote; the bank is memory-mapped."""
+    facts = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
+    base = Path(facts["base"])
+    features = load_file(folder / "reference.safetensors")["features"].numpy()
+    reference = evaluation.Reference(features, Floor(**facts["floor"]))
+    bank = read_bank(folder / "bank.safetensors")
+    return Materials(folder, base, bank, NoiseSchedule.of(base), reference, facts["scores"], facts["key"])
+
+
+def prepare_materials(config: Config, folder: Path, *, device: torch.device, stage: Stage) -> Materials:
+    """Reads the photographs, splits them by patient, encodes them, and scores the base model."""
+    base = resolve(config.model.base)
+    source = open_source(config)
+    key = _key(config, base, source)
+    if (folder / "baseline.json").is_file() and open_materials(folder).key == key:
+        return open_materials(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    # photographs of each side
+    split = split_by_patient(source.photos, validation_share=config.validation.share, seed=config.reproducibility.seed)
+    write_split(split, folder / "split.json")
+    held_out = torch.stack([source.plain(photo) for photo in split.validation])
+    everything = torch.stack([source.plain(photo) for photo in source.photos])
+    sampling.write_png(sampling.grid(held_out[: config.validation.grid]), folder / "reference.png")
+
+    # what real photographs reach
+    extractor = Lite0(device=device)
+    stage("reference features", 0, 1)
+    reference = evaluation.make_reference(
+        held_out,
+        everything,
+        [photo.group for photo in source.photos],
+        extractor,
+        n=config.validation.pictures,
+        repeats=config.metrics.floor_repeats,
+        seed=config.reproducibility.seed,
+    )
+    save_file({"features": torch.from_numpy(reference.features).contiguous()}, folder / "reference.safetensors")
+
+    # the bank
+    vae = load_vae(base, device=device)
+    bank = _encode(config, source, split, vae, base, device, stage)
+    write_bank(bank, folder / "bank.safetensors")
+
+    # the base model without an adapter, by the same seeds as every epoch of every trial
+    unet = load_unet(base, dtype=DTYPES[config.model.precision], device=device)
+    schedule = NoiseSchedule.of(base)
+    seeds = sampling.seeds_of(config.validation.pictures)
+    pictures = sampling.draw(
+        unet,
+        vae,
+        sampling.Prompt(bank.positive, bank.negative),
+        seeds,
+        sampler_of(config, schedule),
+        lambda done: stage("base model's pictures", done, len(seeds)),
+    )
+    sampling.write_png(sampling.grid(pictures[: config.validation.grid]), folder / "baseline.png")
+    scores = evaluation.score(pictures, reference, extractor)
+    facts = {"key": key, "base": str(base), "scores": scores, "floor": asdict(reference.floor)}
+    write_json(facts, folder / "baseline.json")
+    return open_materials(folder)
+
+
+def _encode(
+    config: Config,
+    source: Source,
+    split: Split,
+    vae: AutoencoderKL,
+    base: Path,
+    device: torch.device,
+    stage: Stage,
+) -> Bank:
+    """Moments of K seeded views a training photograph, of the plain held-out ones, and the prompts' embeddings."""
+    views = config.data.views_per_photo
+    train = []
+    for index, photo in enumerate(split.train):
+        seeds = [config.reproducibility.seed * 1_000_003 + index * views + view for view in range(views)]
+        train.append(encode_moments(vae, torch.stack([source.view(photo, seed) for seed in seeds])))
+        stage("latents", index + 1, len(split.train))
+    validation = [encode_moments(vae, source.plain(photo)[None])[0] for photo in split.validation]
+    embeddings = embed_prompts(base, [config.prompts.positive, config.prompts.negative], device=device)
+    return Bank(torch.stack(train), torch.stack(validation), *embeddings)
+
+
+def _key(config: Config, base: Path, source: Source) -> str:
+    weights = sorted(base.glob("*/*.safetensors"))
+    return bank_key(
+        {
+            "photos": source.content_hash,
+            "base": [(str(path.relative_to(base)), path.stat().st_size) for path in weights],
+            "resolution": config.model.resolution,
+            "data": config.data.model_dump(exclude={"root"}),
+            "prompts": config.prompts.model_dump(),
+            "validation": config.validation.model_dump(),
+            "floor_repeats": config.metrics.floor_repeats,
+            "seed": config.reproducibility.seed,
+        }
+    )

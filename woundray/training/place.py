@@ -1,0 +1,57 @@
+"""Where one process of a run stands among the others, and the few things that they exchange."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+
+@dataclass(frozen=True)
+class Place:
+    """One of world_size processes that train the same adapter; with more than one, torch.distributed is set up."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @classmethod
+    def alone(cls, device: str = "cpu") -> "Place":
+        """A run of one process."""
+        return cls(0, 1, torch.device(device))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    def share(self, count: int) -> range:
+        """The part of range(count) that is this process's: parts are consecutive, disjoint and cover everything."""
+        return range(count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size)
+
+    def total(self, value: Tensor) -> Tensor:
+        """Sum of a tensor over all processes, on all processes."""
+        if self.world_size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """All processes' rows, (n_rank, ...) -> (sum of n_rank, ...), in the order of ranks, on all processes."""
+        if self.world_size == 1:
+            return rows
+        parts: list[Tensor | None] = [None] * self.world_size
+        dist.all_gather_object(parts, rows.cpu())
+        return torch.cat([part for part in parts if part is not None])
+
+    def from_first(self, values: dict[str, float]) -> dict[str, float]:
+        """The first process's values, on all processes."""
+        if self.world_size == 1:
+            return values
+        box = [values]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.world_size > 1:
+            dist.barrier()
