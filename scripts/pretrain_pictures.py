@@ -134,7 +134,6 @@ def _draw_chunk(numbers: NDArray[np.int64], *, path: Path, phantoms: int, seed: 
             rows[number] = _phantom(PHASES[number % TEXTURE], clinic, generator)
         else:
             rows[number] = texture(generator, STORED_PX)
-    rows.flush()
 
 
 def _phantom(phase: str, clinic: Clinic, generator: np.random.Generator) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ of what they learn from photographs (Baradad et al., "Learning to See by Looking
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from scipy import ndimage  # type: ignore[import-untyped]
+from scipy import ndimage
 
 Floats = NDArray[np.float32]
 

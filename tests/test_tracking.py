@@ -141,6 +141,7 @@ def test_a_single_run_has_no_parent(tmp_path: Path, database: str) -> None:
     assert "mlflow.parentRunId" not in run.data.tags
     assert run.data.metrics["fd_lite0"] == 59.0
     assert run.info.run_name == "u"
+    assert run.info.status == "RUNNING"  # its end was not written
 
 
 def test_events_stay_on_disk_when_mlflow_goes_away(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def denoise(unet: UNet2DConditionModel, noise: Tensor, prompt: Prompt, sampler: 
     texts = [prompt.negative, prompt.positive] if guided else [prompt.positive]
     text = torch.stack(texts).to(unet.device, unet.dtype).repeat_interleave(len(noise), dim=0)
 
-    latents = noise.to(unet.device) * solver.init_noise_sigma
+    latents: Tensor = noise.to(unet.device) * solver.init_noise_sigma
     for timestep in solver.timesteps:
         inputs = latents.repeat(len(texts), 1, 1, 1).to(unet.dtype)
         prediction = unet(inputs, timestep, encoder_hidden_states=text, return_dict=False)[0].float()

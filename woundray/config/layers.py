@@ -52,7 +52,7 @@ def load(phase: str, *, profile: str, file: Path | None = None, flags: dict[str,
     """
     if phase not in PHASE_FILES:
         raise UserError(f"--phase: {phase} is not one of I, P, R, all")
-    config = Config(phase=phase)  # type: ignore[arg-type]
+    config = Config(phase=phase)
     paths = [
         profile_path(profile),
         packaged("configs") / f"{PHASE_FILES[phase]}.yaml",

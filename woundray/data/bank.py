@@ -50,5 +50,5 @@ def read_bank(path: Path) -> Bank:
 
 def bank_key(parts: Mapping[str, object]) -> str:
     """Hash of everything that a bank depends on: pictures, base model, resolution, augmentation, prompts."""
-    text = "\n".join(f"{name}={parts[name]}" for name in sorted(parts))
+    text = "\n".join(f"{name}={parts[name]!r}" for name in sorted(parts))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -11,14 +11,15 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from woundray.data.duplicates import group_patients, near_duplicate_pairs, thumbnail
-from woundray.data.manifest import MANIFEST, PHASES, Dataset, LeftOut, Photo, write_manifest
-from woundray.data.photos import SUFFIXES, PhotoError, read_photo, write_photo
+from woundray.data.manifest import MANIFEST, PHASES, Box, Dataset, LeftOut, Photo, write_manifest
+from woundray.data.photos import MIN_SIDE_PX, SUFFIXES, PhotoError, read_photo, write_photo
 from woundray.errors import UserError
 
 PICTURES = "Depth_RGB"
@@ -27,7 +28,6 @@ _NAME = re.compile(r"^\d+_P(\d{3})(\d{2})(\d)([BA])([DT])([MLR])([WZ])$")
 _PHASE_COLUMNS = ("Patient#", "Appt#", "DFU#", "Healing Phase Abs")
 _BOX_COLUMNS = ("Filename", "Xmin", "Ymin", "Xmax", "Ymax")
 
-Box = tuple[int, int, int, int]
 Visit = tuple[int, int, int]  # patient, visit, ulcer
 
 
@@ -56,6 +56,9 @@ def prepare(
     files = sorted(path for path in (raw / PICTURES).iterdir() if path.suffix.lower() in SUFFIXES)
     if not files:
         raise UserError(f"--raw: no pictures in {raw / PICTURES}")
+    for path, following in pairwise(files):
+        if path.stem == following.stem:
+            raise UserError(f"--raw: {path} and {following.name} have one name; keep one of them")
 
     photos, thumbnails, left_out = [], [], []
     for index, path in enumerate(files):
@@ -150,18 +153,22 @@ def _prepare_one(path: Path, out: Path, tables: _Tables, max_side_px: int) -> tu
 
 def _union(path: Path, boxes: list[Box], width: int, height: int) -> Box:
     """The smallest box around all of them, inside the picture."""
-    left, top = max(0, min(box[0] for box in boxes)), max(0, min(box[1] for box in boxes))
-    right, bottom = min(width, max(box[2] for box in boxes)), min(height, max(box[3] for box in boxes))
-    if right - left < 2 or bottom - top < 2:
-        raise PhotoError(f"{path}: box outside the picture: {boxes[0]} in {width} x {height} px")
-    return left, top, right, bottom
+    inside = [(max(0, box[0]), max(0, box[1]), min(width, box[2]), min(height, box[3])) for box in boxes]
+    for box, (left, top, right, bottom) in zip(boxes, inside, strict=True):
+        if right - left < 2 or bottom - top < 2:
+            raise PhotoError(f"{path}: box outside the picture: {box} in {width} x {height} px")
+    lefts, tops, rights, bottoms = zip(*inside, strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)
 
 
 def _with_context(box: Box | None, width: int, height: int) -> Box:
-    """A square around the box with CONTEXT on each side, as far as the picture goes; without a box all of it."""
+    """A square around the box with CONTEXT on each side, as far as the picture goes; without a box all of it.
+
+    Around a small box there is more, so that no side gets under MIN_SIDE_PX.
+    """
     if box is None:
         return 0, 0, width, height
-    half = max(box[2] - box[0], box[3] - box[1]) * (0.5 + CONTEXT)
+    half = max(max(box[2] - box[0], box[3] - box[1]) * (0.5 + CONTEXT), MIN_SIDE_PX)
     middle_x, middle_y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     return (
         max(0, round(middle_x - half)),

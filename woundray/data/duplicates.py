@@ -9,16 +9,18 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 THUMBNAIL_PX = 24
-LIKENESS = 0.97  # correlation of thumbnails from which two pictures count as one scene
+# Correlation of thumbnails from which two pictures count as one scene. In 320 photographs of the Foot Ulcer
+# Segmentation Challenge, cut to the wound, different wounds reach 0.894; one wound taken for two patients 0.91 to 0.94.
+LIKENESS = 0.91
 
 
 def thumbnail(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     """uint8 HWC RGB -> (3 * THUMBNAIL_PX ** 2,) of mean 0 and length 1; the light's level and contrast cancel."""
     small = Image.fromarray(picture).resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
-    values = np.asarray(small, dtype=np.float32)
+    values: NDArray[np.float32] = np.asarray(small, dtype=np.float32)
     values = values - values.mean(axis=(0, 1))
-    norm = np.linalg.norm(values)
-    return (values / norm if norm > 0 else values).ravel()
+    length = max(float(np.linalg.norm(values)), 1e-6)
+    return np.ravel(values / np.float32(length))
 
 
 def near_duplicate_pairs(thumbnails: NDArray[np.float32], *, likeness: float = LIKENESS) -> list[tuple[int, int]]:

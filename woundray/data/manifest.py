@@ -9,13 +9,16 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from woundray.data.photos import SUFFIXES, PhotoError, read_photo
+from woundray.data.photos import MAX_PIXELS, SUFFIXES, PhotoError, read_photo
 from woundray.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 PHASES = ("I", "P", "R")
 MANIFEST = "manifest.csv"
+
+Box = tuple[int, int, int, int]
+
 _REQUIRED = ("path", "phase", "patient")
 _PATIENT_IN_NAME = re.compile(r"_P(\d{3})\d{2}\d[BA][DT][MLR][WZ]$")
 
@@ -36,7 +39,7 @@ class Photo:
     patient: str
     visit: int = 1
     ulcer: int = 1
-    box: tuple[int, int, int, int] | None = None
+    box: Box | None = None
     sha256: str = ""
     group: str = ""
     camera: str = ""
@@ -84,14 +87,15 @@ def write_manifest(dataset: Dataset) -> None:
     beside.replace(dataset.root / MANIFEST)
 
 
-def read_dataset(root: Path) -> Dataset:
+def read_dataset(root: Path, *, max_pixels: int = MAX_PIXELS) -> Dataset:
     """Reads a folder with `manifest.csv` (columns path, phase, patient at least), or `I/`, `P/`, `R/`, or `rgb/I/` ...
 
-    A picture that can not be read is left out, with a warning; mistakes in the manifest are errors.
+    A picture that can not be read or has more than max_pixels is left out, with a warning; mistakes in the manifest
+    are errors.
 
     Raises:
         UserError: no such folder, raw photographs, nothing to read, or a row that names no known phase, misses a
-            value or points out of the folder.
+            value, points out of the folder or comes twice.
     """
     if not root.is_dir():
         raise UserError(f"--data: {root} is no folder")
@@ -109,7 +113,7 @@ def read_dataset(root: Path) -> Dataset:
     photos, left_out = [], []
     for photo in candidates:
         try:
-            photos.append(_checked(root, photo))
+            photos.append(_checked(root, photo, max_pixels))
         except PhotoError as error:
             left_out.append(LeftOut(photo.path, str(error)))
     if left_out:
@@ -117,12 +121,12 @@ def read_dataset(root: Path) -> Dataset:
     return Dataset(root, tuple(photos), tuple(left_out))
 
 
-def _checked(root: Path, photo: Photo) -> Photo:
+def _checked(root: Path, photo: Photo, max_pixels: int) -> Photo:
     """The photo with its file's hash, a box inside the picture, and a group; PhotoError if it can not be read."""
     path = root / photo.path
     if not path.is_file():
         raise PhotoError(f"{path}: no such file")
-    height, width = read_photo(path).shape[:2]
+    height, width = read_photo(path, max_pixels=max_pixels).shape[:2]
     box = photo.box
     if box is not None:
         box = (max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height))
@@ -139,8 +143,15 @@ def _rows(root: Path) -> Iterator[Photo]:
         missing = [name for name in _REQUIRED if name not in (reader.fieldnames or ())]
         if missing:
             raise UserError(f"{path}: no column {', '.join(missing)}; a manifest has {', '.join(_REQUIRED)} at least")
+        seen: set[Path] = set()
         for row in reader:
-            yield _photo_of(row, f"{path}: line {reader.line_num}")
+            photo = _photo_of(row, f"{path}: line {reader.line_num}")
+            if photo.path in seen:
+                raise UserError(
+                    f"{path}: line {reader.line_num}: path {photo.path} comes twice; keep one row a picture"
+                )
+            seen.add(photo.path)
+            yield photo
 
 
 def _photo_of(row: Mapping[str, str | None], place: str) -> Photo:
@@ -149,7 +160,7 @@ def _photo_of(row: Mapping[str, str | None], place: str) -> Photo:
     for field in fields(Photo):
         text = (row.get(field.name) or "").strip()
         if text:
-            values[field.name] = int(text) if field.name in ("visit", "ulcer") and text.isdigit() else text
+            values[field.name] = int(text) if field.name in ("visit", "ulcer") and text.isdecimal() else text
     for name in _REQUIRED:
         if name not in values:
             raise UserError(f"{place}: {name} is empty")
@@ -161,12 +172,18 @@ def _photo_of(row: Mapping[str, str | None], place: str) -> Photo:
     for name in ("visit", "ulcer"):
         if not isinstance(values.get(name, 1), int):
             raise UserError(f"{place}: {name} {values[name]} is no whole number")
+    return Photo(**{**values, "path": Path(relative), "box": _box_of(row, place)})
+
+
+def _box_of(row: Mapping[str, str | None], place: str) -> Box | None:
     corners = [(row.get(name) or "").strip() for name in ("xmin", "ymin", "xmax", "ymax")]
+    if not any(corners):
+        return None
     try:
-        values["box"] = tuple(round(float(corner)) for corner in corners) if all(corners) else None
-    except ValueError:
-        raise UserError(f"{place}: box {', '.join(corners)} are no numbers") from None
-    return Photo(**{**values, "path": Path(relative)})
+        xmin, ymin, xmax, ymax = (round(float(corner)) for corner in corners)
+    except (ValueError, OverflowError):
+        raise UserError(f"{place}: box {', '.join(corners)} is not four numbers; give all of them or none") from None
+    return xmin, ymin, xmax, ymax
 
 
 def _folders(root: Path) -> Iterator[Photo]:
@@ -179,7 +196,8 @@ def _folders(root: Path) -> Iterator[Photo]:
                     continue
                 found = _PATIENT_IN_NAME.search(path.stem)
                 unknown += found is None
-                yield Photo(path.relative_to(root), phase, found[1] if found else path.stem)
+                name = path.relative_to(root)
+                yield Photo(name, phase, found[1] if found else name.as_posix())
     if unknown:
         logger.warning(
             "%s: %d file names carry no patient: each counts as a patient of its own; with several pictures of "

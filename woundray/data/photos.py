@@ -11,13 +11,14 @@ from woundray.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 MIN_SIDE_PX = 32
+MAX_PIXELS = 50_000_000
 
 
 class PhotoError(UserError):
     """A picture that can not be used; the message names the file and the reason."""
 
 
-def read_photo(path: Path, *, max_pixels: int = 50_000_000) -> NDArray[np.uint8]:
+def read_photo(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """The upright picture, uint8 HWC RGB.
 
     EXIF orientation is applied; grey, palette and CMYK become RGB; 16-bit values are scaled by 1/257, not clipped;
@@ -30,7 +31,7 @@ def read_photo(path: Path, *, max_pixels: int = 50_000_000) -> NDArray[np.uint8]
         if path.stat().st_size == 0:
             raise PhotoError(f"{path}: empty file")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
+            warnings.simplefilter("ignore")  # of size, where max_pixels decides, and of damaged metadata
             with Image.open(path) as image:
                 width, height = image.size
                 if width * height > max_pixels:

@@ -1,7 +1,6 @@
 """The photographs of one phase, wherever they come from, as views of one size."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from woundray.config import Config
 from woundray.data.augmentation import Augmentation, plain_view, view
-from woundray.data.manifest import Photo, read_dataset
+from woundray.data.manifest import Dataset, Photo, read_dataset
 from woundray.data.phantoms import PHASES, Phantom, render_cohort
 from woundray.data.photos import read_photo
 from woundray.errors import UserError
@@ -27,7 +26,7 @@ class Source:
     Attributes:
         photos: what the manifest says of each.
         pixels: uint8 HWC of each, by path.
-        content_hash: changes with every pixel, box and phase.
+        content_hash: changes with every pixel, box, phase and group.
     """
 
     photos: tuple[Photo, ...]
@@ -61,9 +60,10 @@ def open_source(config: Config) -> Source:
         UserError: no photograph of the phase, or a data set that can not be read.
     """
     if config.data.root is None:
-        photos, pixels, content_hash = _phantoms(config)
+        photos, pixels = _phantoms(config)
+        content_hash = Dataset(Path(), photos).content_hash
     else:
-        dataset = read_dataset(config.data.root)
+        dataset = read_dataset(config.data.root, max_pixels=config.data.max_pixels)
         if config.phase != "all":
             dataset = dataset.of_phase(config.phase)
         if not dataset.photos:
@@ -79,23 +79,18 @@ def open_source(config: Config) -> Source:
         scale=(1 - config.data.scale, 1 + config.data.scale),
         jitter=config.data.jitter,
     )
-    return Source(tuple(photos), pixels, content_hash, config.model.resolution, augmentation)
+    return Source(photos, pixels, content_hash, config.model.resolution, augmentation)
 
 
-def _phantoms(config: Config) -> tuple[Sequence[Photo], dict[Path, NDArray[np.uint8]], str]:
+def _phantoms(config: Config) -> tuple[tuple[Photo, ...], dict[Path, NDArray[np.uint8]]]:
     phases = PHASES if config.phase == "all" else (config.phase,)
     cohort = render_cohort(
         dict.fromkeys(phases, config.data.phantom_patients),
         seed=config.data.phantom_seed,
         size_px=PHANTOM_SIDE_PX,
     )
-    photos = [_photo_of(index, phantom) for index, phantom in enumerate(cohort)]
-    digest = hashlib.sha256("".join(photo.sha256 for photo in photos).encode()).hexdigest()
-    return (
-        photos,
-        {photo.path: phantom.picture for photo, phantom in zip(photos, cohort, strict=True)},
-        digest,
-    )
+    photos = tuple(_photo_of(index, phantom) for index, phantom in enumerate(cohort))
+    return photos, {photo.path: phantom.picture for photo, phantom in zip(photos, cohort, strict=True)}
 
 
 def _photo_of(index: int, phantom: Phantom) -> Photo:

@@ -26,7 +26,7 @@ def split_by_patient(photos: Sequence[Photo], *, validation_share: float, seed: 
     The result depends on the photographs and the seed, not on the order in which they come.
 
     Raises:
-        UserError: a phase has fewer than two groups of patients.
+        UserError: a phase is the main one of fewer than two groups of patients.
     """
     members: dict[str, list[Photo]] = defaultdict(list)
     for photo in sorted(photos, key=lambda photo: str(photo.path)):
@@ -40,10 +40,12 @@ def split_by_patient(photos: Sequence[Photo], *, validation_share: float, seed: 
 
     generator = np.random.default_rng(seed)
     held_out: set[str] = set()
-    for phase, groups in sorted(groups_of.items()):
+    for phase in sorted({photo.phase for photo in photos}):
+        groups = groups_of[phase]
         if len(groups) < 2:
             raise UserError(
-                f"data: phase {phase} has photographs of {len(groups)} patient; it takes 2 or more to hold one out"
+                f"data: phase {phase} is the main phase of {len(groups)} groups of patients; "
+                "add photographs of other patients: it takes 2 or more to hold one out"
             )
         held_out |= _deal([groups[index] for index in generator.permutation(len(groups))], members, validation_share)
     everything = [photo for group in sorted(members) for photo in members[group]]
@@ -69,7 +71,7 @@ def write_split(split: Split, path: Path) -> None:
     sides = {
         side: {
             "patients": sorted({photo.patient for photo in photos}),
-            "files": [str(photo.path) for photo in photos],
+            "files": [photo.path.as_posix() for photo in photos],
         }
         for side, photos in vars(split).items()
     }

@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from woundray.errors import UserError
 
-transformers_logging.disable_progress_bar()  # loading takes a second
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # loading takes a second
 diffusers_logging.disable_progress_bar()
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -56,16 +56,16 @@ class NoiseSchedule:
 
 def load_unet(folder: Path, *, dtype: torch.dtype, device: torch.device) -> UNet2DConditionModel:
     """The denoiser, frozen."""
-    unet = UNet2DConditionModel.from_pretrained(_part(folder, "unet"), torch_dtype=dtype, local_files_only=True)
-    assert isinstance(unet, UNet2DConditionModel)
-    return unet.to(device=device).requires_grad_(False).eval()
+    unet: UNet2DConditionModel = UNet2DConditionModel.from_pretrained(_part(folder, "unet"), torch_dtype=dtype, local_files_only=True)
+    torch.nn.Module.to(unet, device).requires_grad_(False).eval()
+    return unet
 
 
 def load_vae(folder: Path, *, device: torch.device) -> AutoencoderKL:
     """The autoencoder, frozen, fp32: Stable Diffusion's overflows in fp16."""
-    vae = AutoencoderKL.from_pretrained(_part(folder, "vae"), torch_dtype=torch.float32, local_files_only=True)
-    assert isinstance(vae, AutoencoderKL)
-    return vae.to(device=device).requires_grad_(False).eval()
+    vae: AutoencoderKL = AutoencoderKL.from_pretrained(_part(folder, "vae"), torch_dtype=torch.float32, local_files_only=True)
+    torch.nn.Module.to(vae, device).requires_grad_(False).eval()
+    return vae
 
 
 @torch.inference_mode()
@@ -80,7 +80,8 @@ def embed_prompts(folder: Path, prompts: list[str], *, device: torch.device) -> 
         max_length=min(tokenizer.model_max_length, encoder.config.max_position_embeddings),
         return_tensors="pt",
     )
-    hidden: Tensor = encoder.to(device).eval()(tokens.input_ids.to(device)).last_hidden_state
+    torch.nn.Module.to(encoder, device)
+    hidden: Tensor = encoder(tokens.input_ids.to(device)).last_hidden_state
     return hidden.cpu()
 
 
@@ -89,7 +90,7 @@ def encode_moments(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
     """Mean and log variance of the scaled latents of pictures: uint8 (N, 3, H, W) -> fp32 (N, 8, H/8, W/8), CPU."""
     images = pictures.to(vae.device).float() / 127.5 - 1  # NCHW, uint8 => [-1, 1]
     posterior = vae.encode(images).latent_dist
-    factor = torch.tensor(vae.config.scaling_factor)
+    factor = torch.tensor(vae.config["scaling_factor"])
     # scaled by s, a normal distribution has the mean s m and the log variance v + 2 log s
     return torch.cat([posterior.mean * factor, posterior.logvar + 2 * factor.log()], dim=1).cpu()
 
@@ -102,7 +103,7 @@ def sample_latents(moments: Tensor, noise: Tensor) -> Tensor:
 
 def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     """Scaled latents (N, 4, h, w) -> pictures (N, 3, 8h, 8w), about [-1, 1], with gradient to the latents."""
-    images: Tensor = vae.decode(latents.float() / vae.config.scaling_factor, return_dict=False)[0]
+    images: Tensor = vae.decode(latents.float() / vae.config["scaling_factor"], return_dict=False)[0]
     return images
 
 

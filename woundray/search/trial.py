@@ -67,7 +67,9 @@ class Recorder(Callback):
         self._stopped: tuple[str, ...] = ()
 
     def on_trial_start(self, iteration: int, trials: list["Trial"], trial: "Trial", **info: Any) -> None:
-        number = [known.trial_id for known in trials].index(trial.trial_id) + 1
+        # Tune proposes trials in order, but may restore them in another: who has a number keeps it
+        numbers = {other.trial_id: place for place, other in enumerate(trials, start=1)} | self._numbers()
+        number = numbers[trial.trial_id]
         settings = self._base.with_values(trial.config).flat()
         Journal(self._journal).append(
             TrialStarted(trial=trial.trial_id, number=number, values=dict(trial.config), settings=settings)
@@ -90,10 +92,13 @@ class Recorder(Callback):
         self._end(trial, "FINISHED")
 
     def on_trial_error(self, iteration: int, trials: list["Trial"], trial: "Trial", **info: Any) -> None:
-        events = Journal(self._journal).events()
-        if not any(isinstance(event, TrialStarted) and event.trial == trial.trial_id for event in events):
+        if trial.trial_id not in self._numbers():
             self.on_trial_start(iteration, trials, trial)  # its process never came up
         self._end(trial, "FAILED")
+
+    def _numbers(self) -> dict[str, int]:
+        events = Journal(self._journal).events()
+        return {event.trial: event.number for event in events if isinstance(event, TrialStarted)}
 
     def _end(self, trial: "Trial", status: Literal["FINISHED", "FAILED"]) -> None:
         name = trial.trial_id

@@ -146,7 +146,7 @@ def _train_epoch(run: Run, epoch: int, updates_before: int) -> dict[str, float]:
     )
     sums = torch.zeros(3, dtype=torch.float64)  # denoising loss, perceptual distance, gradient norm
     run.model.train()
-    for step, photos in enumerate(order.split(rows), start=1):
+    for step, photos in enumerate(torch.split(order, rows), start=1):
         update = updates_before + step - 1
         rate = learning_rate(update, total_updates, config.training)
         for group in run.optimizer.param_groups:

@@ -154,7 +154,7 @@ def backward(
                 if not torch.isfinite(value):
                     raise NonFiniteError(f"the {name} loss is {value.item()}")
             loss = denoising + config.training.perceptual_weight * perceptual
-            loss.mul(place.world_size).backward()
+            loss.mul(place.world_size).backward()  # type: ignore[no-untyped-call]
         parts["train_loss"] += denoising.item()
         parts["perceptual_loss"] += perceptual.item()
     return parts
@@ -175,7 +175,7 @@ def validation_loss(model: nn.Module, bank: Bank, schedule: NoiseSchedule, confi
     device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
     total = torch.zeros((), dtype=torch.float64)
     own = place.share(pictures * draws)
-    for rows in torch.arange(own.start, own.stop).split(config.validation.batch_size):
+    for rows in torch.split(torch.arange(own.start, own.stop), config.validation.batch_size):
         clean, eps, t = (tensor[rows].to(device) for tensor in (x0, noise, timesteps))
         x_t = add_noise(schedule, clean, eps, t)
         text = bank.positive.to(device, dtype).expand(len(rows), -1, -1)

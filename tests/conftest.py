@@ -1,0 +1,68 @@
+"""What several test modules need."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+with warnings.catch_warnings():  # importing third-party packages warns; using them must not
+    warnings.simplefilter("ignore")
+    import woundray.training.loop
+
+from woundray.config import Config
+from woundray.config.layers import load
+from woundray.model.tiny_architecture import MICRO, build_tiny, save_tiny
+from woundray.training.materials import Materials, prepare_materials
+
+assert woundray.training.loop
+
+REAL = Path(__file__).parents[1] / "../shared/data/dfu_real"
+
+
+@pytest.fixture(scope="session")
+def real_photographs() -> Path:
+    """320 photographs in the raw layout; a test that reads them is skipped where they are absent."""
+    if not REAL.is_dir():
+        pytest.skip("no real photographs here")
+    return REAL
+
+
+@pytest.fixture(scope="session")
+def micro_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained base model of a few thousand parameters, of the real classes."""
+    folder = tmp_path_factory.mktemp("base") / "micro"
+    save_tiny(build_tiny(0, MICRO), folder, torch.float32)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def micro_config(micro_base: Path) -> Config:
+    """A run of a few seconds on drawn wounds."""
+    return load(
+        "I",
+        profile="demo",
+        flags={
+            "model.base": str(micro_base),
+            "model.resolution": 64,
+            "data.phantom_patients": 12,
+            "data.views_per_photo": 2,
+            "lora.rank": 2,
+            "lora.dropout": 0.1,
+            "training.epochs": 3,
+            "training.batch_size": 4,
+            "training.learning_rate": 0.01,
+            "training.perceptual_max_timestep": 700,
+            "validation.pictures": 6,
+            "validation.sampling_steps": 2,
+            "validation.grid": 4,
+            "metrics.floor_repeats": 3,
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def micro_materials(micro_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Materials:
+    """What runs of `micro_config` share."""
+    folder = tmp_path_factory.mktemp("materials")
+    return prepare_materials(micro_config, folder, device=torch.device("cpu"), stage=lambda *_: None)

@@ -1,0 +1,126 @@
+"""Adapters: what is trainable, and that what was saved is what is loaded."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from safetensors.torch import save_file
+from torch import Tensor
+
+from woundray.config import LoraConfig
+from woundray.errors import UserError
+from woundray.model.base import NoiseSchedule, embed_prompts, load_unet, load_vae
+from woundray.model.lora import WEIGHTS_NAME, add_adapter, load_adapter, save_adapter
+from woundray.sampling import Prompt, Sampler, draw
+
+CPU = torch.device("cpu")
+CONFIG = LoraConfig(rank=3, alpha=7.0)
+
+
+def fresh(base: Path) -> UNet2DConditionModel:
+    return load_unet(base, dtype=torch.float32, device=CPU)
+
+
+def trained(base: Path) -> UNet2DConditionModel:
+    """A UNet whose adapter changes much."""
+    unet = fresh(base)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in add_adapter(unet, CONFIG, seed=0).values():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return unet.eval()
+
+
+def picture(unet: UNet2DConditionModel, base: Path) -> Tensor:
+    prompt = Prompt(*embed_prompts(base, ["a photo of a diabetic foot ulcer", ""], device=CPU))
+    sampler = Sampler(NoiseSchedule.of(base), resolution=64, steps=3, guidance_scale=2.0, batch_size=2)
+    return draw(unet, load_vae(base, device=CPU), prompt, [5], sampler)
+
+
+def test_the_adapter_and_nothing_else_is_trainable(micro_base: Path) -> None:
+    unet = fresh(micro_base)
+    parameters = add_adapter(unet, CONFIG, seed=0)
+    trainable = {name for name, parameter in unet.named_parameters() if parameter.requires_grad}
+    assert trainable == parameters.keys()
+    layers = [
+        module
+        for name, module in fresh(micro_base).named_modules()
+        if name.endswith(("to_q", "to_k", "to_v", "to_out.0"))
+    ]
+    expected = sum(3 * (layer.in_features + layer.out_features) for layer in layers)
+    assert sum(parameter.numel() for parameter in parameters.values()) == expected
+
+
+def test_a_new_adapter_changes_nothing_and_depends_on_its_seed(micro_base: Path) -> None:
+    unet, other, again = fresh(micro_base), fresh(micro_base), fresh(micro_base)
+    first = add_adapter(unet, CONFIG, seed=1)
+    torch.rand(4)  # the global generator does not matter
+    same, different = add_adapter(again, CONFIG, seed=1), add_adapter(other, CONFIG, seed=2)
+    assert torch.equal(picture(unet, micro_base), picture(fresh(micro_base), micro_base))
+    names = [name for name in first if "lora_A" in name]
+    assert all(torch.equal(first[name], same[name]) for name in names)
+    assert not any(torch.equal(first[name], different[name]) for name in names)
+
+
+def test_saved_and_loaded_it_draws_the_same_picture_and_another_than_the_base(
+    micro_base: Path, tmp_path: Path
+) -> None:
+    """The user's earlier evaluation loaded nothing (strict=False, other key names) and scored the base model."""
+    unet = trained(micro_base)
+    save_adapter(unet, tmp_path / WEIGHTS_NAME)
+    loaded = fresh(micro_base)
+    load_adapter(loaded, tmp_path / WEIGHTS_NAME)
+    assert torch.equal(picture(loaded, micro_base), picture(unet, micro_base))
+    assert not torch.equal(picture(loaded, micro_base), picture(fresh(micro_base), micro_base))
+
+
+def test_diffusers_loads_it_with_its_alpha(micro_base: Path, tmp_path: Path) -> None:
+    unet = trained(micro_base)
+    save_adapter(unet, tmp_path / WEIGHTS_NAME)
+    pipeline = StableDiffusionPipeline.from_pretrained(micro_base, local_files_only=True)
+    pipeline.load_lora_weights(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    latents, text = torch.randn(1, 4, 8, 8, generator=generator), torch.randn(1, 32, 16, generator=generator)
+    with torch.no_grad():
+        ours = unet(latents, 500, text, return_dict=False)[0]
+        theirs = pipeline.unet(latents, 500, text, return_dict=False)[0]
+        base = fresh(micro_base)(latents, 500, text, return_dict=False)[0]
+    torch.testing.assert_close(theirs, ours)
+    assert not torch.allclose(base, ours, rtol=1e-2)
+
+
+def test_a_target_that_matches_no_layer_is_refused(micro_base: Path) -> None:
+    with pytest.raises(UserError, match=r"lora\.target_modules: no layer of the UNet is called to_nothing"):
+        add_adapter(fresh(micro_base), LoraConfig(target_modules=("to_q", "to_nothing")), seed=0)
+
+
+def test_a_file_that_does_not_fit_is_refused(micro_base: Path, tmp_path: Path) -> None:
+    path = tmp_path / WEIGHTS_NAME
+    save_adapter(trained(micro_base), path)
+    damaged = path.read_bytes()[:-50]
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match="not a LoRA file"):
+        load_adapter(fresh(micro_base), path)
+    save_file({"unet.a": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match="not a LoRA file with its rank and alpha"):
+        load_adapter(fresh(micro_base), path)
+
+
+def test_an_adapter_of_another_base_is_refused(micro_base: Path, tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    path = tmp_path / WEIGHTS_NAME
+    save_adapter(trained(micro_base), path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    first = sorted(tensors)[0]
+    save_file(tensors | {first: torch.zeros(3, 99)}, path, metadata=metadata)
+    with pytest.raises(UserError, match="made for another base model: 1 tensors do not fit"):
+        load_adapter(fresh(micro_base), path)
+    del tensors[first]
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(UserError, match="made for another base model"):
+        load_adapter(fresh(micro_base), path)

@@ -1,0 +1,133 @@
+"""Whole runs of the smallest model: what they leave, that they resume exactly, and that two ranks are one."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import distributed as dist
+from torch import multiprocessing
+
+from woundray.config import Config
+from woundray.errors import UserError
+from woundray.model.lora import WEIGHTS_NAME
+from woundray.training.checkpoint import read_progress
+from woundray.training.loop import stopped_early, train
+from woundray.training.materials import Materials
+from woundray.training.place import Place
+
+
+def run(config: Config, materials: Materials, output: Path, until: int = 99) -> None:
+    """A run of one process that dies after the report of epoch `until`."""
+
+    def report(metrics: dict[str, float], folder: Path) -> None:
+        assert (folder / WEIGHTS_NAME).is_file(), "a report comes after the checkpoint"
+        if metrics["epoch"] == until:
+            raise KeyboardInterrupt
+
+    train(config, materials=materials.folder, output=output, place=Place.alone(), report=report)
+
+
+def results(output: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+    history = json.loads((output / "history.json").read_text())
+    scores = [{name: value for name, value in entry.items() if "seconds" not in name} for entry in history]
+    return load_file(output / "latest" / "state.safetensors"), scores
+
+
+@pytest.fixture(scope="module")
+def whole(micro_config: Config, micro_materials: Materials, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("whole")
+    run(micro_config, micro_materials, output)
+    return output
+
+
+def test_a_run_that_died_and_was_resumed_is_bit_identical(
+    micro_config: Config, micro_materials: Materials, whole: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(micro_config, micro_materials, tmp_path, until=2)
+    assert read_progress(tmp_path / "latest").epoch == 2
+    torch.rand(5)  # another state of the global generator
+    run(micro_config, micro_materials, tmp_path)
+    (state, scores), (resumed_state, resumed_scores) = results(whole), results(tmp_path)
+    assert resumed_scores == scores
+    assert state.keys() == resumed_state.keys()
+    assert all(torch.equal(tensor, resumed_state[name]) for name, tensor in state.items())
+
+
+def test_best_is_the_epoch_of_the_lowest_objective(micro_config: Config, whole: Path) -> None:
+    """The user's earlier system watched `val_fid` where the key was `fid`: best was never saved."""
+    history = json.loads((whole / "history.json").read_text())
+    assert [entry["epoch"] for entry in history] == [1, 2, 3]
+    best = min(history, key=lambda entry: entry[micro_config.metrics.objective])
+    assert (whole / "best").resolve().name == f"epoch_{int(best['epoch']):04d}"
+    assert (whole / "latest").resolve().name == "epoch_0003"
+
+
+def test_training_moves_the_adapter_and_its_average(whole: Path) -> None:
+    state, _ = results(whole)
+    for kind in ("raw", "ema"):
+        moved = [tensor for name, tensor in state.items() if name.startswith(kind) and "lora_B" in name]
+        assert moved
+        assert all(tensor.abs().max() > 0 for tensor in moved)
+
+
+def test_the_scored_adapter_is_the_average(whole: Path) -> None:
+    state, _ = results(whole)
+    saved = load_file(whole / "latest" / WEIGHTS_NAME)
+    for name, tensor in saved.items():
+        key = name.removeprefix("unet.").replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default.")
+        assert torch.equal(tensor, state[f"ema/{key}"])
+
+
+def test_a_checkpoint_that_is_damaged_or_foreign_is_refused_by_name(
+    micro_config: Config, micro_materials: Materials, tmp_path: Path
+) -> None:
+    run(micro_config.with_values({"training.epochs": 1}), micro_materials, tmp_path)
+    with pytest.raises(UserError, match=r"latest/state.safetensors: of a run with another lora.rank"):
+        run(micro_config.with_values({"lora.rank": 3}), micro_materials, tmp_path)
+    (tmp_path / "latest" / "state.safetensors").write_bytes(b"x" * 100)
+    with pytest.raises(UserError, match=r"latest/state.safetensors: damaged"):
+        run(micro_config, micro_materials, tmp_path)
+    (tmp_path / "latest" / "run.json").write_text("{")
+    with pytest.raises(UserError, match="not a checkpoint"):
+        run(micro_config, micro_materials, tmp_path)
+
+
+def test_early_stopping_waits_for_patience_and_min_delta() -> None:
+    config = Config().with_values(
+        {"training.early_stopping_patience": 2, "training.early_stopping_min_delta": 1.0}
+    )
+    scores = [10.0, 8.0, 7.5, 7.4]  # the last two are no improvement by more than 1
+    history = [{"epoch": epoch + 1.0, "fd_lite0": score} for epoch, score in enumerate(scores)]
+    assert not stopped_early(history[:3], config)
+    assert stopped_early(history, config)
+    assert not stopped_early(history, config.with_values({"training.early_stopping_patience": 0}))
+
+
+def _rank(rank: int, config: Config, materials: Path, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    seen: list[dict[str, float]] = []
+    place = Place(rank, 2, torch.device("cpu"))
+    train(config, materials=materials, output=folder / "run", place=place, report=lambda m, _: seen.append(m))
+    (folder / f"rank_{rank}.json").write_text(json.dumps(seen))
+    dist.destroy_process_group()
+
+
+def test_two_workers_are_one_with_the_same_global_batch(
+    micro_config: Config, micro_materials: Materials, tmp_path: Path
+) -> None:
+    config = micro_config.with_values({"lora.dropout": 0.0, "training.epochs": 2})
+    run(config.with_values({"training.batch_size": 8}), micro_materials, tmp_path / "one")
+    halves = config.with_values({"training.batch_size": 4})
+    arguments = (halves, micro_materials.folder, tmp_path)
+    multiprocessing.start_processes(_rank, arguments, nprocs=2, start_method="spawn")  # type: ignore[no-untyped-call]
+
+    ranks = [json.loads((tmp_path / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
+    assert ranks[0] == ranks[1]  # all ranks report the same
+    _, one = results(tmp_path / "one")
+    _, two = results(tmp_path / "run")
+    for alone, shared in zip(one, two, strict=True):
+        assert alone == pytest.approx(shared, rel=2e-3)
