@@ -47,7 +47,12 @@ def test_every_view_has_its_size(height, width, size_px, corners, seed) -> None:
     box = None
     if corners is not None:  # any box of 2 px or more inside the picture, at its border too
         left, top = round(corners[0] * (width - 2)), round(corners[1] * (height - 2))
-        box = (left, top, left + 2 + round(corners[2] * (width - 2 - left)), top + 2 + round(corners[3] * (height - 2 - top)))
+        box = (
+            left,
+            top,
+            left + 2 + round(corners[2] * (width - 2 - left)),
+            top + 2 + round(corners[3] * (height - 2 - top)),
+        )
     grey = np.full((height, width, 3), 100, np.uint8)
     still = replace(USUAL, jitter=0)
     for square in (

@@ -85,4 +85,5 @@ def test_groups_join_patients_through_others() -> None:
     assert group_patients(patients, []) == patients
     # d-c by their first pictures, c-a by c's other picture; b and e stand alone
     assert group_patients(patients, [(0, 1), (3, 5)]) == ["a", "a", "b", "a", "e", "a"]
+    assert group_patients(list("dcba"), [(0, 1), (1, 2), (2, 3)]) == ["a"] * 4  # a chain
     assert group_patients(patients, [(1, 5)]) == patients

@@ -115,7 +115,7 @@ def test_a_folder_a_phase(tmp_path: Path, folder: str, caplog: pytest.LogCapture
 def test_what_is_no_data_set_is_told_with_the_mend(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no folder"):
         read_dataset(tmp_path / "missing")
-    with pytest.raises(UserError, match="neither manifest.csv nor pictures in I/, P/, R/"):
+    with pytest.raises(UserError, match=r"neither manifest\.csv nor pictures in I/, P/, R/"):
         read_dataset(tmp_path)
     (tmp_path / "Depth_RGB").mkdir()
     with pytest.raises(UserError, match=f"python -m woundray.prepare --raw {tmp_path} --out DIR"):

@@ -34,7 +34,7 @@ def test_a_turned_photograph_is_upright(tmp_path: Path, picture: NDArray[np.uint
         3: lambda p: p[::-1, ::-1],
         4: lambda p: p[::-1],
         5: lambda p: p.transpose(1, 0, 2),
-        6: lambda p: np.rot90(p),
+        6: np.rot90,
         7: lambda p: p[::-1, ::-1].transpose(1, 0, 2),
         8: lambda p: np.rot90(p, -1),
     }[orientation](picture)

@@ -189,7 +189,7 @@ def _scaled(box: Box, left: int, top: int, factor: float) -> Box:
 
 
 def _read_phases(raw: Path) -> dict[Visit, set[str]]:
-    path = _only_csv(raw, _PHASE_COLUMNS)
+    path = _table(raw, "DataMaster_Processed_V12_WithMissing.csv", _PHASE_COLUMNS)
     phases: dict[Visit, set[str]] = defaultdict(set)
     for line, row in _rows(path):
         phase = row["Healing Phase Abs"].strip()
@@ -200,7 +200,7 @@ def _read_phases(raw: Path) -> dict[Visit, set[str]]:
 
 
 def _read_boxes(raw: Path) -> dict[str, list[Box]]:
-    path = _only_csv(raw, _BOX_COLUMNS)
+    path = _table(raw, "bounding_box_depth.csv", _BOX_COLUMNS)
     boxes: dict[str, list[Box]] = defaultdict(list)
     for line, row in _rows(path):
         if all(row[name].strip() for name in _BOX_COLUMNS):
@@ -209,14 +209,16 @@ def _read_boxes(raw: Path) -> dict[str, list[Box]]:
     return boxes
 
 
-def _only_csv(raw: Path, columns: tuple[str, ...]) -> Path:
-    """The CSV of a folder that has these columns."""
+def _table(raw: Path, usual: str, columns: tuple[str, ...]) -> Path:
+    """The CSV of the usual name (the thermal camera's boxes lie beside), else the only one with these columns."""
     found = []
     for path in sorted(raw.glob("*.csv")):
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             header = next(csv.reader(file), [])
         if set(columns) <= {name.strip() for name in header}:
             found.append(path)
+    if raw / usual in found:
+        return raw / usual
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
         raise UserError(f"--raw: {raw} should hold one CSV with the columns {', '.join(columns)}; found {names}")
@@ -224,7 +226,8 @@ def _only_csv(raw: Path, columns: tuple[str, ...]) -> Path:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    # columns that are not read may hold notes in any encoding
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.DictReader(file)
         for row in reader:
             yield reader.line_num, {str(name).strip(): str(value or "") for name, value in row.items()}

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -138,7 +139,11 @@ def _checked(root: Path, photo: Photo, max_pixels: int) -> Photo:
 
 def _rows(root: Path) -> Iterator[Photo]:
     path = root / MANIFEST
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not in UTF-8 ({error.reason}); save it again as CSV UTF-8") from None
+    with io.StringIO(text, newline="") as file:
         reader = csv.DictReader(file)
         missing = [name for name in _REQUIRED if name not in (reader.fieldnames or ())]
         if missing:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from woundray.data.manifest import Photo
 from woundray.errors import UserError
@@ -29,8 +31,9 @@ def split_by_patient(photos: Sequence[Photo], *, validation_share: float, seed: 
         UserError: a phase is the main one of fewer than two groups of patients.
     """
     members: dict[str, list[Photo]] = defaultdict(list)
-    for photo in sorted(photos, key=lambda photo: str(photo.path)):
-        members[photo.group].append(photo)
+    photos = sorted(photos, key=lambda photo: str(photo.path))
+    for photo, label in zip(photos, _labels(photos), strict=True):
+        members[label].append(photo)
 
     # a group belongs to the phase of most of its pictures
     groups_of: dict[str, list[str]] = defaultdict(list)
@@ -48,11 +51,29 @@ def split_by_patient(photos: Sequence[Photo], *, validation_share: float, seed: 
                 "add photographs of other patients: it takes 2 or more to hold one out"
             )
         held_out |= _deal([groups[index] for index in generator.permutation(len(groups))], members, validation_share)
-    everything = [photo for group in sorted(members) for photo in members[group]]
     return Split(
-        train=tuple(photo for photo in everything if photo.group not in held_out),
-        validation=tuple(photo for photo in everything if photo.group in held_out),
+        train=tuple(photo for group in sorted(set(members) - held_out) for photo in members[group]),
+        validation=tuple(photo for group in sorted(held_out) for photo in members[group]),
     )
+
+
+def _labels(photos: Sequence[Photo]) -> list[str]:
+    """A name for each photo, common to all that a patient or a group joins, directly or through others."""
+    nodes: dict[tuple[str, str], int] = {}
+    pairs = [
+        (
+            nodes.setdefault(("patient", photo.patient), len(nodes)),
+            nodes.setdefault(("group", photo.group), len(nodes)),
+        )
+        for photo in photos
+    ]
+    rows, columns = zip(*pairs, strict=True) if pairs else ((), ())
+    graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(len(nodes), len(nodes)))
+    _, component = connected_components(graph, directed=False)
+    first: dict[int, str] = {}
+    for photo, row in zip(photos, rows, strict=True):
+        first.setdefault(int(component[row]), str(photo.path))
+    return [first[int(component[row])] for row in rows]
 
 
 def _deal(groups: list[str], members: dict[str, list[Photo]], share: float) -> set[str]:

@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from woundray.errors import UserError
 
@@ -161,6 +160,8 @@ class Inception:
         batch_size: int = 32,
         sha256: str = INCEPTION_SHA256,
     ) -> None:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # seconds to import
+
         check_weights(weights, sha256, fetch="inception")
         self.content_hash = _sha256(f"pool3 299 bilinear (x-128)/128 {sha256}")
         self._net = FeatureExtractorInceptionV3(

@@ -11,13 +11,10 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
 from woundray.errors import UserError
 
-transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # loading takes a second
-diffusers_logging.disable_progress_bar()
+diffusers_logging.disable_progress_bar()  # loading takes a second
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -71,6 +68,10 @@ def load_vae(folder: Path, *, device: torch.device) -> AutoencoderKL:
 @torch.inference_mode()
 def embed_prompts(folder: Path, prompts: list[str], *, device: torch.device) -> Tensor:
     """Text embeddings of prompts, (N, tokens, width) fp32 on the CPU; a prompt that is too long is cut."""
+    from transformers import CLIPTextModel, CLIPTokenizer  # seconds to import, and trials never embed
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32, local_files_only=True)
     tokens = tokenizer(

@@ -15,7 +15,7 @@ from woundray.search.single import single_run
 from woundray.tracking import Tracker, versions
 from woundray.training.checkpoint import link, read_progress, write_config
 from woundray.training.launch import settle
-from woundray.training.loop import train
+from woundray.training.entry import train
 from woundray.training.materials import Materials, Stage, prepare_materials
 
 
