@@ -64,9 +64,7 @@ def test_a_new_adapter_changes_nothing_and_depends_on_its_seed(micro_base: Path)
     assert not any(torch.equal(first[name], different[name]) for name in names)
 
 
-def test_saved_and_loaded_it_draws_the_same_picture_and_another_than_the_base(
-    micro_base: Path, tmp_path: Path
-) -> None:
+def test_saved_and_loaded_it_draws_the_same_picture_and_another_than_the_base(micro_base: Path, tmp_path: Path) -> None:
     """The user's earlier evaluation loaded nothing (strict=False, other key names) and scored the base model."""
     unet = trained(micro_base)
     save_adapter(unet, tmp_path / WEIGHTS_NAME)

@@ -96,9 +96,7 @@ def test_a_checkpoint_that_is_damaged_or_foreign_is_refused_by_name(
 
 
 def test_early_stopping_waits_for_patience_and_min_delta() -> None:
-    config = Config().with_values(
-        {"training.early_stopping_patience": 2, "training.early_stopping_min_delta": 1.0}
-    )
+    config = Config().with_values({"training.early_stopping_patience": 2, "training.early_stopping_min_delta": 1.0})
     scores = [10.0, 8.0, 7.5, 7.4]  # the last two are no improvement by more than 1
     history = [{"epoch": epoch + 1.0, "fd_lite0": score} for epoch, score in enumerate(scores)]
     assert not stopped_early(history[:3], config)

@@ -129,9 +129,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_its_part(
         steps.backward(model, None, bank, schedule, broken, micro_config, Place.alone())
 
 
-def test_the_validation_loss_never_changes_and_ranks_share_it(
-    micro_config: Config, micro_materials: Materials
-) -> None:
+def test_the_validation_loss_never_changes_and_ranks_share_it(micro_config: Config, micro_materials: Materials) -> None:
     model, _ = model_of(micro_config, micro_materials)
     bank, schedule = micro_materials.bank, micro_materials.schedule
     values = [

@@ -53,14 +53,18 @@ class NoiseSchedule:
 
 def load_unet(folder: Path, *, dtype: torch.dtype, device: torch.device) -> UNet2DConditionModel:
     """The denoiser, frozen."""
-    unet: UNet2DConditionModel = UNet2DConditionModel.from_pretrained(_part(folder, "unet"), torch_dtype=dtype, local_files_only=True)
+    unet: UNet2DConditionModel = UNet2DConditionModel.from_pretrained(
+        _part(folder, "unet"), torch_dtype=dtype, local_files_only=True
+    )
     torch.nn.Module.to(unet, device).requires_grad_(False).eval()
     return unet
 
 
 def load_vae(folder: Path, *, device: torch.device) -> AutoencoderKL:
     """The autoencoder, frozen, fp32: Stable Diffusion's overflows in fp16."""
-    vae: AutoencoderKL = AutoencoderKL.from_pretrained(_part(folder, "vae"), torch_dtype=torch.float32, local_files_only=True)
+    vae: AutoencoderKL = AutoencoderKL.from_pretrained(
+        _part(folder, "vae"), torch_dtype=torch.float32, local_files_only=True
+    )
     torch.nn.Module.to(vae, device).requires_grad_(False).eval()
     return vae
 

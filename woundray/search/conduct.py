@@ -10,12 +10,12 @@ import torch
 from woundray.cluster import Cluster, cluster
 from woundray.config import Config
 from woundray.evaluation import best_epoch
-from woundray.search.study import StudyResult, journal_path, run_study
 from woundray.search.single import single_run
+from woundray.search.study import StudyResult, journal_path, run_study
 from woundray.tracking import Tracker, versions
 from woundray.training.checkpoint import link, read_progress, write_config
-from woundray.training.launch import settle
 from woundray.training.entry import train
+from woundray.training.launch import settle
 from woundray.training.materials import Materials, Stage, prepare_materials
 
 

@@ -1,0 +1,109 @@
+"""Where values come from, and what a mistake in them says."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from woundray.config import Config
+from woundray.config.explain import flatten, names, nest
+from woundray.config.layers import PHASE_FILES, load, packaged, read_yaml
+from woundray.errors import UserError
+
+USERS_KEYS = [
+    "model",
+    "lora",
+    "data",
+    "training",
+    "prompts",
+    "quality",
+    "checkpointing",
+    "metrics",
+    "hardware",
+    "reproducibility",
+    "validation",
+]
+
+
+def test_each_layer_goes_over_the_one_before(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("training:\n  batch_size: 3\n  epochs: 7\nlora.rank: 5\n")
+    config = load("P", profile="demo", file=file, flags={"training.epochs": 9})
+    assert Config().training.warmup_steps != config.training.warmup_steps == 8  # profile over default
+    assert "proliferative" in config.prompts.positive  # phase
+    assert (config.training.batch_size, config.lora.rank) == (3, 5)  # file, nested and dotted
+    assert config.training.epochs == 9  # flag over file
+    assert config.phase == "P"
+
+
+@pytest.mark.parametrize("phase", PHASE_FILES)
+@pytest.mark.parametrize("profile", [path.stem for path in packaged("configs").glob("profiles/*.yaml")])
+def test_every_packaged_file_is_valid(phase: str, profile: str) -> None:
+    assert load(phase, profile=profile).phase == phase
+
+
+def test_the_users_sections_are_there() -> None:
+    assert set(USERS_KEYS) <= Config.model_fields.keys()
+
+
+def test_every_setting_has_its_help() -> None:
+    def check(model: type, prefix: str) -> None:
+        for name, field in model.model_fields.items():  # type: ignore[attr-defined]
+            if hasattr(field.annotation, "model_fields"):
+                check(field.annotation, f"{prefix}{name}.")
+            else:
+                assert field.description, f"{prefix}{name} has no docstring"
+
+    check(Config, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lora: {rnak: 8}", "lora.rnak is not a setting; did you mean lora.rank?"),
+        ("lora: {rank: many}", "lora.rank should be a valid integer"),
+        ("lora: {rank: 0}", "lora.rank should be greater than or equal to 1, not 0"),
+        ("training: {lerning_rate: 0.1}", "did you mean training.learning_rate?"),
+        ("rank: 8", "rank is not a setting; did you mean lora.rank?"),
+        ("lora: 3", "lora should be"),
+        ("data: {margin_min: 0.9}", "margin_min 0.9 is above margin_max 0.25"),
+        ("- 3", "should hold `key: value` lines, not a list"),
+        ("a: [", "not YAML"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_file_key_and_mend(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load("I", profile="demo", file=file)
+    assert str(file) in str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_or_profile_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.yaml: No such file"):
+        read_yaml(tmp_path / "none.yaml")
+    with pytest.raises(UserError, match="did you mean sd21"):
+        load("I", profile="sd12")
+
+
+def test_a_written_configuration_reads_back_as_itself(tmp_path: Path) -> None:
+    config = load("R", profile="sd21", flags={"lora.target_modules": ["to_q"], "data.root": tmp_path})
+    text = yaml.safe_dump(config.model_dump(mode="json"))
+    assert Config.from_nested(yaml.safe_load(text), source="file") == config
+
+
+@given(st.dictionaries(st.sampled_from(names(Config)), st.integers()))
+def test_dotted_and_nested_names_are_the_same(values: dict[str, int]) -> None:
+    assert flatten(nest(values)) == values
+
+
+def test_with_values_validates_again() -> None:
+    assert Config().with_values({"lora.rank": 8}).lora.rank == 8
+    with pytest.raises(UserError, match=r"did you mean lora\.rank"):
+        Config().with_values({"lora.rnk": 8})
+    with pytest.raises(UserError, match="greater than or equal to 1"):
+        Config().with_values({"lora.rank": -1})

@@ -1,0 +1,100 @@
+"""The command line as a user meets it: in a process of its own."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from woundray import cli
+from woundray.cli import Command, choose_profile, parse
+from woundray.errors import UserError
+from woundray.tune import Tune
+
+
+def woundray(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "woundray", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_flags_reach_the_settings_in_both_spellings() -> None:
+    command = parse(
+        Tune,
+        [
+            "--phase",
+            "P",
+            "--trials",
+            "3",
+            "--lora.rank=4",
+            "--lora.target-modules",
+            "to_q",
+            "to_k",
+            "--data.flip",
+            "false",
+        ],
+    )
+    settings = command.settings
+    assert (settings.phase, settings.study.trials, settings.lora.rank) == ("P", 3, 4)
+    assert settings.lora.target_modules == ("to_q", "to_k")
+    assert settings.data.flip is False
+
+
+def test_a_dotted_flag_goes_over_its_shortcut() -> None:
+    assert parse(Tune, ["--trials", "3", "--study.trials", "5"]).settings.study.trials == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--trails 3", "did you mean trials?"),
+        ("--lora.rnak 3", "did you mean lora.rank?"),
+        ("--lora.rank", "--lora.rank has no value"),
+        ("--lora.rank x", "lora.rank should be a valid integer"),
+        ("--profile demmo", "did you mean demo?"),
+        ("--config none.yaml", "none.yaml: No such file"),
+    ],
+)
+def test_mistakes_name_the_mend(arguments: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(Tune, arguments.split())
+    assert message in str(caught.value)
+
+
+def test_a_users_mistake_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def body() -> None:
+        raise UserError("data: none\nthere")
+
+    with pytest.raises(SystemExit) as caught:
+        cli.run(body)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "woundray: data: none there\n"
+
+
+def test_the_profile_is_chosen_and_says_why(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    assert choose_profile(None) == ("demo", "no --data: drawn phantoms and the packaged tiny model")
+    with caplog.at_level(logging.INFO, "woundray"):
+        parse(Command, ["--data", str(tmp_path)])
+    assert "profile demo: " in caplog.text or "profile sd" in caplog.text
+
+
+@pytest.mark.parametrize("command", ["tune", "train", "generate", "prepare"])
+def test_help_answers_without_torch(command: str) -> None:
+    code = "\n".join(
+        [
+            f"import sys; sys.argv = ['x', '--help']; from woundray.{command} import main",
+            "try: main()",
+            "except SystemExit: pass",
+            "assert not {'torch', 'ray', 'mlflow'} & sys.modules.keys()",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+
+
+def test_the_program_lists_its_commands_and_refuses_others() -> None:
+    assert "tune" in woundray().stdout
+    done = woundray("tunes")
+    assert done.returncode == 2
+    assert "did you mean tune?" in done.stderr
+    assert "Traceback" not in done.stderr
