@@ -18,21 +18,8 @@ def woundray(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_flags_reach_the_settings_in_both_spellings() -> None:
-    command = parse(
-        Tune,
-        [
-            "--phase",
-            "P",
-            "--trials",
-            "3",
-            "--lora.rank=4",
-            "--lora.target-modules",
-            "to_q",
-            "to_k",
-            "--data.flip",
-            "false",
-        ],
-    )
+    text = "--phase P --trials 3 --lora.rank=4 --lora.target-modules to_q to_k --data.flip false"
+    command = parse(Tune, text.split())
     settings = command.settings
     assert (settings.phase, settings.study.trials, settings.lora.rank) == ("P", 3, 4)
     assert settings.lora.target_modules == ("to_q", "to_k")

@@ -17,7 +17,7 @@ class Prepare(Section):
     raw: Path | None = None
     """Folder with Depth_RGB/, the phase CSV and the bounding-box CSV."""
     phantoms: int | None = None
-    """Instead of raw: write drawn wounds of so many patients a phase, in the raw layout."""
+    """Instead of raw: write drawn wounds of so many patients, in the raw layout."""
     seed: int = 0
     """Seed of drawn wounds."""
     max_side: int = 1024
@@ -37,7 +37,7 @@ def _prepare() -> None:
         from woundray.data.phantoms import write_raw
 
         write_raw(command.out, command.phantoms, seed=command.seed)
-        print(f"drawn wounds of {command.phantoms} patients a phase, as raw photographs, in {command.out}")
+        print(f"drawn wounds of {command.phantoms} patients, as raw photographs, in {command.out}")
     if command.raw is not None:
         from woundray.data.dfu import prepare
 

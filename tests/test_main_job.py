@@ -1,0 +1,59 @@
+"""The main job as a user runs it: raw photographs, prepare, tune, MLflow, generate; processes of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's client and its database
+
+
+def woundray(folder: Path, *arguments: str) -> str:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "woundray", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_from_raw_photographs_to_pictures(tmp_path: Path, micro_base: Path) -> None:
+    woundray(tmp_path, "prepare", "--phantoms", "40", "--out", "raw")
+    assert "pictures of 40 patients" in woundray(tmp_path, "prepare", "--raw", "raw", "--out", "data")
+    summary = woundray(
+        tmp_path,
+        *("tune", "--phase", "I", "--data", "data", "--trials", "3"),
+        *("--model.base", str(micro_base), "--model.resolution", "64"),
+        *("--training.epochs", "3", "--study.grace_epochs", "1", "--study.name", "first"),
+        *("--validation.pictures", "8", "--validation.sampling_steps", "2", "--metrics.floor_repeats", "3"),
+    )
+    assert "best trial" in summary
+    assert "mlflow ui" in summary
+
+    # MLflow: one parent, three children with settings, metrics and a grid of every epoch, and the adapter
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("woundray")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    assert (len(parents), len(children)) == (1, 3)
+    for run in children:
+        epochs = [metric.step for metric in client.get_metric_history(run.info.run_id, "fd_lite0")]
+        assert epochs == list(range(1, len(epochs) + 1)) != []
+        assert {"lora.rank", "training.learning_rate", "data.root"} <= run.data.params.keys()
+        files = {file.path for file in client.list_artifacts(run.info.run_id, "checkpoint")}
+        assert "checkpoint/pytorch_lora_weights.safetensors" in files
+        assert len(client.list_artifacts(run.info.run_id, "images")) >= len(epochs)
+
+    # pictures of the best checkpoint, drawn again by their seeds
+    woundray(tmp_path, "generate", "--from", "best", "-n", "3", "--grid", "--out", "drawn")
+    woundray(tmp_path, "generate", "--from", "woundray-runs/first", "--seed", "2", "-n", "1", "--out", "again")
+    assert len(list((tmp_path / "drawn").glob("seed_*.png"))) == 3
+    assert Image.open(tmp_path / "drawn/grid.png").size == (2 * 64 + 2, 2 * 64 + 2)
+    first, again = (Image.open(tmp_path / folder / "seed_00002.png") for folder in ("drawn", "again"))
+    assert max(abs(a - b) for a, b in zip(first.tobytes(), again.tobytes(), strict=True)) <= 1

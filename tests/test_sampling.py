@@ -1,0 +1,86 @@
+"""Pictures: one seed a picture, whatever its batch; the solver against an analytic denoiser."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from woundray.model.base import NoiseSchedule, embed_prompts, load_unet, load_vae
+from woundray.sampling import Prompt, Sampler, denoise, draw, grid
+
+CPU = torch.device("cpu")
+
+
+class GaussianDenoiser:
+    """The exact answer for data that are N(mean, sd^2) in every latent value: the solver must give that back."""
+
+    device, dtype = CPU, torch.float32
+
+    def __init__(self, schedule: NoiseSchedule, mean: float, sd: float) -> None:
+        self.schedule, self.mean, self.sd = schedule, mean, sd
+
+    def __call__(
+        self, x_t: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, return_dict: bool
+    ) -> tuple[Tensor]:
+        abar = self.schedule.alphas_cumprod[int(timestep)]
+        variance = abar * self.sd**2 + 1 - abar
+        epsilon = (1 - abar).sqrt() * (x_t - abar.sqrt() * self.mean) / variance
+        if self.schedule.prediction_type == "epsilon":
+            return (epsilon,)
+        x0 = (x_t - (1 - abar).sqrt() * epsilon) / abar.sqrt()
+        return (abar.sqrt() * epsilon - (1 - abar).sqrt() * x0,)
+
+
+def test_the_solver_turns_noise_into_the_data_for_both_prediction_types(micro_base: Path) -> None:
+    noise = torch.randn(64, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    prompt = Prompt(torch.zeros(2, 3), torch.zeros(2, 3))
+    abar = NoiseSchedule.of(micro_base).alphas_cumprod
+    for kind in ("epsilon", "v_prediction"):
+        schedule = NoiseSchedule(abar, kind)  # type: ignore[arg-type]
+        sampler = Sampler(schedule, 64, steps=25, guidance_scale=1.0, batch_size=8)
+        latents = denoise(GaussianDenoiser(schedule, 0.7, 0.4), noise, prompt, sampler)  # type: ignore[arg-type]
+        assert abs(float(latents.mean()) - 0.7) < 0.03
+        assert abs(float(latents.std()) - 0.4) < 0.03
+
+
+def test_a_picture_depends_on_its_seed_alone(micro_base: Path) -> None:
+    unet, vae = load_unet(micro_base, dtype=torch.float32, device=CPU), load_vae(micro_base, device=CPU)
+    prompt = Prompt(*embed_prompts(micro_base, ["a wound", ""], device=CPU))
+    schedule = NoiseSchedule.of(micro_base)
+    done: list[int] = []
+    together = draw(unet, vae, prompt, [3, 4, 5], Sampler(schedule, 64, 3, 2.0, batch_size=2), done.append)
+    alone = draw(unet, vae, prompt, [4], Sampler(schedule, 64, 3, 2.0, batch_size=1))
+    assert together.shape == (3, 3, 64, 64)
+    assert together.dtype == torch.uint8
+    assert (together[1].int() - alone[0].int()).abs().max() <= 1
+    assert not torch.equal(together[0], together[1])
+    assert done == [2, 3]
+
+
+def test_guidance_leads_away_from_the_negative_prompt(micro_base: Path) -> None:
+    """Ho & Salimans 2022, eq. 6, at one step: away + g (towards - away)."""
+
+    class TwoAnswers(GaussianDenoiser):
+        def __call__(
+            self, x_t: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, return_dict: bool
+        ) -> tuple[Tensor]:
+            return (encoder_hidden_states[:, :1, :1, None].expand_as(x_t),)
+
+    schedule = NoiseSchedule.of(micro_base)
+    prompt = Prompt(positive=torch.full((2, 3), 1.0), negative=torch.full((2, 3), 0.25))
+    plain = Prompt(positive=torch.full((2, 3), 0.25 + 3 * 0.75), negative=torch.zeros(2, 3))
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    denoiser = TwoAnswers(schedule, 0, 1)
+    guided = denoise(denoiser, noise, prompt, Sampler(schedule, 64, 2, 3.0, 1))  # type: ignore[arg-type]
+    wanted = denoise(denoiser, noise, plain, Sampler(schedule, 64, 2, 1.0, 1))  # type: ignore[arg-type]
+    torch.testing.assert_close(guided, wanted)
+
+
+def test_a_grid_holds_every_picture_in_its_place() -> None:
+    pictures = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 4, 6)
+    sheet = grid(pictures, columns=2, gap_px=1)
+    assert sheet.shape == (3, 3 * 5 - 1, 2 * 7 - 1)
+    for index in range(5):
+        top, left = index // 2 * 5, index % 2 * 7
+        assert (sheet[:, top : top + 4, left : left + 6] == index).all()
+    assert (sheet[:, 4] == 255).all()
