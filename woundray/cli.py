@@ -29,7 +29,7 @@ class Command(Section):
     data: Path | None = None
     """Photographs: a folder that `woundray prepare` wrote, or one with a folder a phase. Empty: drawn phantoms."""
     profile: str = "auto"
-    """Settings for a base model and machine: demo, sd15, sd21, sdxl; auto: by what this machine has."""
+    """Settings for a base model and machine: demo, sd15, sd21; auto: by what this machine has."""
     config: Path | None = None
     """YAML file with settings of your own; it goes over profile and phase."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
@@ -74,7 +74,7 @@ def choose_profile(data: Path | None) -> tuple[str, str]:
         return "demo", "no --data: drawn phantoms and the packaged tiny model"
     if not _has_gpu():
         return "demo", "no GPU here: the packaged tiny model on CPU cores"
-    for name in ("sd21", "sd15", "sdxl"):
+    for name in ("sd21", "sd15"):
         if staged(name):
             return name, f"a GPU, and the weights of {name} are on this machine"
     if os.environ.get("HF_HUB_OFFLINE", "") in ("", "0"):

