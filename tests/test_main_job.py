@@ -11,10 +11,14 @@ from PIL import Image
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's client and its database
 
 
-def woundray(folder: Path, *arguments: str) -> str:
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "woundray", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def woundray(folder: Path, *arguments: str) -> str:
+    done = run(folder, *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -31,6 +35,11 @@ def test_from_raw_photographs_to_pictures(tmp_path: Path, micro_base: Path) -> N
     )
     assert "best trial" in summary
     assert "mlflow ui" in summary
+
+    # a name that is taken loses nothing
+    again = run(tmp_path, "tune", "--data", "data", "--study.name", "first")
+    assert again.returncode == 2
+    assert "study.name: first is a study already" in again.stderr.splitlines()[-1]
 
     # MLflow: one parent, three children with settings, metrics and a grid of every epoch, and the adapter
     from mlflow import MlflowClient

@@ -1,11 +1,8 @@
 """Search the hyperparameters of an adapter: Ray Tune, Optuna and ASHA; every trial in MLflow."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from woundray.cli import Command, Stages, parse, run
-
-if TYPE_CHECKING:
-    from woundray.search.conduct import Conclusion
 
 
 class Tune(Command):
@@ -40,30 +37,7 @@ def _tune() -> None:
     from woundray.search.conduct import conduct
 
     with Stages() as stages:
-        print(summary(conduct(config, stages)))
-
-
-def summary(conclusion: "Conclusion") -> str:
-    """What a study came to, and what to do next."""
-    study, materials = conclusion.study, conclusion.materials
-    objective, best = study.config.metrics.objective, study.best
-    base = materials.baseline.get(objective)
-    values = "  ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in best.values.items()
-    )
-    lines = [
-        f"best trial   {best.number} ({best.id}), epoch {best.best_epoch}: {objective} {best.best_score:.4g}",
-        f"             base model {base:.4g}" if base is not None else "",
-        f"             real photographs against real ones {materials.reference.floor}",
-        f"settings     {values}",
-        f"adapter      {study.checkpoint}",
-        f"pictures     {study.grid}",
-        "",
-        f"draw more    python -m woundray.generate --from {study.checkpoint} -n 100 --grid",
-        f"compare      mlflow ui --backend-store-uri {conclusion.tracking_uri}",
-        f"watch        {conclusion.cluster.dashboard} while a study runs; token: {conclusion.cluster.token_command}",
-    ]
-    return "\n".join(line for index, line in enumerate(lines) if line or index == 6)
+        print(conduct(config, stages))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 
 from woundray.cluster import Cluster, cluster
 from woundray.config import Config
+from woundray.errors import UserError
 from woundray.evaluation import best_epoch
 from woundray.search.single import single_run
 from woundray.search.study import StudyResult, journal_path, run_study
@@ -28,9 +29,32 @@ class Conclusion:
     cluster: Cluster
     tracking_uri: str
 
+    def __str__(self) -> str:
+        """What came out, beside base model and floor, and what to do next."""
+        study, best = self.study, self.study.best
+        objective = study.config.metrics.objective
+        lines = [f"best trial   {best.number} ({best.id}), epoch {best.best_epoch}: {objective} {best.best_score:.4g}"]
+        if objective in self.materials.baseline:  # a validation loss has neither
+            lines += [f"             base model {self.materials.baseline[objective]:.4g}"]
+            lines += [f"             real photographs against real ones {self.materials.reference.floor}"]
+        values = (
+            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in best.values.items()
+        )
+        lines += [
+            f"settings     {'  '.join(values)}",
+            f"adapter      {study.checkpoint}",
+            f"pictures     {study.grid}",
+            "",
+            f"draw more    python -m woundray.generate --from {study.checkpoint} -n 100 --grid",
+            f"compare      mlflow ui --backend-store-uri {self.tracking_uri}",
+            f"watch        {self.cluster.dashboard} while a study runs; token: {self.cluster.token_command}",
+        ]
+        return "\n".join(lines)
+
 
 def new_folder(config: Config, kind: str) -> Path:
-    """Folder of a study or run that does not exist yet: study.name, or kind, phase and time."""
+    """Folder of a study or run: study.name, or kind, phase and time."""
     name = config.study.name or f"{kind}-{config.phase}-{datetime.now():%Y%m%d-%H%M%S}"
     return (config.study.output / name).absolute()
 
@@ -39,9 +63,11 @@ def conduct(config: Config, stage: Stage) -> Conclusion:
     """Runs a study to its end; its best checkpoint is then `best` in its folder and in study.output.
 
     Raises:
-        UserError: data, base model, space, cluster or MLflow can not be used.
+        UserError: the name is taken, or data, base model, space, cluster or MLflow can not be used.
     """
     folder = new_folder(config, "study")
+    if journal_path(folder).exists():
+        raise UserError(f"study.name: {folder.name} is a study already, in {folder}; give another name")
     folder.mkdir(parents=True, exist_ok=True)
     write_config(config, folder)
     materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage)
