@@ -11,14 +11,14 @@ from PIL import Image
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's client and its database
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "woundray", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def woundray(folder: Path, *arguments: str) -> str:
-    done = run(folder, *arguments)
+    done = call(folder, *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -37,9 +37,9 @@ def test_from_raw_photographs_to_pictures(tmp_path: Path, micro_base: Path) -> N
     assert "mlflow ui" in summary
 
     # a name that is taken loses nothing
-    again = run(tmp_path, "tune", "--data", "data", "--study.name", "first")
-    assert again.returncode == 2
-    assert "study.name: first is a study already" in again.stderr.splitlines()[-1]
+    refused = call(tmp_path, "tune", "--data", "data", "--study.name", "first")
+    assert refused.returncode == 2
+    assert "study.name: first is a study already" in refused.stderr.splitlines()[-1]
 
     # MLflow: one parent, three children with settings, metrics and a grid of every epoch, and the adapter
     from mlflow import MlflowClient
