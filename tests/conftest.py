@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 with warnings.catch_warnings():  # importing third-party packages warns; using them must not
     warnings.simplefilter("ignore")
@@ -16,6 +17,9 @@ from woundray.model.tiny_architecture import MICRO, build_tiny, save_tiny
 from woundray.training.materials import Materials, prepare_materials
 
 assert woundray.training.loop
+
+settings.register_profile("woundray", deadline=None)  # machines that run tests are busy
+settings.load_profile("woundray")
 
 REAL = Path(__file__).parents[1] / "../shared/data/dfu_real"
 

@@ -165,12 +165,26 @@ def test_mistakes_of_the_raw_folder_are_told(tmp_path: Path) -> None:
     refused(f"{PHASES_CSV}: line 2: Patient# 'one' is no number")
     raw_folder(raw, {}, ["2,1,1,P"], ["1_P002011BDMW,1,2,3,nan"])
     refused(f"{BOXES_CSV}: line 2: Ymax 'nan' is no number")
-    (raw / "copy.csv").write_text((raw / PHASES_CSV).read_text(encoding="utf-8-sig"))
-    refused(f"found {PHASES_CSV}, copy.csv")
-    (raw / "copy.csv").unlink()
     raw_folder(raw, {}, ["2,1,1,P"], [])
+    phases = raw / PHASES_CSV
+    for name in ("a.csv", "b.csv"):
+        (raw / name).write_bytes(phases.read_bytes())
+    phases.unlink()
+    refused(r"found a\.csv, b\.csv")
+    (raw / "a.csv").rename(phases)  # the usual name is taken, whatever lies beside it
     (raw / "Depth_RGB" / "1_P002011BDMW.jpg").touch()
     refused("have one name")
+
+
+def test_the_thermal_cameras_boxes_and_notes_in_any_encoding_may_lie_beside(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw_folder(raw, {"1_P002011BDMW": (64, 64)}, ["2,1,1,P"], ["1_P002011BDMW,10,10,50,50"])
+    boxes = (raw / BOXES_CSV).read_text(encoding="utf-8-sig")
+    (raw / "bounding_box_thermal.csv").write_text(boxes.replace("10,10,50,50", "0,0,9,9"), encoding="utf-8")
+    (raw / "notes.csv").write_bytes("patient,note\n1,d\xe9bridement\n".encode("latin-1"))
+    (photo,) = prepare(raw, tmp_path / "out").photos
+    assert photo.box is not None
+    assert (photo.box[2] - photo.box[0], photo.box[3] - photo.box[1]) == (40, 40)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real photographs here")

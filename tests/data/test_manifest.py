@@ -135,3 +135,9 @@ def test_the_content_hash_knows_pictures_boxes_phases_and_groups_but_no_place() 
 def test_of_phase_keeps_only_that_phase() -> None:
     photos = tuple(Photo(Path(f"{index}.png"), phase, "1") for index, phase in enumerate("IPRI"))
     assert [photo.path.stem for photo in Dataset(Path(), photos).of_phase("I").photos] == ["0", "3"]
+
+
+def test_a_manifest_in_another_encoding_is_refused_with_the_mend(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_bytes("path,phase,patient\na.png,I,Zoë\n".encode("cp1252"))
+    with pytest.raises(UserError, match="UTF-8"):
+        read_dataset(tmp_path)

@@ -104,3 +104,15 @@ def test_the_written_split_names_patients_and_files(tmp_path: Path) -> None:
     assert len(sides["validation"]["patients"]) == 1 and len(sides["train"]["patients"]) == 4
     assert sides["validation"]["files"] == [str(photo.path) for photo in split.validation]
     assert [path.name for path in tmp_path.iterdir()] == ["split.json"]
+
+
+def test_a_patient_of_whom_some_rows_name_a_group_stays_on_one_side() -> None:
+    """A hand-made manifest may fill `group` for some pictures only."""
+    photos = [
+        Photo(Path(f"{patient}_{number}.png"), "I", f"p{patient}", group=f"g{patient}" if number else f"p{patient}")
+        for patient in range(8)
+        for number in range(2)
+    ]
+    for seed in range(10):
+        split = split_by_patient(photos, validation_share=0.4, seed=seed)
+        assert not {photo.patient for photo in split.train} & {photo.patient for photo in split.validation}
