@@ -20,7 +20,7 @@ from woundray.model.tiny_architecture import TinyBase
 TEXTURE_SHARE = 0.15
 EMPTY_SHARE = 0.1  # of prompts, for classifier-free guidance (Ho and Salimans, 2022)
 SNR_CLAMP = 5.0  # min-SNR weighting (Hang et al., ICCV 2023)
-CROPS = 4  # of each picture
+CROPS = 1  # of each picture
 CAPTIONS = 256  # of each label
 SAMPLING_STEPS = 25
 

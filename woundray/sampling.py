@@ -1,7 +1,7 @@
 """Pictures from a denoiser: DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095), one seed a picture."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,13 +49,25 @@ def draw(
     `progress` is told the number of pictures that are done.
     """
     batches = []
-    for start in range(0, len(seeds), sampler.batch_size):
-        noise = torch.stack([_initial_noise(seed, unet, sampler) for seed in seeds[start : start + sampler.batch_size]])
-        latents = denoise(unet, noise, prompt, sampler)
+    for latents in _latent_batches(unet, prompt, seeds, sampler):
         batches.append(to_uint8(decode(vae, latents)).cpu())
         if progress is not None:
-            progress(start + len(noise))
+            progress(sum(map(len, batches)))
     return torch.cat(batches)
+
+
+@torch.inference_mode()
+def draw_latents(unet: UNet2DConditionModel, prompt: Prompt, seeds: Sequence[int], sampler: Sampler) -> Tensor:
+    """The scaled latents of what `draw` decodes: fp32 (N, 4, h, w) on the CPU."""
+    return torch.cat([latents.cpu() for latents in _latent_batches(unet, prompt, seeds, sampler)])
+
+
+def _latent_batches(
+    unet: UNet2DConditionModel, prompt: Prompt, seeds: Sequence[int], sampler: Sampler
+) -> Iterator[Tensor]:
+    for start in range(0, len(seeds), sampler.batch_size):
+        noise = torch.stack([_initial_noise(seed, unet, sampler) for seed in seeds[start : start + sampler.batch_size]])
+        yield denoise(unet, noise, prompt, sampler)
 
 
 def denoise(unet: UNet2DConditionModel, noise: Tensor, prompt: Prompt, sampler: Sampler) -> Tensor:

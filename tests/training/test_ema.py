@@ -45,10 +45,11 @@ def test_no_decay_is_no_average() -> None:
 
 def test_applied_gives_the_own_values_back_to_the_bit_even_after_an_error() -> None:
     ema, parameters, _ = walk(5, 0.9)
-    own = parameters["a"].clone()
+    own, average = parameters["a"].clone(), ema.average["a"].clone()
     try:
         with ema.applied(parameters):
-            assert torch.equal(parameters["a"], ema.average["a"])
+            assert torch.equal(parameters["a"], average)
             raise KeyError
     except KeyError:
         assert torch.equal(parameters["a"], own)
+        assert torch.equal(ema.average["a"], average)

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -9,10 +10,11 @@ from torch import nn
 
 from woundray.config import Config
 from woundray.metrics.features import Lite0Trunk
-from woundray.model.base import load_unet, load_vae
+from woundray.model.base import decode, load_unet, load_vae
 from woundray.model.lora import add_adapter
 from woundray.training import step as steps
 from woundray.training.materials import Materials
+from woundray.training.perceptual import Perception
 from woundray.training.place import Place
 
 CPU = torch.device("cpu")
@@ -27,12 +29,12 @@ def model_of(config: Config, materials: Materials) -> tuple[nn.Module, dict[str,
     return unet.train(), parameters
 
 
-def decoder_of(materials: Materials) -> steps.Decoder:
-    return steps.Decoder(load_vae(materials.base, device=CPU), Lite0Trunk((0, 2)))
+def decoder_of(materials: Materials) -> Perception:
+    return Perception(partial(decode, load_vae(materials.base, device=CPU)), Lite0Trunk((0, 2)))
 
 
 def gradients(
-    config: Config, materials: Materials, decoder: steps.Decoder | None, place: Place, draws: steps.Draws
+    config: Config, materials: Materials, decoder: Perception | None, place: Place, draws: steps.Draws
 ) -> list[torch.Tensor]:
     model, parameters = model_of(config, materials)
     steps.backward(model, decoder, materials.bank, materials.schedule, draws, config, place)

@@ -48,5 +48,7 @@ class PromptsConfig(Section):
     """The caption of every training picture of the phase, and the prompt of every drawn one."""
     negative: str = ""
     """What guidance leads away from."""
+    prior: str = "a close-up photo of a wound"
+    """Prompt of the class that prior preservation keeps (see training.prior_weight)."""
     dropout: Share = 0.1
     """Share of training captions replaced by the negative one, so that guidance works (Ho & Salimans 2022)."""

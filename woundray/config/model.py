@@ -18,6 +18,15 @@ class ModelConfig(Section):
     """Number format of the frozen base; adapters and optimizer are fp32 always."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about 1.4 times the time."""
+    attention: Literal["sdpa", "xformers"] = "sdpa"
+    """Attention kernels: PyTorch's scaled_dot_product_attention, or those of the package xformers."""
+    channels_last: bool = False
+    """Keep the UNet's convolutions in NHWC order: faster on GPUs with bf16 or fp16."""
+    compile: bool = False
+    """torch.compile of the UNet's transformer blocks: a minute at the start, then faster steps on GPUs."""
+    zero_terminal_snr: bool = False
+    """Rescale the noise schedule so that its last step is pure noise (Lin et al. 2024, arXiv 2305.08891, alg. 1);
+    for bases that predict v."""
 
 
 class LoraConfig(Section):
@@ -29,5 +38,10 @@ class LoraConfig(Section):
     """Scale of the update; the effective factor is alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the adapter's inputs that is zeroed in training."""
-    target_modules: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
-    """Endings of the names of the UNet's layers that get an adapter; one that matches nothing is refused."""
+    target_modules: tuple[str, ...] = ("attention",)
+    """Layers of the UNet that get an adapter: attention, ff (feed-forward), conv (convolutions of the residual
+    blocks), or endings of layers' names, such as to_q; one that matches nothing is refused."""
+    use_rslora: bool = False
+    """Scale by alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732): high ranks learn as fast as low ones."""
+    use_dora: bool = False
+    """Learn the magnitude of each weight's columns apart from their direction (Liu et al. 2024, arXiv 2402.09353)."""

@@ -22,6 +22,9 @@ class ValidationConfig(Section):
     """Strength of classifier-free guidance; 1: none."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Pictures drawn and scored at a time."""
+    weights: Literal["ema", "raw", "both"] = "both"
+    """Weights that an epoch is judged by: the moving average, the raw ones, or both at twice the time, of which the
+    better ones become the epoch's checkpoint."""
     grid: Annotated[int, Field(ge=1)] = 16
     """Pictures in the grid that each epoch logs."""
 

@@ -23,18 +23,22 @@ class Bank:
         train: moments (N, K, 8, h, w) of K augmented views of each training picture.
         validation: moments (M, 8, h, w) of the plain view of each held-out picture.
         positive, negative: text embeddings (tokens, width).
+        prior: moments (P, 8, h, w) of the base model's own pictures, where the loss preserves its prior.
+        prior_text: the embedding (tokens, width) of the prompt that these were drawn from.
     """
 
     train: Tensor
     validation: Tensor
     positive: Tensor
     negative: Tensor
+    prior: Tensor | None = None
+    prior_text: Tensor | None = None
 
 
 def write_bank(bank: Bank, path: Path) -> None:
     """Writes the bank beside and renames it into place."""
     beside = path.with_name(f".{path.name}.part")
-    save_file({name: tensor.contiguous() for name, tensor in vars(bank).items()}, beside)
+    save_file({name: tensor.contiguous() for name, tensor in vars(bank).items() if tensor is not None}, beside)
     beside.replace(path)
 
 

@@ -50,6 +50,19 @@ class NoiseSchedule:
             raise UserError(f"{folder}/scheduler: prediction_type {kind} is not epsilon or v_prediction")
         return cls(scheduler.alphas_cumprod.float(), kind)
 
+    def with_zero_terminal_snr(self) -> "NoiseSchedule":
+        """Shifted and scaled so that the last step is pure noise and the first as it was (arXiv 2305.08891, alg. 1).
+
+        Raises:
+            UserError: the model predicts the noise, which says nothing of the picture where there is only noise.
+        """
+        if self.prediction_type == "epsilon":
+            raise UserError("model.zero_terminal_snr: this base model predicts epsilon; only one that predicts v can")
+        root = self.alphas_cumprod.double().sqrt()
+        root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+        # the solver of the sampling ODE divides by abar: 2^-24 instead of 0, as in diffusers
+        return NoiseSchedule(root.square().clamp(min=2**-24).float(), self.prediction_type)
+
 
 def load_unet(folder: Path, *, dtype: torch.dtype, device: torch.device) -> UNet2DConditionModel:
     """The denoiser, frozen. Raises UserError for one that wants more than text: SDXL's."""

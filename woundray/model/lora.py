@@ -18,6 +18,13 @@ WEIGHTS_NAME = "pytorch_lora_weights.safetensors"  # the name that load_lora_wei
 _ADAPTER = "default"
 _PREFIX = "unet."
 
+PRESETS = {
+    "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+    "ff": ("ff.net.0.proj", "ff.net.2"),
+    "conv": ("conv1", "conv2", "conv_shortcut"),
+}
+"""Short names of groups of layers, by the endings of their names in diffusers' UNet2DConditionModel."""
+
 
 def add_adapter(unet: UNet2DConditionModel, config: LoraConfig, *, seed: int) -> dict[str, torch.nn.Parameter]:
     """Adds a new adapter to a frozen UNet; at first it changes nothing, since B = 0.
@@ -29,14 +36,18 @@ def add_adapter(unet: UNet2DConditionModel, config: LoraConfig, *, seed: int) ->
         UserError: a name in lora.target_modules that no layer's name ends with.
     """
     layers = [name for name, _ in unet.named_modules()]
-    for target in config.target_modules:
+    targets = [ending for name in config.target_modules for ending in PRESETS.get(name, (name,))]
+    for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in layers):
-            raise UserError(f"lora.target_modules: no layer of the UNet is called {target}")
+            known = ", ".join(PRESETS)
+            raise UserError(f"lora.target_modules: no layer of the UNet is called {target}; groups are {known}")
     settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft divides it: fractions are right
         lora_dropout=config.dropout,
-        target_modules=list(config.target_modules),
+        target_modules=targets,
+        use_rslora=config.use_rslora,
+        use_dora=config.use_dora,
         init_lora_weights="gaussian",
     )
     unet.requires_grad_(False)
@@ -90,6 +101,8 @@ def load_adapter(unet: UNet2DConditionModel, path: Path) -> None:
             rank=settings[_PREFIX + "r"],
             alpha=settings[_PREFIX + "lora_alpha"],
             target_modules=tuple(settings[_PREFIX + "target_modules"]),
+            use_rslora=settings[_PREFIX + "use_rslora"],
+            use_dora=settings[_PREFIX + "use_dora"],
         ),
         seed=0,
     )

@@ -63,8 +63,8 @@ class TinyShape:
 
 
 TINY = TinyShape(
-    unet_channels=(48, 96, 160),
-    unet_heads=(2, 3, 5),
+    unet_channels=(32, 64, 128),
+    unet_heads=(2, 2, 4),
     unet_groups=16,
     vae_channels=(16, 24, 48, 96),
     vae_groups=8,

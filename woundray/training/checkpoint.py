@@ -1,8 +1,9 @@
 """What a run leaves on disk: `epoch_0005/`, links `best` and `latest`, `history.json`, `config.yaml`.
 
 A checkpoint is written beside and renamed into place, so that one that can be seen is whole. It holds
-`pytorch_lora_weights.safetensors`, the adapter that was scored; `state.safetensors`, the raw adapter, its average and
-the optimizer's moments; `run.json`, epoch, updates, scores and configuration; `grid.png`.
+`pytorch_lora_weights.safetensors`, the adapter that was scored (or `unet/`, where all weights are trained);
+`state.safetensors`, the raw weights, their average and what the optimizer keeps; `run.json`, epoch, updates and scores;
+`config.yaml`; `grid.png`.
 """
 
 import json
@@ -15,13 +16,14 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.training.ema import Ema
+from woundray.training.optimizer import optimizer_state, restore_optimizer
 
 History = list[dict[str, float]]
 
@@ -35,44 +37,85 @@ class Progress:
     history: History
 
 
-def pack(parameters: Mapping[str, Tensor], ema: Ema, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """All tensors that training changes, by name."""
+def write_state(
+    path: Path,
+    parameters: Mapping[str, torch.nn.Parameter],
+    ema: Ema,
+    optimizer: torch.optim.Optimizer,
+    *,
+    optimizer_name: str,
+    materials_key: str,
+) -> None:
+    """Writes all that training changes.
+
+    There is no state of random generators to keep, on any rank: whatever is drawn is a function of seed, epoch, step
+    and rank.
+    """
+    kept, rest = optimizer_state(optimizer, parameters)
     tensors = {f"raw/{name}": tensor.detach() for name, tensor in parameters.items()}
     tensors |= {f"ema/{name}": tensor for name, tensor in ema.average.items()}
-    for name, parameter in parameters.items():
-        tensors |= {f"optimizer/{key}/{name}": tensor for key, tensor in optimizer.state[parameter].items()}
-    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    tensors |= {f"optimizer/{name}": tensor for name, tensor in kept.items()}
+    metadata = {
+        "optimizer_name": optimizer_name,
+        "optimizer": rest,
+        "materials": materials_key,
+        "ema_step": str(ema.step),
+    }
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
 
 
-def unpack(
-    folder: Path, parameters: Mapping[str, Tensor], ema: Ema, optimizer: torch.optim.Optimizer, updates: int
+def read_state(
+    path: Path,
+    parameters: Mapping[str, torch.nn.Parameter],
+    ema: Ema,
+    optimizer: torch.optim.Optimizer,
+    *,
+    optimizer_name: str,
+    materials_key: str,
 ) -> None:
-    """Puts the tensors of a checkpoint back, in place.
+    """Puts back what `write_state` wrote, in place.
 
     Raises:
-        UserError: the file is damaged or of a run of another shape.
+        UserError: the file is damaged, or of a run of another shape, optimizer or other pictures.
     """
-    path = folder / "state.safetensors"
     try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        facts = {name: metadata[name] for name in ("optimizer_name", "optimizer", "materials", "ema_step")}
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: damaged ({type(error).__name__}); delete {folder} to go on from an earlier epoch"
+            f"{path}: damaged ({type(error).__name__}); delete {path.parent} to go on from an earlier epoch"
         ) from None
-    expected = {f"raw/{name}" for name in parameters}
-    if {name for name in tensors if name.startswith("raw/")} != expected:
-        raise UserError(f"{path}: of a run with another base model or other lora.target_modules")
+    _refuse_foreign(path, facts, tensors, parameters, optimizer_name=optimizer_name, materials_key=materials_key)
     with torch.no_grad():
         for name, parameter in parameters.items():
-            if tensors[f"raw/{name}"].shape != parameter.shape:
-                raise UserError(f"{path}: of a run with another lora.rank: {name}")
             parameter.copy_(tensors[f"raw/{name}"])
             ema.average[name].copy_(tensors[f"ema/{name}"])
-            optimizer.state[parameter] = {
-                key: tensors[f"optimizer/{key}/{name}"].to("cpu" if key == "step" else parameter.device)
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
-    ema.step = updates
+    ema.step = int(facts["ema_step"])
+    prefix = "optimizer/"
+    kept = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    restore_optimizer(optimizer, parameters, kept, facts["optimizer"])
+
+
+def _refuse_foreign(
+    path: Path,
+    facts: Mapping[str, str],
+    tensors: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    *,
+    optimizer_name: str,
+    materials_key: str,
+) -> None:
+    if {name for name in tensors if name.startswith("raw/")} != {f"raw/{name}" for name in parameters}:
+        raise UserError(f"{path}: of a run with another base model, training.method or lora.target_modules")
+    for name, parameter in parameters.items():
+        if tensors[f"raw/{name}"].shape != parameter.shape:
+            raise UserError(f"{path}: of a run with another base model or lora.rank: {name}")
+    if facts["optimizer_name"] != optimizer_name:
+        raise UserError(f"{path}: of a run with training.optimizer {facts['optimizer_name']}, not {optimizer_name}")
+    if facts["materials"] != materials_key:
+        raise UserError(f"{path}: of a run on other photographs, prompts or validation settings; take another name")
 
 
 def write_json(values: Any, path: Path) -> None:

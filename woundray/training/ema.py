@@ -1,4 +1,4 @@
-"""The exponential moving average of an adapter."""
+"""The exponential moving average of what is trained."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,14 +38,19 @@ class Ema:
 
     @contextmanager
     def applied(self, parameters: Mapping[str, Tensor]) -> Iterator[None]:
-        """Within the context the parameters hold the average; after it their own values, to the bit."""
-        own = {name: parameters[name].detach().clone() for name in self.average}
-        with torch.no_grad():
-            for name, value in self.average.items():
-                parameters[name].copy_(value)
+        """Within the context the parameters hold the average; after it their own values, to the bit.
+
+        Parameter and average change places one tensor at a time: no second copy of all of them is made.
+        """
+        self._swap(parameters)
         try:
             yield
         finally:
-            with torch.no_grad():
-                for name, value in own.items():
-                    parameters[name].copy_(value)
+            self._swap(parameters)
+
+    @torch.no_grad()
+    def _swap(self, parameters: Mapping[str, Tensor]) -> None:
+        for name, average in self.average.items():
+            own = parameters[name].detach().clone()
+            parameters[name].copy_(average)
+            average.copy_(own)

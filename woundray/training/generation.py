@@ -9,10 +9,10 @@ from woundray import sampling
 from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.errors import UserError
-from woundray.model.base import DTYPES, NoiseSchedule, embed_prompts, load_unet, load_vae
-from woundray.model.lora import WEIGHTS_NAME, load_adapter
+from woundray.model.base import DTYPES, embed_prompts, load_vae
 from woundray.model.registry import resolve
-from woundray.training.materials import Stage, sampler_of
+from woundray.model.weights import has_weights, load_weights
+from woundray.training.materials import Stage, sampler_of, schedule_of
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ def find_checkpoint(reference: str, runs: Path) -> Path:
     """
     given = runs / "best" if reference == "best" else Path(reference)
     for folder in (given, given / "best"):
-        if (folder / WEIGHTS_NAME).is_file():
+        if has_weights(folder):
             return folder.resolve()
-    raise UserError(f"--from: {given} is no checkpoint: it holds neither {WEIGHTS_NAME} nor best/{WEIGHTS_NAME}")
+    raise UserError(f"--from: {given} is no checkpoint: it holds neither weights nor best/ with weights")
 
 
 def draw_from(checkpoint: Path, wish: Wish, out: Path, *, with_grid: bool, stage: Stage) -> torch.Tensor:
@@ -43,10 +43,9 @@ def draw_from(checkpoint: Path, wish: Wish, out: Path, *, with_grid: bool, stage
     config = Config.from_nested(read_yaml(checkpoint / "config.yaml"), source=str(checkpoint / "config.yaml"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base = resolve(config.model.base)
-    unet = load_unet(base, dtype=DTYPES[config.model.precision], device=device)
-    load_adapter(unet, checkpoint / WEIGHTS_NAME)
+    unet = load_weights(base, checkpoint, dtype=DTYPES[config.model.precision], device=device)
     embeddings = embed_prompts(base, [config.prompts.positive, config.prompts.negative], device=device)
-    sampler = sampler_of(config, NoiseSchedule.of(base))
+    sampler = sampler_of(config, schedule_of(config, base))
     sampler = replace(
         sampler,
         steps=wish.steps or sampler.steps,

@@ -1,36 +1,38 @@
 """The training of one adapter. It knows neither Ray nor MLflow: a `report` comes in."""
 
+import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from woundray import evaluation, sampling
 from woundray.config import Config
-from woundray.metrics.features import Extractor, Lite0, Lite0Trunk
+from woundray.errors import UserError
+from woundray.metrics.features import Extractor, Lite0
 from woundray.model.base import DTYPES, load_unet, load_vae
-from woundray.model.lora import WEIGHTS_NAME, add_adapter, save_adapter
+from woundray.model.weights import make_trainable, save_weights
 from woundray.training import step as steps
 from woundray.training.checkpoint import (
     Progress,
-    pack,
     publish,
     read_progress,
-    unpack,
+    read_state,
     write_config,
+    write_state,
 )
 from woundray.training.ema import Ema
 from woundray.training.materials import Materials, open_materials, sampler_of
-from woundray.training.optimizer import learning_rate, make_optimizer
+from woundray.training.optimizer import at_averages, learning_rate, make_optimizer
+from woundray.training.perceptual import Perception, make_perception
 from woundray.training.place import Place
 
 logger = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ class Run:
     ema: Ema
     optimizer: torch.optim.Optimizer
     vae: AutoencoderKL
-    decoder: steps.Decoder | None
+    perception: Perception | None
     extractor: Extractor
     updates_per_epoch: int
 
@@ -75,7 +77,7 @@ def train(config: Config, *, materials: Path, output: Path, place: Place, report
         started = time.perf_counter()
         metrics = {"epoch": float(epoch)} | _train_epoch(run, epoch, progress.updates)
         trained = time.perf_counter()
-        metrics |= _judge(run, epoch)
+        metrics |= _judge(run)
         metrics["seconds_training"] = trained - started
         metrics["seconds_scoring"] = time.perf_counter() - trained
         metrics = place.from_first(metrics)
@@ -96,16 +98,15 @@ def stopped_early(history: list[dict[str, float]], config: Config) -> bool:
 def _build(config: Config, materials_folder: Path, output: Path, place: Place) -> Run:
     materials = open_materials(materials_folder)
     output.mkdir(parents=True, exist_ok=True)
-    unet = load_unet(materials.base, dtype=DTYPES[config.model.precision], device=place.device)
-    parameters = add_adapter(unet, config.lora, seed=config.reproducibility.seed)
-    if config.model.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.hardware.tf32
+    dtype = DTYPES["fp32" if config.training.method == "full" else config.model.precision]
+    unet = load_unet(materials.base, dtype=dtype, device=place.device)
+    parameters = make_trainable(unet, config)
+    _set_speed(unet, config)
     model: nn.Module = unet
     if place.world_size > 1:
         model = DistributedDataParallel(unet, broadcast_buffers=False)
     vae = load_vae(materials.base, device=place.device)
-    perceptual = config.training.perceptual_weight > 0
-    decoder = steps.Decoder(vae, Lite0Trunk().to(place.device)) if perceptual else None
     rows = config.training.batch_size * config.training.gradient_accumulation_steps * place.world_size
     return Run(
         config=config,
@@ -118,10 +119,25 @@ def _build(config: Config, materials_folder: Path, output: Path, place: Place) -
         ema=Ema(parameters, config.training.ema_decay),
         optimizer=make_optimizer(parameters.values(), config.training),
         vae=vae,
-        decoder=decoder,
+        perception=make_perception(config.training, vae),
         extractor=Lite0(device=place.device),
         updates_per_epoch=config.training.steps_per_epoch or -(-len(materials.bank.train) // rows),
     )
+
+
+def _set_speed(unet: UNet2DConditionModel, config: Config) -> None:
+    """What changes speed and memory, and results by rounding at most."""
+    if config.model.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    if config.model.channels_last:
+        nn.Module.to(unet, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.model.attention == "xformers":
+        try:
+            unet.enable_xformers_memory_efficient_attention()
+        except (ImportError, ValueError) as error:  # not installed, or no GPU
+            raise UserError(f"model.attention: xformers can not be used here ({error}); set sdpa") from None
+    if config.model.compile:
+        unet.compile_repeated_blocks()  # one graph for all blocks of a shape: compiles in a tenth of the time
 
 
 def _resume(run: Run) -> Progress:
@@ -131,7 +147,14 @@ def _resume(run: Run) -> Progress:
             write_config(run.config, run.output)
         return Progress(0, 0, [])
     progress = read_progress(latest)
-    unpack(latest, run.parameters, run.ema, run.optimizer, progress.updates)
+    read_state(
+        latest / "state.safetensors",
+        run.parameters,
+        run.ema,
+        run.optimizer,
+        optimizer_name=run.config.training.optimizer,
+        materials_key=run.materials.key,
+    )
     logger.info("goes on after epoch %d of %s", progress.epoch, run.output)
     return progress
 
@@ -146,7 +169,7 @@ def _train_epoch(run: Run, epoch: int, updates_before: int) -> dict[str, float]:
     )
     sums = torch.zeros(3, dtype=torch.float64)  # denoising loss, perceptual distance, gradient norm
     run.model.train()
-    for step, photos in enumerate(torch.split(order, rows), start=1):
+    for step, own_photos in enumerate(torch.split(order, rows), start=1):
         update = updates_before + step - 1
         rate = learning_rate(update, total_updates, config.training)
         for group in run.optimizer.param_groups:
@@ -154,10 +177,11 @@ def _train_epoch(run: Run, epoch: int, updates_before: int) -> dict[str, float]:
 
         # dropout of adapters draws from torch's own generator: make that, too, a function of where we are
         torch.manual_seed(steps.stream(config.reproducibility.seed, epoch, step, place.rank).initial_seed())
+        photos = steps.with_prior(own_photos, run.materials.bank, config, epoch=epoch, step=step)
         draws = steps.draw(photos, run.materials.bank, run.materials.schedule, config, epoch=epoch, step=step)
         try:
             parts = steps.backward(
-                run.model, run.decoder, run.materials.bank, run.materials.schedule, draws, config, place
+                run.model, run.perception, run.materials.bank, run.materials.schedule, draws, config, place
             )
             norm = nn.utils.clip_grad_norm_(run.parameters.values(), config.training.max_grad_norm)
             if not torch.isfinite(norm):
@@ -179,37 +203,73 @@ def _train_epoch(run: Run, epoch: int, updates_before: int) -> dict[str, float]:
     }
 
 
-def _judge(run: Run, epoch: int) -> dict[str, float]:
-    """Validation loss and scores of the averaged adapter; its pictures and itself go to a folder beside."""
+def _judge(run: Run) -> dict[str, float]:
+    """Scores of the averaged weights, of the raw ones, or of both; the better ones go to the epoch's folder.
+
+    Where both are judged, `score` is that of the better ones, `score_ema` and `score_raw` stand beside it, and `ema`
+    is 1 where the average is better, else 0.
+    """
+    run.model.eval()
+    judged: dict[str, dict[str, float]] = {}
+    pictures: dict[str, Tensor] = {}
+    kinds = ("ema", "raw") if run.config.validation.weights == "both" else (run.config.validation.weights,)
+    for kind in kinds:
+        with _weights(run, kind):
+            judged[kind], pictures[kind] = _score(run)
+    objective = run.config.metrics.objective
+    better = min(kinds, key=lambda kind: judged[kind].get(objective, 0.0))  # the first process alone has all scores
+    if run.place.is_first:
+        with _weights(run, better):
+            _write_part(run, pictures[better])
+    if len(kinds) == 1:
+        return judged[better]
+    apart = {f"{name}_{kind}": value for kind in kinds for name, value in judged[kind].items()}
+    return judged[better] | apart | {"ema": float(better == "ema")}
+
+
+@contextlib.contextmanager
+def _weights(run: Run, kind: str) -> Iterator[None]:
+    """Within the context the model holds its averaged weights ("ema"), or those that the optimizer stands for."""
+    average = run.ema.applied(run.parameters) if kind == "ema" else contextlib.nullcontext()
+    with at_averages(run.optimizer), average:
+        yield
+
+
+def _score(run: Run) -> tuple[dict[str, float], Tensor]:
+    """Validation loss, pictures of all ranks, and on the first of them their scores."""
     config, place, materials = run.config, run.place, run.materials
     seeds = sampling.seeds_of(config.validation.pictures)
     own = place.share(len(seeds))
-    run.model.eval()
-    with run.ema.applied(run.parameters):
-        loss = steps.validation_loss(run.unet, materials.bank, materials.schedule, config, place)
-        sampler = sampler_of(config, materials.schedule)
+    loss = steps.validation_loss(run.unet, materials.bank, materials.schedule, config, place)
+    sampler = sampler_of(config, materials.schedule)
+    with steps.mixed_precision(config, place.device):
         drawn = sampling.draw(run.unet, run.vae, materials.prompt, seeds[own.start : own.stop], sampler)
-        pictures = place.gather(drawn)
-        if place.is_first:
-            _write_part(run, pictures)
+    pictures = place.gather(drawn)
     scores = evaluation.score(pictures, materials.reference, run.extractor) if place.is_first else {}
-    return {"validation_loss": loss} | scores
+    return {"validation_loss": loss} | scores, pictures
 
 
 def _write_part(run: Run, pictures: Tensor) -> None:
-    """Adapter and grid of the epoch that was just scored, in a folder that `_save` completes and renames."""
+    """Weights and grid of the epoch that was just scored, in a folder that `_save` completes and renames."""
     part = _part(run)
     if part.exists():
         shutil.rmtree(part)
     part.mkdir()
-    save_adapter(run.unet, part / WEIGHTS_NAME)
+    save_weights(run.unet, part)
     sampling.write_png(sampling.grid(pictures[: run.config.validation.grid]), part / "grid.png")
 
 
 def _save(run: Run, progress: Progress) -> Path:
     folder = run.output / f"epoch_{progress.epoch:04d}"
     if run.place.is_first:
-        save_file(pack(run.parameters, run.ema, run.optimizer), _part(run) / "state.safetensors")
+        write_state(
+            _part(run) / "state.safetensors",
+            run.parameters,
+            run.ema,
+            run.optimizer,
+            optimizer_name=run.config.training.optimizer,
+            materials_key=run.materials.key,
+        )
         write_config(run.config, _part(run))
         publish(
             _part(run),

@@ -7,11 +7,12 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from woundray import evaluation, sampling
@@ -31,6 +32,8 @@ from woundray.model.base import (
 )
 from woundray.model.registry import resolve
 from woundray.training.checkpoint import write_json
+
+_PRIOR_SEED = 2**20  # beyond the seeds of pictures that are judged
 
 Stage = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
 
@@ -77,7 +80,18 @@ def open_materials(folder: Path) -> Materials:
     features = load_file(folder / "reference.safetensors")["features"].numpy()
     reference = evaluation.Reference(features, Floor(**facts["floor"]))
     bank = read_bank(folder / "bank.safetensors")
-    return Materials(folder, base, bank, NoiseSchedule.of(base), reference, facts["scores"], facts["key"])
+    schedule = _schedule(base, facts["zero_terminal_snr"])
+    return Materials(folder, base, bank, schedule, reference, facts["scores"], facts["key"])
+
+
+def schedule_of(config: Config, base: Path) -> NoiseSchedule:
+    """The noise schedule of a base model as model.zero_terminal_snr wants it."""
+    return _schedule(base, config.model.zero_terminal_snr)
+
+
+def _schedule(base: Path, zero_terminal_snr: bool) -> NoiseSchedule:
+    schedule = NoiseSchedule.of(base)
+    return schedule.with_zero_terminal_snr() if zero_terminal_snr else schedule
 
 
 def prepare_materials(config: Config, folder: Path, *, device: torch.device, stage: Stage) -> Materials:
@@ -111,13 +125,15 @@ def prepare_materials(config: Config, folder: Path, *, device: torch.device, sta
     save_file({"features": torch.from_numpy(reference.features).contiguous()}, folder / "reference.safetensors")
 
     # the bank
+    schedule = schedule_of(config, base)
     vae = load_vae(base, device=device)
     bank = _encode(config, source, split, vae, base, device, stage)
+    unet = load_unet(base, dtype=DTYPES[config.model.precision], device=device)
+    if config.training.prior_weight > 0:
+        bank = _with_prior(bank, unet, config, base, schedule, device)
     write_bank(bank, folder / "bank.safetensors")
 
     # the base model without an adapter, by the same seeds as every epoch of every trial
-    unet = load_unet(base, dtype=DTYPES[config.model.precision], device=device)
-    schedule = NoiseSchedule.of(base)
     seeds = sampling.seeds_of(config.validation.pictures)
     pictures = sampling.draw(
         unet,
@@ -129,7 +145,13 @@ def prepare_materials(config: Config, folder: Path, *, device: torch.device, sta
     )
     sampling.write_png(sampling.grid(pictures[: config.validation.grid]), folder / "baseline.png")
     scores = evaluation.score(pictures, reference, extractor)
-    facts = {"key": key, "base": str(base), "scores": scores, "floor": asdict(reference.floor)}
+    facts = {
+        "key": key,
+        "base": str(base),
+        "zero_terminal_snr": config.model.zero_terminal_snr,
+        "scores": scores,
+        "floor": asdict(reference.floor),
+    }
     write_json(facts, folder / "baseline.json")
     return open_materials(folder)
 
@@ -155,6 +177,22 @@ def _encode(
     return Bank(torch.stack(train), torch.stack(validation), *embeddings)
 
 
+def _with_prior(
+    bank: Bank,
+    unet: UNet2DConditionModel,
+    config: Config,
+    base: Path,
+    schedule: NoiseSchedule,
+    device: torch.device,
+) -> Bank:
+    """The bank with latents that the base model draws of prompts.prior, by seeds of their own."""
+    text = embed_prompts(base, [config.prompts.prior, config.prompts.negative], device=device)
+    seeds = sampling.seeds_of(config.training.prior_pictures, first=_PRIOR_SEED)
+    latents = sampling.draw_latents(unet, sampling.Prompt(*text), seeds, sampler_of(config, schedule))
+    no_variance = torch.full_like(latents, -30.0)  # log variance: they are what they are
+    return replace(bank, prior=torch.cat([latents, no_variance], dim=1), prior_text=text[0])
+
+
 def _key(config: Config, base: Path, source: Source) -> str:
     weights = sorted(base.glob("*/*.safetensors"))
     return bank_key(
@@ -167,5 +205,7 @@ def _key(config: Config, base: Path, source: Source) -> str:
             "validation": config.validation.model_dump(),
             "floor_repeats": config.metrics.floor_repeats,
             "seed": config.reproducibility.seed,
+            "zero_terminal_snr": config.model.zero_terminal_snr,
+            "prior": config.training.prior_pictures if config.training.prior_weight > 0 else 0,
         }
     )

@@ -1,37 +1,137 @@
-"""AdamW and the course of its learning rate, counted in optimizer updates."""
+"""The optimizer, what it keeps, and the course of its learning rate, counted in optimizer updates."""
 
+import importlib
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from woundray.config import TrainingConfig
+from woundray.errors import UserError
 
 
-def make_optimizer(parameters: Iterable[torch.nn.Parameter], config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), one fused kernel an update."""
-    return torch.optim.AdamW(
-        parameters,
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+def make_optimizer(parameters: Iterable[torch.nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
+    """The optimizer of training.optimizer, from its own library.
+
+    Raises:
+        UserError: its package is not installed.
+    """
+    betas = (config.beta1, config.beta2)
+    optimizer: torch.optim.Optimizer
+    if config.optimizer == "adamw_8bit":
+        library = _library("bitsandbytes", config)
+        # small tensors, as most of an adapter's are, would be kept in 32 bits by default
+        optimizer = library.optim.AdamW8bit(
+            parameters, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay, min_8bit_size=1024
+        )
+    elif config.optimizer == "prodigy":
+        library = _library("prodigyopt", config)
+        optimizer = library.Prodigy(
+            parameters,
+            lr=config.learning_rate,
+            betas=betas,
+            weight_decay=config.weight_decay,
+            use_bias_correction=True,
+            safeguard_warmup=True,
+        )
+    elif config.optimizer == "schedule_free_adamw":
+        library = _library("schedulefree", config)
+        optimizer = library.AdamWScheduleFree(
+            parameters, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay
+        )
+        optimizer.train()  # type: ignore[attr-defined]
+    else:
+        optimizer = torch.optim.AdamW(
+            parameters, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay, fused=True
+        )
+    return optimizer
+
+
+@contextmanager
+def at_averages(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Within the context the parameters of a schedule-free optimizer hold its average x, and not the point y at which
+    gradients are taken (arXiv 2405.15682, eq. 1-3); those of any other optimizer stay as they are."""
+    if not hasattr(optimizer, "eval"):
+        yield
+        return
+    optimizer.eval()
+    try:
+        yield
+    finally:
+        optimizer.train()  # type: ignore[attr-defined]
 
 
 def learning_rate(update: int, total_updates: int, config: TrainingConfig) -> float:
     """Learning rate of optimizer update 0, 1, ... total_updates - 1.
 
-    It rises linearly over warmup_steps, then stays, or falls to 0 linearly or by half a cosine
-    (Loshchilov & Hutter 2017, arXiv 1608.03983). The warm-up takes a quarter of the run at most.
+    It rises linearly over warmup_steps, then stays, or falls to 0 linearly or by half a cosine, once or in equal
+    rounds (Loshchilov & Hutter 2017, arXiv 1608.03983). The warm-up takes a quarter of the run at most.
     """
     warmup = min(config.warmup_steps, total_updates // 4)
     if update < warmup:
         return config.learning_rate * (update + 1) / (warmup + 1)
     progress = (update - warmup) / max(1, total_updates - warmup)
+    in_round = config.restarts * progress % 1
+    schedule = "constant" if config.optimizer == "schedule_free_adamw" else config.schedule
     factor = {
         "constant": 1.0,
         "linear": 1 - progress,
         "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
-    }[config.schedule]
+        "cosine_with_restarts": 0.5 * (1 + math.cos(math.pi * in_round)),
+    }[schedule]
     return config.learning_rate * factor
+
+
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]
+) -> tuple[dict[str, Tensor], str]:
+    """What an optimizer keeps: its tensors, as "key/parameter", and as JSON everything that is no tensor.
+
+    `parameters` are those that it was made of, in that order.
+    """
+    names, state = list(parameters), optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    rest: dict[str, dict[str, Any]] = {}
+    for index, values in state["state"].items():
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{key}/{names[index]}"] = value
+            else:
+                rest.setdefault(names[index], {})[key] = value
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in state["param_groups"]]
+    return tensors, json.dumps({"parameters": rest, "groups": groups})
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, torch.nn.Parameter],
+    tensors: Mapping[str, Tensor],
+    rest: str,
+) -> None:
+    """Puts back what `optimizer_state` gave, for parameters of the same names and order."""
+    indices = {name: index for index, name in enumerate(parameters)}
+    values = json.loads(rest)
+    state: dict[int, dict[str, Any]] = {indices[name]: dict(kept) for name, kept in values["parameters"].items()}
+    for path, tensor in tensors.items():
+        key, _, name = path.partition("/")
+        state.setdefault(indices[name], {})[key] = tensor
+    groups = []
+    for group, kept in zip(optimizer.state_dict()["param_groups"], values["groups"], strict=True):
+        # JSON knows no tuples: betas come back as a list
+        settings = {key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()}
+        groups.append(settings | {"params": group["params"]})
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _library(name: str, config: TrainingConfig) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise UserError(
+            f"training.optimizer: {config.optimizer} needs the package {name}: pip install 'woundray[optimizers]'"
+        ) from None

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from woundray.config import Config
 from woundray.data.bank import Bank
-from woundray.model.base import NoiseSchedule, decode, sample_latents
+from woundray.errors import UserError
+from woundray.model.base import DTYPES, NoiseSchedule, sample_latents
 from woundray.training.loss import (
     add_noise,
     denoising_loss,
@@ -20,7 +20,11 @@ from woundray.training.loss import (
     snr_weights,
     target,
 )
+from woundray.training.perceptual import Perception
 from woundray.training.place import Place
+
+_PRIOR = 2**31  # in the place of a rank
+FP16_LOSS_SCALE = 2.0**12  # gradients of activations below 6e-8 would be 0 in fp16
 
 
 class NonFiniteError(RuntimeError):
@@ -30,6 +34,8 @@ class NonFiniteError(RuntimeError):
 @dataclass(frozen=True)
 class Draws:
     """All that is random in one update, for the global batch of G rows: the same however many ranks share it.
+
+    A photo from len(bank.train) on is a picture of the prior (see `with_prior`).
 
     photo, view, timestep: (G,) int64; text_kept, perceptual: (G,) bool; latent_noise, noise: (G, 4, h, w).
     """
@@ -47,14 +53,6 @@ class Draws:
         return Draws(**{name: tensor[start : start + count] for name, tensor in vars(self).items()})
 
 
-@dataclass(frozen=True)
-class Decoder:
-    """What the perceptual term sees through: a differentiable decoder and a frozen feature network."""
-
-    vae: AutoencoderKL
-    trunk: nn.Module
-
-
 def stream(seed: int, *key: int) -> torch.Generator:
     """A generator that is a function of its arguments alone, so that a resumed run draws what it would have drawn."""
     state = np.random.SeedSequence([seed, *key]).generate_state(1, np.uint64)[0]
@@ -68,6 +66,18 @@ def photo_order(photos: int, rows: int, seed: int, epoch: int) -> Tensor:
     return torch.cat(rounds)[:rows]
 
 
+def with_prior(photo: Tensor, bank: Bank, config: Config, *, epoch: int, step: int) -> Tensor:
+    """Photographs (G,) of an update, and after each batch of them as many pictures of the prior: (2 G,)."""
+    if config.training.prior_weight == 0:
+        return photo
+    if bank.prior is None:
+        raise UserError("training.prior_weight: the study's own setting must be above 0 for trials to vary it")
+    generator = stream(config.reproducibility.seed, epoch, step, _PRIOR)
+    prior = len(bank.train) + torch.randint(len(bank.prior), photo.shape, generator=generator)
+    size = config.training.batch_size
+    return torch.cat([photo.view(-1, size), prior.view(-1, size)], dim=1).flatten()
+
+
 def draw(photo: Tensor, bank: Bank, schedule: NoiseSchedule, config: Config, *, epoch: int, step: int) -> Draws:
     """The draws of one update for the photographs (G,) of its global batch."""
     generator = stream(config.reproducibility.seed, epoch, step)
@@ -75,7 +85,7 @@ def draw(photo: Tensor, bank: Bank, schedule: NoiseSchedule, config: Config, *, 
     timestep = torch.randint(len(schedule.alphas_cumprod), (count,), generator=generator)
     noise = torch.randn(shape, generator=generator)
     noise += config.training.noise_offset * torch.randn((*shape[:2], 1, 1), generator=generator)
-    low_noise = timestep < config.training.perceptual_max_timestep
+    low_noise = (timestep < config.training.perceptual_max_timestep) & (photo < len(bank.train))
     return Draws(
         photo=photo,
         view=torch.randint(bank.train.shape[1], (count,), generator=generator),
@@ -89,42 +99,60 @@ def draw(photo: Tensor, bank: Bank, schedule: NoiseSchedule, config: Config, *, 
 
 def losses(
     model: nn.Module,
-    decoder: Decoder | None,
+    perception: Perception | None,
     bank: Bank,
     schedule: NoiseSchedule,
     draws: Draws,
     config: Config,
 ) -> tuple[Tensor, Tensor]:
-    """Sums over the rows of the denoising loss and of the perceptual distance, scalars with gradient."""
+    """Sums over the rows of the denoising loss and of the perceptual distance, scalars with gradient.
+
+    Rows of the prior count training.prior_weight times.
+    """
     device = next(model.parameters()).device
     draws = Draws(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(draws).items()})
 
     # latents from the moments, noisy at each row's own timestep
-    moments = bank.train[draws.photo.cpu(), draws.view.cpu()].to(device)
-    x0 = sample_latents(moments, draws.latent_noise)
+    photo, view, photos = draws.photo.cpu(), draws.view.cpu(), len(bank.train)
+    is_prior = photo >= photos
+    moments = bank.train[photo.clamp(max=photos - 1), view]
+    captions = bank.positive.expand(len(photo), -1, -1)
+    if is_prior.any():
+        assert bank.prior is not None and bank.prior_text is not None
+        moments[is_prior] = bank.prior[photo[is_prior] - photos]
+        captions = torch.where(is_prior.view(-1, 1, 1), bank.prior_text, captions)
+    x0 = sample_latents(moments.to(device), draws.latent_noise)
     x_t = add_noise(schedule, x0, draws.noise, draws.timestep)
-    text = torch.where(draws.text_kept.view(-1, 1, 1), bank.positive.to(device), bank.negative.to(device))
+    text = torch.where(draws.text_kept.view(-1, 1, 1), captions.to(device), bank.negative.to(device))
 
     # the UNet's answer against eps or v
     dtype = next(model.parameters()).dtype
-    prediction = model(x_t.to(dtype), draws.timestep, text.to(dtype), return_dict=False)[0].float()
+    with mixed_precision(config, device):
+        prediction = model(x_t.to(dtype), draws.timestep, text.to(dtype), return_dict=False)[0].float()
     weights = snr_weights(schedule, draws.timestep, config.training.min_snr_gamma)
+    weights = torch.where(is_prior.to(device), config.training.prior_weight * weights, weights)
     wanted = target(schedule, x0, draws.noise, draws.timestep)
     denoising = denoising_loss(prediction, wanted, weights).sum()
 
     # decoded x0 estimates of the low-noise rows against the decoded latents
     rows = draws.perceptual
-    if decoder is None or not rows.any():
+    if perception is None or not rows.any():
         return denoising, denoising.new_zeros(())
     x0_estimate = predicted_x0(schedule, x_t[rows], prediction[rows], draws.timestep[rows])
     with torch.no_grad():
-        right = decode(decoder.vae, x0[rows])
-    return denoising, perceptual_distance(decoder.trunk, decode(decoder.vae, x0_estimate), right).sum()
+        right = perception.decode(x0[rows])
+    return denoising, perceptual_distance(perception.trunk, perception.decode(x0_estimate), right).sum()
+
+
+def mixed_precision(config: Config, device: torch.device) -> torch.autocast:
+    """Where all weights are trained they are fp32, and computing is in model.precision; adapters' bases are cast."""
+    is_mixed = config.training.method == "full" and config.model.precision != "fp32"
+    return torch.autocast(device.type, DTYPES[config.model.precision], enabled=is_mixed)
 
 
 def backward(
     model: nn.Module,
-    decoder: Decoder | None,
+    perception: Perception | None,
     bank: Bank,
     schedule: NoiseSchedule,
     draws: Draws,
@@ -139,8 +167,9 @@ def backward(
     Raises:
         NonFiniteError: naming the part of the loss.
     """
-    rows_a_rank, rounds = config.training.batch_size, config.training.gradient_accumulation_steps
-    count = len(draws.photo)
+    rounds, count = config.training.gradient_accumulation_steps, int((draws.photo < len(bank.train)).sum())
+    rows_a_rank = len(draws.photo) // (rounds * place.world_size)
+    loss_scale = FP16_LOSS_SCALE if config.model.precision == "fp16" else 1.0
     perceptual_count = max(1, int(draws.perceptual.sum()))
     parts = {"train_loss": 0.0, "perceptual_loss": 0.0}
     for turn in range(rounds):
@@ -148,15 +177,17 @@ def backward(
         last = turn == rounds - 1
         waits = isinstance(model, DistributedDataParallel) and not last
         with model.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
-            denoising, perceptual = losses(model, decoder, bank, schedule, own, config)
+            denoising, perceptual = losses(model, perception, bank, schedule, own, config)
             denoising, perceptual = denoising.mul(1 / count), perceptual.mul(1 / perceptual_count)
             for name, value in (("denoising", denoising), ("perceptual", perceptual)):
                 if not torch.isfinite(value):
                     raise NonFiniteError(f"the {name} loss is {value.item()}")
             loss = denoising + config.training.perceptual_weight * perceptual
-            loss.mul(place.world_size).backward()  # type: ignore[no-untyped-call]
+            loss.mul(place.world_size * loss_scale).backward()  # type: ignore[no-untyped-call]
         parts["train_loss"] += denoising.item()
         parts["perceptual_loss"] += perceptual.item()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    torch._foreach_mul_(gradients, 1 / loss_scale)
     return parts
 
 
@@ -179,7 +210,8 @@ def validation_loss(model: nn.Module, bank: Bank, schedule: NoiseSchedule, confi
         clean, eps, t = (tensor[rows].to(device) for tensor in (x0, noise, timesteps))
         x_t = add_noise(schedule, clean, eps, t)
         text = bank.positive.to(device, dtype).expand(len(rows), -1, -1)
-        prediction = model(x_t.to(dtype), t, text, return_dict=False)[0]
+        with mixed_precision(config, device):
+            prediction = model(x_t.to(dtype), t, text, return_dict=False)[0]
         weights = snr_weights(schedule, t, config.training.min_snr_gamma)
         total += denoising_loss(prediction, target(schedule, clean, eps, t), weights).sum().cpu()
     return float(place.total(total) / (pictures * draws))

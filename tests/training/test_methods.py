@@ -1,0 +1,161 @@
+"""What can be trained, and with what: all weights, prior preservation, kinds of adapters, both sets of weights."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from woundray.config import Config
+from woundray.errors import UserError
+from woundray.model.base import load_unet
+from woundray.model.weights import load_weights
+from woundray.training import step as steps
+from woundray.training.generation import Wish, draw_from
+from woundray.training.loop import train
+from woundray.training.materials import Materials, prepare_materials
+from woundray.training.place import Place
+
+CPU = torch.device("cpu")
+
+
+def run(config: Config, materials: Path, output: Path) -> list[dict[str, float]]:
+    train(config, materials=materials, output=output, place=Place.alone(), report=lambda *_: None)
+    history: list[dict[str, float]] = json.loads((output / "history.json").read_text())
+    return history
+
+
+KINDS = {
+    "dora": {"lora.use_dora": True},
+    "rslora": {"lora.use_rslora": True, "lora.rank": 4},
+    "attention, ff and conv": {"lora.target_modules": ["attention", "ff", "conv"]},
+    "full": {"training.method": "full", "training.learning_rate": 1e-3},
+    "8 bits": {"training.optimizer": "adamw_8bit"},
+    "schedule-free": {"training.optimizer": "schedule_free_adamw"},
+    "prodigy": {"training.optimizer": "prodigy", "training.learning_rate": 1.0},
+    "bf16": {"model.precision": "bf16"},
+    "full in bf16": {"training.method": "full", "model.precision": "bf16", "training.learning_rate": 1e-3},
+    "checkpointed, channels last": {"model.gradient_checkpointing": True, "model.channels_last": True},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_trains_and_draws_from_its_checkpoint_what_the_trainer_drew(
+    kind: str, micro_config: Config, micro_materials: Materials, tmp_path: Path
+) -> None:
+    if kind == "8 bits":
+        pytest.importorskip("bitsandbytes")
+    config = micro_config.with_values({"training.epochs": 1, "validation.weights": "raw", **KINDS[kind]})
+    (entry,) = run(config, micro_materials.folder, tmp_path)
+    assert entry["gradient_norm"] > 0
+    checkpoint = tmp_path / "epoch_0001"
+    drawn = draw_from(checkpoint, Wish(4), tmp_path / "again", with_grid=True, stage=lambda *_: None)
+    assert (tmp_path / "again" / "grid.png").read_bytes() == (checkpoint / "grid.png").read_bytes()
+    trained = load_weights(micro_materials.base, checkpoint, dtype=torch.float32, device=CPU)
+    base = load_unet(micro_materials.base, dtype=torch.float32, device=CPU)
+    noise, text = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), micro_materials.bank.positive
+    with torch.no_grad():
+        outputs = [unet(noise, 300, text[None], return_dict=False)[0] for unet in (trained, base)]
+    assert not torch.allclose(*outputs, rtol=1e-4)
+    assert len(drawn) == 4
+
+
+def test_full_training_resumes_to_the_bit(micro_config: Config, micro_materials: Materials, tmp_path: Path) -> None:
+    config = micro_config.with_values({"training.method": "full", "training.learning_rate": 1e-3})
+    run(config, micro_materials.folder, tmp_path / "whole")
+
+    def die(metrics: dict[str, float], _: Path) -> None:
+        if metrics["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, materials=micro_materials.folder, output=tmp_path / "dies", place=Place.alone(), report=die)
+    run(config, micro_materials.folder, tmp_path / "dies")
+    names = ["latest/state.safetensors", "latest/unet/diffusion_pytorch_model.safetensors"]
+    for name in names:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "dies" / name).read_bytes()
+
+
+def test_both_sets_of_weights_are_judged_and_the_better_one_is_kept(
+    micro_config: Config, micro_materials: Materials, tmp_path: Path
+) -> None:
+    config = micro_config.with_values({"validation.weights": "both", "training.epochs": 2})
+    for entry in run(config, micro_materials.folder, tmp_path):
+        better = "ema" if entry["ema"] else "raw"
+        assert entry["fd_lite0"] == entry[f"fd_lite0_{better}"] == min(entry["fd_lite0_ema"], entry["fd_lite0_raw"])
+        assert entry["fd_lite0_ema"] != entry["fd_lite0_raw"]
+        assert entry["validation_loss"] == entry[f"validation_loss_{better}"]
+
+
+@pytest.fixture(scope="module")
+def prior_config(micro_config: Config) -> Config:
+    return micro_config.with_values({"training.prior_weight": 0.5, "training.prior_pictures": 5})
+
+
+@pytest.fixture(scope="module")
+def prior_materials(prior_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Materials:
+    folder = tmp_path_factory.mktemp("prior")
+    return prepare_materials(prior_config, folder, device=CPU, stage=lambda *_: None)
+
+
+def test_the_prior_is_the_base_models_own_pictures_of_its_class(
+    prior_config: Config, prior_materials: Materials, micro_materials: Materials
+) -> None:
+    bank = prior_materials.bank
+    assert bank.prior is not None and bank.prior_text is not None
+    assert bank.prior.shape == (5, 8, 8, 8)
+    assert bank.prior[:, 4:].exp().max() < 1e-12  # latents as drawn, without variance
+    assert not torch.equal(bank.prior_text, bank.positive)
+    assert prior_materials.key != micro_materials.key
+
+
+def test_the_loss_with_a_prior_is_the_sum_of_both_losses(prior_config: Config, prior_materials: Materials) -> None:
+    """Ruiz et al. 2023, eq. 2: the subject's loss + lambda times the class's, each a mean over its own pictures."""
+    config = prior_config.with_values({"training.perceptual_weight": 0.0, "training.batch_size": 2})
+    bank, schedule = prior_materials.bank, prior_materials.schedule
+    photos = steps.photo_order(len(bank.train), 4, seed=0, epoch=1)
+    rows = steps.with_prior(photos, bank, config, epoch=1, step=1)
+    is_prior = rows >= len(bank.train)
+    assert is_prior.tolist() == [False, False, True, True] * 2  # every rank's batch holds as many of each
+    draws = steps.draw(rows, bank, schedule, config, epoch=1, step=1)
+    unet = load_unet(prior_materials.base, dtype=torch.float32, device=CPU)
+
+    def loss_of(chosen: torch.Tensor, settings: Config) -> float:
+        some = steps.Draws(**{name: tensor[chosen] for name, tensor in vars(draws).items()})
+        with torch.no_grad():
+            denoising, _ = steps.losses(unet, None, bank, schedule, some, settings)
+        return float(denoising) / len(some.photo)
+
+    alike = config.with_values({"training.prior_weight": 1.0})
+    expected = loss_of(~is_prior, alike) + 0.5 * loss_of(is_prior, alike)
+    accumulated = config.with_values({"training.gradient_accumulation_steps": 2})
+    unet.requires_grad_(True)
+    parts = steps.backward(unet, None, bank, schedule, draws, accumulated, Place.alone())
+    assert parts["train_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_prior_that_the_study_did_not_draw_is_refused(
+    prior_config: Config, micro_materials: Materials, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"training\.prior_weight: the study's own setting must be above 0"):
+        run(prior_config, micro_materials.folder, tmp_path)
+
+
+def test_training_with_a_prior_runs(prior_config: Config, prior_materials: Materials, tmp_path: Path) -> None:
+    history = run(prior_config.with_values({"training.epochs": 1}), prior_materials.folder, tmp_path)
+    assert history[0]["train_loss"] > 0
+
+
+def test_fp16s_loss_scale_leaves_the_gradient_as_it_is(micro_config: Config, micro_materials: Materials) -> None:
+    """A power of two, multiplied into the loss and divided out of the gradient."""
+    bank, schedule = micro_materials.bank, micro_materials.schedule
+    gradients = []
+    for precision in ("fp32", "fp16"):
+        config = micro_config.with_values({"model.precision": precision, "training.perceptual_weight": 0.0})
+        unet = load_unet(micro_materials.base, dtype=torch.float32, device=CPU).requires_grad_(True)
+        photos = steps.photo_order(len(bank.train), 4, seed=0, epoch=1)
+        draws = steps.draw(photos, bank, schedule, config, epoch=1, step=1)
+        steps.backward(unet, None, bank, schedule, replace(draws), config, Place.alone())
+        gradients.append(torch.cat([p.grad.flatten() for p in unet.parameters() if p.grad is not None]))
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-8)
