@@ -22,6 +22,7 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers.utils import logging as transformers_logging
 
 from woundray.errors import UserError
 from woundray.model.base import NoiseSchedule
@@ -264,7 +265,8 @@ def _beside(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps diffusers' remarks on absent parts off the terminal; errors stay errors."""
+    """Keeps remarks on absent parts and progress bars of libraries off the terminal; errors stay errors."""
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     level = diffusers_logging.get_verbosity()
     diffusers_logging.set_verbosity_error()
     try:

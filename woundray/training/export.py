@@ -1,6 +1,5 @@
 """A checkpoint in the formats of other programs."""
 
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -58,7 +57,6 @@ def kohya_training(config: Config, progress: Progress) -> dict[str, str]:
         "ss_noise_offset": training.noise_offset,
         "ss_caption_dropout_rate": config.prompts.dropout,
         "ss_seed": config.reproducibility.seed,
-        "ss_tag_frequency": json.dumps({config.phase: {config.prompts.positive: 1}}),
         "modelspec.resolution": f"{side}x{side}",
         "modelspec.trigger_phrase": config.prompts.positive,
     }
