@@ -13,7 +13,7 @@ class Export(Section):
     """Writes the adapter of a checkpoint for other programs, loads it again, and compares it with the trained one."""
 
     source: Annotated[str, tyro.conf.arg(name="from")]
-    """A checkpoint folder, a run's or study's folder (its best checkpoint), or `best`: that of the newest study."""
+    """Folder of a checkpoint, run or study (its best), `best` (of the newest study), runs:/ID, models:/NAME@ALIAS."""
     format: Literal["kohya", "diffusers", "merged"]
     """kohya: one .safetensors for WebUI and ComfyUI; diffusers: a folder for load_lora_weights; merged: a folder
     with the whole pipeline, the adapter merged into its UNet."""
@@ -21,6 +21,8 @@ class Export(Section):
     """File or folder to write; it must not exist yet."""
     runs: Path = Path("woundray-runs")
     """Folder of all studies and runs, where `best` is looked up."""
+    tracking_uri: str = ""
+    """Address of MLflow; empty: MLFLOW_TRACKING_URI, else mlflow.db in the working directory."""
 
 
 def main() -> None:
@@ -33,7 +35,7 @@ def _export() -> None:
     from woundray.training.export import export_checkpoint
     from woundray.training.generation import find_checkpoint
 
-    checkpoint = find_checkpoint(command.source, command.runs)
+    checkpoint = find_checkpoint(command.source, command.runs, command.tracking_uri)
     with Stages() as stages:
         export_checkpoint(checkpoint, command.out, command.format, stage=stages)
     print(f"{command.out} draws the same pictures as {checkpoint}")

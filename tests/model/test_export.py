@@ -162,6 +162,40 @@ def test_a_kohya_file_has_the_effect_of_rslora_and_dora(
     assert not torch.allclose(predict(bare), before, rtol=0.1, atol=0.1)
 
 
+@pytest.mark.skipif("use_dora" not in LoraConfig.model_fields, reason="the trainer has no DoRA")
+@pytest.mark.parametrize("options", [{"use_dora": True}, {"use_rslora": True}])
+def test_every_format_takes_rslora_and_dora(
+    options: dict[str, bool], conv_base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """diffusers leaves `dora_scale` away, so that another check than its loader must guard the file."""
+    targets = ("to_q", "to_out.0", "conv1", "proj_in")
+    config = LoraConfig.model_validate({"rank": 4, "alpha": 6.0, "target_modules": targets, **options})
+    adapter, trained = train(conv_base, tmp_path, config)
+    file = tmp_path / "wound.safetensors"
+    export.export_diffusers(adapter, conv_base, tmp_path / "folder")
+    export.export_merged(adapter, conv_base, tmp_path / "merged")
+    export.export_kohya(adapter, conv_base, file)
+    merged = StableDiffusionPipeline.from_pretrained(tmp_path / "merged", local_files_only=True)
+    torch.testing.assert_close(predict(merged.unet), predict(trained), rtol=1e-3, atol=1e-3)
+    assert ("--format merged has no such doubt" in caplog.text) == ("use_dora" in options)
+    _, reference = export.load_reference(adapter, conv_base)
+    last = "mid_block_attentions_0_proj_in.dora_scale" if "use_dora" in options else ".alpha"
+    save_file(drop(last)(load_file(file)), file)
+    with pytest.raises(UserError, match=r"wound\.safetensors: not exported"):
+        export.check_kohya(file, reference)
+
+
+def test_a_base_in_half_precision_alone_is_merged(micro_base: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    pipeline = StableDiffusionPipeline.from_pretrained(micro_base, local_files_only=True)
+    pipeline.to(torch.float16).save_pretrained(base, variant="fp16")
+    adapter, trained = train(micro_base, tmp_path)
+    export.export_kohya(adapter, base, tmp_path / "wound.safetensors")
+    export.export_merged(adapter, base, tmp_path / "merged")
+    merged = StableDiffusionPipeline.from_pretrained(tmp_path / "merged", local_files_only=True)
+    torch.testing.assert_close(predict(merged.unet), predict(trained), rtol=1e-2, atol=1e-2)
+
+
 def drop(ending: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
     return lambda tensors: {name: tensor for name, tensor in tensors.items() if not name.endswith(ending)}
 

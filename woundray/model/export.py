@@ -131,7 +131,7 @@ def export_merged(adapter: Path, base: Path, out: Path) -> None:
         shutil.copyfile(base / "unet/config.json", part / "unet/config.json")  # without the path it was loaded from
         shutil.copyfile(base / "model_index.json", part / "model_index.json")
         for name in _components(base) - {"unet"}:
-            shutil.copytree(base / name, part / name)
+            _copy_part(base / name, part / name)
         check_merged(part, reference)
 
 
@@ -150,7 +150,8 @@ def check_kohya(file: Path, reference: Reference) -> None:
         try:
             merge_kohya(unet, load_file(file))
         except KeyError as error:
-            raise UserError(f"{file.name}: not exported: {error.args[0]}") from None
+            message = f"{error.args[0]} is missing, or belongs to no layer"
+            raise UserError(f"{file.name}: not exported: {message}") from None
         _check_predictions(unet, file, reference)
     else:
         _check_loaded(file, file, reference, tensors_a_layer=3)
@@ -177,7 +178,9 @@ def _check_loaded(place: Path, file: Path, reference: Reference, *, tensors_a_la
     absent = {name: None for name in _components(reference.base) - {"unet", "scheduler"}}
     try:
         with _quiet():
-            pipeline = DiffusionPipeline.from_pretrained(reference.base, local_files_only=True, **absent)
+            pipeline = DiffusionPipeline.from_pretrained(
+                reference.base, unet=_load_unet(reference.base), local_files_only=True, **absent
+            )
             pipeline.load_lora_weights(place, adapter_name="default")
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{place.name}: not exported: diffusers does not load it: {_first_line(error)}") from None
@@ -240,10 +243,24 @@ def _predictions(unet: UNet2DConditionModel) -> Tensor:
 
 
 def _load_unet(base: Path) -> UNet2DConditionModel:
+    plain = list((base / "unet").glob("diffusion_pytorch_model.safetensors*"))
     unet: UNet2DConditionModel = UNet2DConditionModel.from_pretrained(
-        base / "unet", torch_dtype=torch.float32, local_files_only=True
+        base / "unet",
+        torch_dtype=torch.float32,
+        variant=None if plain else "fp16",  # a base that was staged in half precision only
+        use_safetensors=True,
+        local_files_only=True,
     )
     return unet.eval()
+
+
+def _copy_part(source: Path, target: Path) -> None:
+    """Copies a part of a pipeline; weights that are there in half precision only get the plain name."""
+    target.mkdir()
+    for path in source.iterdir():
+        plain = path.name.replace(".fp16.", ".")
+        if plain == path.name or not (source / plain).exists():
+            shutil.copyfile(path, target / plain)
 
 
 def _components(base: Path) -> set[str]:

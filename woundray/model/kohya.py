@@ -146,7 +146,7 @@ def merge_kohya(unet: UNet2DConditionModel, tensors: Mapping[str, Tensor]) -> No
             weight = left.pop(f"{name}.dora_scale") / norm * weight
         module.weight.data = weight
     if left:
-        raise KeyError(f"no layer of the UNet is meant by {min(left)}")
+        raise KeyError(min(left))
 
 
 def kohya_file(
