@@ -1,6 +1,7 @@
 """Exports: loaded by diffusers they are the adapter that was trained; a faulty one is refused and leaves nothing."""
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -185,10 +186,14 @@ def test_every_format_takes_rslora_and_dora(
         export.check_kohya(file, reference)
 
 
-def test_a_base_in_half_precision_alone_is_merged(micro_base: Path, tmp_path: Path) -> None:
+def test_a_base_as_it_is_staged_is_merged(micro_base: Path, tmp_path: Path) -> None:
+    """In half precision only, and without the safety checker that its index names."""
     base = tmp_path / "base"
     pipeline = StableDiffusionPipeline.from_pretrained(micro_base, local_files_only=True)
     pipeline.to(torch.float16).save_pretrained(base, variant="fp16")
+    index = json.loads((base / "model_index.json").read_text())
+    checker = {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}
+    (base / "model_index.json").write_text(json.dumps(index | checker))
     adapter, trained = train(micro_base, tmp_path)
     export.export_kohya(adapter, base, tmp_path / "wound.safetensors")
     export.export_merged(adapter, base, tmp_path / "merged")

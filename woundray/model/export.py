@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -129,9 +130,13 @@ def export_merged(adapter: Path, base: Path, out: Path) -> None:
         unet.save_pretrained(part / "unet", max_shard_size="20GB")
         del unet
         shutil.copyfile(base / "unet/config.json", part / "unet/config.json")  # without the path it was loaded from
-        shutil.copyfile(base / "model_index.json", part / "model_index.json")
-        for name in _components(base) - {"unet"}:
-            _copy_part(base / name, part / name)
+        index = _index(base)
+        for name in _parts(index) - {"unet"}:
+            if (base / name).is_dir():
+                _copy_part(base / name, part / name)
+            else:
+                index[name] = [None, None]  # such as a safety checker that was not fetched
+        (part / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
         check_merged(part, reference)
 
 
@@ -175,7 +180,7 @@ def check_merged(folder: Path, reference: Reference) -> None:
 
 def _check_loaded(place: Path, file: Path, reference: Reference, *, tensors_a_layer: int) -> None:
     """Loads an adapter by diffusers; compares its tensors and factors, how many there are, and what the UNet does."""
-    absent = {name: None for name in _components(reference.base) - {"unet", "scheduler"}}
+    absent = {name: None for name in _parts(_index(reference.base)) - {"unet", "scheduler"}}
     try:
         with _quiet():
             pipeline = DiffusionPipeline.from_pretrained(
@@ -263,10 +268,15 @@ def _copy_part(source: Path, target: Path) -> None:
             shutil.copyfile(path, target / plain)
 
 
-def _components(base: Path) -> set[str]:
-    """Names of the parts of a pipeline that have a folder."""
+def _index(base: Path) -> dict[str, Any]:
     index = json.loads((base / "model_index.json").read_text(encoding="utf-8"))
-    return {name for name in index if (base / name).is_dir()}
+    assert isinstance(index, dict)
+    return index
+
+
+def _parts(index: Mapping[str, Any]) -> set[str]:
+    """Names of the parts of a pipeline: each has a library and a class."""
+    return {name for name, value in index.items() if isinstance(value, list)}
 
 
 @contextmanager
