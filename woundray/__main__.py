@@ -10,6 +10,7 @@ COMMANDS = {
     "tune": "search the hyperparameters of an adapter: the main job",
     "train": "train one adapter by one configuration",
     "generate": "draw pictures from an adapter",
+    "export": "write an adapter for WebUI, ComfyUI or diffusers",
     "prepare": "make a checked data set of raw photographs",
 }
 

@@ -14,7 +14,7 @@ class Generate(Section):
     """Draws pictures from a checkpoint of any run or trial, one seed a picture."""
 
     source: Annotated[str, tyro.conf.arg(name="from")]
-    """A checkpoint folder, a run's or study's folder (its best checkpoint), or `best`: that of the newest study."""
+    """Folder of a checkpoint, run or study (its best), `best` (of the newest study), runs:/ID, models:/NAME@ALIAS."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
     """Pictures."""
     out: Path | None = None
@@ -29,6 +29,8 @@ class Generate(Section):
     """Strength of guidance; empty: as the run's epochs were drawn."""
     runs: Path = Path("woundray-runs")
     """Folder of all studies and runs, where `best` is looked up."""
+    tracking_uri: str = ""
+    """Address of MLflow; empty: MLFLOW_TRACKING_URI, else mlflow.db in the working directory."""
 
 
 def main() -> None:
@@ -48,7 +50,7 @@ def _generate() -> None:
         raise UserError(f"-n: {command.n} pictures; give at least 1")
     from woundray.training.generation import Wish, draw_from, find_checkpoint
 
-    checkpoint = find_checkpoint(command.source, command.runs)
+    checkpoint = find_checkpoint(command.source, command.runs, command.tracking_uri)
     out = command.out or checkpoint / "generated"
     wish = Wish(command.n, command.seed, command.steps, command.guidance_scale)
     with Stages() as stages:

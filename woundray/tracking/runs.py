@@ -58,7 +58,7 @@ class Runs:
         self.uri = uri
         self._study = study
         self._tags = tags
-        self._client = _connect(uri)
+        self._client = connect(uri)
         self._experiment = _experiment(self._client, uri)
         self._trials: dict[str, Run] = {}
         self.parent = self._open("study", {"woundray.kind": "study"}, name=study) if nested else None
@@ -156,7 +156,8 @@ class Runs:
             self._client.log_batch(run_id, params=params[start : start + _PER_BATCH])
 
 
-def _connect(uri: str) -> "MlflowClient":
+def connect(uri: str) -> "MlflowClient":
+    """A client of the server or database at an address; nothing is asked of it yet."""
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):  # notes on each migration of a new database

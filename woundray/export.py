@@ -1,0 +1,45 @@
+"""Write an adapter in the format of another program."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from woundray.cli import Stages, run
+from woundray.config.base import Section
+
+
+class Export(Section):
+    """Writes the adapter of a checkpoint for other programs, loads it again, and compares it with the trained one."""
+
+    source: Annotated[str, tyro.conf.arg(name="from")]
+    """Folder of a checkpoint, run or study (its best), `best` (of the newest study), runs:/ID, models:/NAME@ALIAS."""
+    format: Literal["kohya", "diffusers", "merged"]
+    """kohya: one .safetensors for WebUI and ComfyUI; diffusers: a folder for load_lora_weights; merged: a folder
+    with the whole pipeline, the adapter merged into its UNet."""
+    out: Path
+    """File or folder to write; it must not exist yet."""
+    runs: Path = Path("woundray-runs")
+    """Folder of all studies and runs, where `best` is looked up."""
+    tracking_uri: str = ""
+    """Address of MLflow; empty: MLFLOW_TRACKING_URI, else mlflow.db in the working directory."""
+
+
+def main() -> None:
+    """Entry point of `woundray export`."""
+    run(_export)
+
+
+def _export() -> None:
+    command = tyro.cli(Export, prog="python -m woundray.export", description=Export.__doc__, use_underscores=True)
+    from woundray.training.export import export_checkpoint
+    from woundray.training.generation import find_checkpoint
+
+    checkpoint = find_checkpoint(command.source, command.runs, command.tracking_uri)
+    with Stages() as stages:
+        export_checkpoint(checkpoint, command.out, command.format, stage=stages)
+    print(f"{command.out} draws the same pictures as {checkpoint}")
+
+
+if __name__ == "__main__":
+    main()

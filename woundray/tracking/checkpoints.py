@@ -1,0 +1,73 @@
+"""Checkpoints that MLflow keeps: of a run, or of a registered model."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from woundray.errors import UserError
+from woundray.tracking.runs import connect, tracking_uri
+
+SCHEMES = ("runs:/", "models:/")
+_ARTIFACT = "checkpoint"  # where `Runs` puts the best checkpoint of a trial
+
+
+def fetch_checkpoint(reference: str, folder: Path, uri: str = "") -> Path:
+    """Copies the checkpoint of a run to this machine.
+
+    Args:
+        reference: `runs:/ID` (of a study: its best trial), `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+        folder: the copy is in a folder below it that has the name of the run; an older copy's files are replaced.
+        uri: address of MLflow; empty: see `tracking_uri`.
+
+    Raises:
+        UserError: MLflow does not answer, knows no such run or model, or the run has no checkpoint.
+    """
+    uri = uri or tracking_uri()
+    database = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not database.is_file():  # MLflow would make an empty one
+        raise UserError(f"--from: {reference}: no database {database}; give --tracking-uri or MLFLOW_TRACKING_URI")
+    from mlflow.artifacts import download_artifacts, list_artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run_id, source = _locate(reference, uri)
+        if not list_artifacts(artifact_uri=source, tracking_uri=uri):
+            raise UserError(f"--from: {reference}: run {run_id} has no checkpoint: it ended before its first epoch")
+        target = folder / run_id
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as beside:
+            fetched = Path(download_artifacts(artifact_uri=source, dst_path=beside, tracking_uri=uri))
+            for path in fetched.iterdir():
+                if path.is_file():
+                    shutil.move(path, target / path.name)
+    except MlflowException as error:
+        raise UserError(f"--from: {reference}: MLflow at {uri}: {_reason(error)}") from None
+    return target
+
+
+def _locate(reference: str, uri: str) -> tuple[str, str]:
+    """Id of the run, and address of its artifacts."""
+    client = connect(uri)
+    scheme, _, name = reference.partition(":/")
+    name = name.strip("/")
+    if scheme == "runs":
+        run = client.get_run(name.removesuffix(f"/{_ARTIFACT}"))
+        run_id = str(run.data.tags.get("best_run", run.info.run_id))  # a study's run means its best trial's
+        return run_id, f"runs:/{run_id}/{_ARTIFACT}"
+    model, at, alias = name.partition("@")
+    if at:
+        version = client.get_model_version_by_alias(model, alias)
+    else:
+        model, slash, number = name.rpartition("/")
+        if not slash:
+            raise UserError(f"--from: {reference}: give models:/NAME@ALIAS or models:/NAME/VERSION")
+        version = client.get_model_version(model, number)
+    if not version.source:
+        raise UserError(f"--from: {reference}: this version of the model has no files")
+    return version.run_id or f"{model}-{version.version}", version.source
+
+
+def _reason(error: Exception) -> str:
+    """The end of MLflow's message: the innermost cause, without its advice."""
+    line = str(error).splitlines()[0]
+    return "no answer" if "Max retries exceeded" in line or "Connection" in line else line
