@@ -20,7 +20,7 @@ class GaussianDenoiser:
         self.schedule, self.mean, self.sd = schedule, mean, sd
 
     def __call__(
-        self, x_t: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, return_dict: bool
+        self, x_t: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, added_cond_kwargs: None, return_dict: bool
     ) -> tuple[Tensor]:
         abar = self.schedule.alphas_cumprod[int(timestep)]
         variance = abar * self.sd**2 + 1 - abar
@@ -46,7 +46,7 @@ def test_the_solver_turns_noise_into_the_data_for_both_prediction_types(micro_ba
 
 def test_a_picture_depends_on_its_seed_alone(micro_base: Path) -> None:
     unet, vae = load_unet(micro_base, dtype=torch.float32, device=CPU), load_vae(micro_base, device=CPU)
-    prompt = Prompt(*embed_prompts(micro_base, ["a wound", ""], device=CPU))
+    prompt = Prompt.of(embed_prompts(micro_base, ["a wound", ""], device=CPU))
     schedule = NoiseSchedule.of(micro_base)
     done: list[int] = []
     together = draw(unet, vae, prompt, [3, 4, 5], Sampler(schedule, 64, 3, 2.0, batch_size=2), done.append)
@@ -63,7 +63,12 @@ def test_guidance_leads_away_from_the_negative_prompt(micro_base: Path) -> None:
 
     class TwoAnswers(GaussianDenoiser):
         def __call__(
-            self, x_t: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, return_dict: bool
+            self,
+            x_t: Tensor,
+            timestep: Tensor,
+            encoder_hidden_states: Tensor,
+            added_cond_kwargs: None,
+            return_dict: bool,
         ) -> tuple[Tensor]:
             return (encoder_hidden_states[:, :1, :1, None].expand_as(x_t),)
 

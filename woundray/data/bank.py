@@ -23,18 +23,21 @@ class Bank:
         train: moments (N, K, 8, h, w) of K augmented views of each training picture.
         validation: moments (M, 8, h, w) of the plain view of each held-out picture.
         positive, negative: text embeddings (tokens, width).
+        positive_pooled, negative_pooled: pooled ones (pooled width), of the SDXL family only.
     """
 
     train: Tensor
     validation: Tensor
     positive: Tensor
     negative: Tensor
+    positive_pooled: Tensor | None = None
+    negative_pooled: Tensor | None = None
 
 
 def write_bank(bank: Bank, path: Path) -> None:
     """Writes the bank beside and renames it into place."""
     beside = path.with_name(f".{path.name}.part")
-    save_file({name: tensor.contiguous() for name, tensor in vars(bank).items()}, beside)
+    save_file({name: tensor.contiguous() for name, tensor in vars(bank).items() if tensor is not None}, beside)
     beside.replace(path)
 
 

@@ -45,7 +45,7 @@ def draw_from(checkpoint: Path, wish: Wish, out: Path, *, with_grid: bool, stage
     base = resolve(config.model.base)
     unet = load_unet(base, dtype=DTYPES[config.model.precision], device=device)
     load_adapter(unet, checkpoint / WEIGHTS_NAME)
-    embeddings = embed_prompts(base, [config.prompts.positive, config.prompts.negative], device=device)
+    texts = embed_prompts(base, [config.prompts.positive, config.prompts.negative], device=device)
     sampler = sampler_of(config, NoiseSchedule.of(base))
     sampler = replace(
         sampler,
@@ -56,7 +56,7 @@ def draw_from(checkpoint: Path, wish: Wish, out: Path, *, with_grid: bool, stage
     pictures = sampling.draw(
         unet,
         load_vae(base, device=device),
-        sampling.Prompt(*embeddings),
+        sampling.Prompt.of(texts),
         seeds,
         sampler,
         lambda done: stage("pictures", done, len(seeds)),

@@ -56,7 +56,7 @@ class Materials:
     @property
     def prompt(self) -> sampling.Prompt:
         """Embeddings that pictures are drawn from."""
-        return sampling.Prompt(self.bank.positive, self.bank.negative)
+        return _prompt(self.bank)
 
 
 def sampler_of(config: Config, schedule: NoiseSchedule) -> sampling.Sampler:
@@ -122,7 +122,7 @@ def prepare_materials(config: Config, folder: Path, *, device: torch.device, sta
     pictures = sampling.draw(
         unet,
         vae,
-        sampling.Prompt(bank.positive, bank.negative),
+        _prompt(bank),
         seeds,
         sampler_of(config, schedule),
         lambda done: stage("base model's pictures", done, len(seeds)),
@@ -151,8 +151,12 @@ def _encode(
         train.append(encode_moments(vae, torch.stack([source.view(photo, seed) for seed in seeds])))
         stage("latents", index + 1, len(split.train))
     validation = [encode_moments(vae, source.plain(photo)[None])[0] for photo in split.validation]
-    embeddings = embed_prompts(base, [config.prompts.positive, config.prompts.negative], device=device)
-    return Bank(torch.stack(train), torch.stack(validation), *embeddings)
+    texts = embed_prompts(base, [config.prompts.positive, config.prompts.negative], device=device)
+    return Bank(torch.stack(train), torch.stack(validation), **vars(sampling.Prompt.of(texts)))
+
+
+def _prompt(bank: Bank) -> sampling.Prompt:
+    return sampling.Prompt(bank.positive, bank.negative, bank.positive_pooled, bank.negative_pooled)
 
 
 def _key(config: Config, base: Path, source: Source) -> str:

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from woundray.config import Config
 from woundray.data.bank import Bank
-from woundray.model.base import NoiseSchedule, decode, sample_latents
+from woundray.model.base import NoiseSchedule, added_conditions, decode, sample_latents
 from woundray.training.loss import (
     add_noise,
     denoising_loss,
@@ -104,10 +104,17 @@ def losses(
     x0 = sample_latents(moments, draws.latent_noise)
     x_t = add_noise(schedule, x0, draws.noise, draws.timestep)
     text = torch.where(draws.text_kept.view(-1, 1, 1), bank.positive.to(device), bank.negative.to(device))
+    pooled = None
+    if bank.positive_pooled is not None and bank.negative_pooled is not None:
+        pools = bank.positive_pooled.to(device), bank.negative_pooled.to(device)
+        pooled = torch.where(draws.text_kept.view(-1, 1), *pools)
 
     # the UNet's answer against eps or v
     dtype = next(model.parameters()).dtype
-    prediction = model(x_t.to(dtype), draws.timestep, text.to(dtype), return_dict=False)[0].float()
+    added = added_conditions(pooled, config.model.resolution)
+    prediction = model(x_t.to(dtype), draws.timestep, text.to(dtype), added_cond_kwargs=added, return_dict=False)[
+        0
+    ].float()
     weights = snr_weights(schedule, draws.timestep, config.training.min_snr_gamma)
     wanted = target(schedule, x0, draws.noise, draws.timestep)
     denoising = denoising_loss(prediction, wanted, weights).sum()
@@ -179,7 +186,10 @@ def validation_loss(model: nn.Module, bank: Bank, schedule: NoiseSchedule, confi
         clean, eps, t = (tensor[rows].to(device) for tensor in (x0, noise, timesteps))
         x_t = add_noise(schedule, clean, eps, t)
         text = bank.positive.to(device, dtype).expand(len(rows), -1, -1)
-        prediction = model(x_t.to(dtype), t, text, return_dict=False)[0]
+        pooled = bank.positive_pooled
+        pooled = None if pooled is None else pooled.to(device).expand(len(rows), -1)
+        added = added_conditions(pooled, config.model.resolution)
+        prediction = model(x_t.to(dtype), t, text, added_cond_kwargs=added, return_dict=False)[0]
         weights = snr_weights(schedule, t, config.training.min_snr_gamma)
         total += denoising_loss(prediction, target(schedule, clean, eps, t), weights).sum().cpu()
     return float(place.total(total) / (pictures * draws))
