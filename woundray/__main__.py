@@ -10,6 +10,7 @@ COMMANDS = {
     "tune": "search the hyperparameters of an adapter: the main job",
     "train": "train one adapter by one configuration",
     "generate": "draw pictures from an adapter",
+    "fetch": "stage weights, and carry them to machines without internet",
     "prepare": "make a checked data set of raw photographs",
 }
 

@@ -1,8 +1,7 @@
 """Base models from the model hub into the folder of staged weights, each file checked by its sha256."""
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,8 @@ from huggingface_hub.hf_api import RepoFile
 
 from woundray.errors import UserError
 from woundray.model import layout
+from woundray.model.checksums import FACTS_NAME, Stage, file_sha256, wrong_files
 from woundray.model.registry import REPOSITORIES, hub_cache, offline, weights_home
-
-FACTS_NAME = "staged.json"  # source, commit, licence and sha256 of each file, beside the files
-
-Stage = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
 
 
 def fetch_base(name: str, *, half: bool = False, endpoint: str | None = None, stage: Stage | None = None) -> Path:
@@ -56,23 +52,6 @@ def fetch_base(name: str, *, half: bool = False, endpoint: str | None = None, st
         f"model.base: no copy of {name} in {folder} or {hub_cache()}, and the hub gave none: {'; '.join(tried)}; "
         f"run {again} on a machine with internet and bring it by --export and --import, or use --profile demo"
     )
-
-
-def wrong_files(folder: Path, sha256: Mapping[str, str], stage: Stage | None = None) -> list[str]:
-    """Paths of files that are missing or have other bytes than their sha256 says."""
-    wrong = []
-    for index, (path, expected) in enumerate(sorted(sha256.items())):
-        if not (folder / path).is_file() or file_sha256(folder / path) != expected:
-            wrong.append(path)
-        if stage is not None:
-            stage(f"sha256 of {folder.name}", index + 1, len(sha256))
-    return wrong
-
-
-def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _fetch(name: str, hub_id: str, folder: Path, half: bool, endpoint: str | None, stage: Stage | None) -> Path:
