@@ -32,7 +32,13 @@ def main() -> None:
 
 
 def _fetch() -> None:
-    command = tyro.cli(Fetch, prog="python -m woundray.fetch", description=Fetch.__doc__, use_underscores=True)
+    command = tyro.cli(
+        Fetch,
+        prog="python -m woundray.fetch",
+        description=Fetch.__doc__,
+        use_underscores=True,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
     if not (command.names or command.list or command.export_to or command.import_from):
         raise UserError("fetch: give names such as sd21 inception lpips, or --list, --export FILE or --import FILE")
     staging.check_names(command.names)

@@ -12,6 +12,7 @@ from huggingface_hub.hf_api import RepoFile
 from woundray.errors import UserError
 from woundray.model import layout
 from woundray.model.checksums import FACTS_NAME, Stage, file_sha256, wrong_files
+from woundray.model.download import download
 from woundray.model.registry import REPOSITORIES, hub_cache, offline, weights_home
 
 
@@ -26,7 +27,8 @@ def fetch_base(name: str, *, half: bool = False, endpoint: str | None = None, st
         endpoint: address of the hub; None: $HF_ENDPOINT or the hub itself.
 
     Raises:
-        UserError: each repository that was tried with its reason, HF_HUB_OFFLINE, or a file of another sha256.
+        UserError: each repository that was tried with its reason, HF_HUB_OFFLINE, a file that broke off, or one of
+            another sha256 than the hub declares or the registry knows.
     """
     folder = weights_home() / name
     again = f"`python -m woundray.fetch {name}`"
@@ -61,30 +63,25 @@ def _fetch(name: str, hub_id: str, folder: Path, half: bool, endpoint: str | Non
     tree = api.list_repo_tree(hub_id, recursive=True, revision=commit)
     files = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
     wanted = layout.needed_files(files, half=half)
+    known = {path: lfs.sha256 for path in wanted if (lfs := files[path].lfs) is not None}
+    known |= {path: digest for path, digest in repository.sha256.items() if path in wanted}
+    settings = [path for path in wanted if path not in known]
     huggingface_hub.snapshot_download(
-        hub_id, revision=commit, local_dir=folder, allow_patterns=wanted, endpoint=endpoint
+        hub_id, revision=commit, local_dir=folder, allow_patterns=settings, endpoint=endpoint
     )
+    # huggingface_hub begins a file of gigabytes anew where it was stopped
+    for path, digest in known.items():
+        url = huggingface_hub.hf_hub_url(hub_id, path, revision=commit, endpoint=endpoint)
+        download(url, folder / path, digest, token=huggingface_hub.get_token(), stage=stage)
     lacking = layout.missing(folder)
     if lacking:
         raise FileNotFoundError(2, f"has no {', '.join(lacking)}", hub_id)
-
-    # large files by the hash that the hub declares; small ones have none there: theirs is of what has arrived
-    declared = {path: lfs.sha256 for path in wanted if (lfs := files[path].lfs) is not None}
-    declared |= repository.sha256
-    damaged = wrong_files(folder, declared, stage)
-    for path in damaged:
-        (folder / path).unlink(missing_ok=True)
-    if damaged:
-        raise UserError(
-            f"{folder / damaged[0]}: other sha256 than {hub_id} declares, deleted; "
-            f"run `python -m woundray.fetch {name}` again"
-        )
     facts = {
         "source": hub_id,
         "revision": commit,
         "licence": repository.licence,
         "half": half,
-        "sha256": {path: declared.get(path) or file_sha256(folder / path) for path in wanted},
+        "sha256": {path: known.get(path) or file_sha256(folder / path) for path in wanted},
     }
     _write_json(facts, folder / FACTS_NAME)
     return folder
