@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from woundray.model.base import NoiseSchedule, embed_prompts, encode_moments, lo
 from woundray.model.lora import WEIGHTS_NAME, add_adapter, load_adapter, save_adapter
 from woundray.model.registry import REPOSITORIES
 from woundray.sampling import Prompt, Sampler, denoise
+from woundray.training import step as steps
 from woundray.training.generation import Wish, draw_from
 from woundray.training.loop import train
-from woundray.training.materials import prepare_materials
+from woundray.training.materials import Materials, prepare_materials
 from woundray.training.place import Place
 
 CPU = torch.device("cpu")
@@ -181,9 +183,30 @@ def settings(base: Path) -> Config:
     return load("I", profile="demo", flags=flags)
 
 
+def told_the_unet_the_same_of_a_row(config: Config, materials: Materials) -> None:
+    """In training, tokens and pooled text of a row are both the caption's, or both the empty one's; and its size."""
+    bank, seen = materials.bank, list[dict[str, Any]]()
+    texts = embed_prompts(materials.base, [config.prompts.positive, config.prompts.negative], device=CPU)
+    unet = fresh(materials.base)
+    inputs_of(unet, seen)
+    draws = steps.draw(torch.arange(2), bank, materials.schedule, config, epoch=1, step=1)
+    draws = replace(draws, text_kept=torch.tensor([False, True]))
+    with torch.no_grad():
+        steps.losses(unet, None, bank, materials.schedule, draws, config)
+    steps.validation_loss(unet, bank, materials.schedule, config, Place.alone())
+    for inputs, rows in ((seen[0], [1, 0]), (seen[1], [0] * len(seen[1]["sample"]))):
+        torch.testing.assert_close(inputs["encoder_hidden_states"], texts.hidden[rows])
+        if texts.pooled is None:
+            assert inputs["added_cond_kwargs"] is None
+            continue
+        torch.testing.assert_close(inputs["added_cond_kwargs"]["text_embeds"], texts.pooled[rows])
+        sizes = torch.tensor([SIDE_PX, SIDE_PX, 0, 0, SIDE_PX, SIDE_PX]).expand(len(rows), -1)
+        assert torch.equal(inputs["added_cond_kwargs"]["time_ids"], sizes.float())
+
+
 def test_from_photographs_to_an_adapter_that_draws_the_trainers_pictures(family_base: Path, tmp_path: Path) -> None:
     materials = prepare_materials(settings(family_base), tmp_path / "materials", device=CPU, stage=lambda *_: None)
-    assert (materials.prompt.positive_pooled is None) == (family_base.name != "sdxl")
+    told_the_unet_the_same_of_a_row(settings(family_base), materials)
     output = tmp_path / "run"
     reports: list[dict[str, float]] = []
     train(
