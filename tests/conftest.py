@@ -11,6 +11,8 @@ with warnings.catch_warnings():  # importing third-party packages warns; using t
     warnings.simplefilter("ignore")
     import woundray.training.loop
 
+from families import FAMILIES, build_family
+
 from woundray.config import Config
 from woundray.config.layers import load
 from woundray.model.tiny_architecture import MICRO, build_tiny, save_tiny
@@ -37,6 +39,14 @@ def micro_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained base model of a few thousand parameters, of the real classes."""
     folder = tmp_path_factory.mktemp("base") / "micro"
     save_tiny(build_tiny(0, MICRO), folder, torch.float32)
+    return folder
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def family_base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained base model of each family, of its exact structure; the folder has the family's short name."""
+    folder = tmp_path_factory.mktemp("family") / str(request.param)
+    build_family(request.param, folder)
     return folder
 
 

@@ -64,7 +64,7 @@ def test_the_profile_is_chosen_and_says_why(caplog: pytest.LogCaptureFixture, tm
     assert "profile demo: " in caplog.text or "profile sd" in caplog.text
 
 
-@pytest.mark.parametrize("command", ["tune", "train", "generate", "prepare"])
+@pytest.mark.parametrize("command", ["tune", "train", "generate", "prepare", "fetch"])
 def test_help_answers_without_torch(command: str) -> None:
     code = "\n".join(
         [

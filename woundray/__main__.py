@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train one adapter by one configuration",
     "generate": "draw pictures from an adapter",
     "export": "write an adapter for WebUI, ComfyUI or diffusers",
+    "fetch": "stage weights, and carry them to machines without internet",
     "prepare": "make a checked data set of raw photographs",
 }
 

@@ -15,7 +15,7 @@ from woundray.config.base import Section
 from woundray.config.explain import names, nearest
 from woundray.config.layers import load, read_yaml
 from woundray.errors import UserError
-from woundray.model.registry import staged
+from woundray.model.registry import offline, staged
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -29,7 +29,7 @@ class Command(Section):
     data: Path | None = None
     """Photographs: a folder that `woundray prepare` wrote, or one with a folder a phase. Empty: drawn phantoms."""
     profile: str = "auto"
-    """Settings for a base model and machine: demo, sd15, sd21; auto: by what this machine has."""
+    """Settings for a base model and machine: demo, sd15, sd21, sd21-v, sdxl; auto: by what this machine has."""
     config: Path | None = None
     """YAML file with settings of your own; it goes over profile and phase."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
@@ -77,7 +77,7 @@ def choose_profile(data: Path | None) -> tuple[str, str]:
     for name in ("sd21", "sd15"):
         if staged(name):
             return name, f"a GPU, and the weights of {name} are on this machine"
-    if os.environ.get("HF_HUB_OFFLINE", "") in ("", "0"):
+    if not offline():
         return "sd21", "a GPU; the weights of sd21 are fetched from the model hub"
     return "demo", "a GPU, but no weights on this machine and HF_HUB_OFFLINE is set: the packaged tiny model"
 

@@ -12,15 +12,25 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from PIL import Image
 from torch import Tensor
 
-from woundray.model.base import NoiseSchedule, decode, to_uint8
+from woundray.model.base import NoiseSchedule, TextEmbeddings, added_conditions, decode, to_uint8
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Text embeddings, (tokens, width) each: what to draw, and what guidance leads away from."""
+    """Text embeddings, (tokens, width) each: what to draw, and what guidance leads away from.
+
+    The pooled ones, (pooled width) each, are of the SDXL family only.
+    """
 
     positive: Tensor
     negative: Tensor
+    positive_pooled: Tensor | None = None
+    negative_pooled: Tensor | None = None
+
+    @classmethod
+    def of(cls, texts: TextEmbeddings) -> "Prompt":
+        """Of the embeddings of two prompts: first what to draw."""
+        return cls(*texts.hidden, *(() if texts.pooled is None else texts.pooled))
 
 
 @dataclass(frozen=True)
@@ -85,11 +95,18 @@ def denoise(unet: UNet2DConditionModel, noise: Tensor, prompt: Prompt, sampler: 
     guided = sampler.guidance_scale != 1
     texts = [prompt.negative, prompt.positive] if guided else [prompt.positive]
     text = torch.stack(texts).to(unet.device, unet.dtype).repeat_interleave(len(noise), dim=0)
+    pooled = None
+    if prompt.positive_pooled is not None and prompt.negative_pooled is not None:
+        pools = [prompt.negative_pooled, prompt.positive_pooled] if guided else [prompt.positive_pooled]
+        pooled = torch.stack(pools).to(unet.device, unet.dtype).repeat_interleave(len(noise), dim=0)
+    added = added_conditions(pooled, sampler.resolution)
 
     latents: Tensor = noise.to(unet.device) * solver.init_noise_sigma
     for timestep in solver.timesteps:
         inputs = latents.repeat(len(texts), 1, 1, 1).to(unet.dtype)
-        prediction = unet(inputs, timestep, encoder_hidden_states=text, return_dict=False)[0].float()
+        prediction = unet(inputs, timestep, encoder_hidden_states=text, added_cond_kwargs=added, return_dict=False)[
+            0
+        ].float()
         if guided:
             # classifier-free guidance (Ho & Salimans 2022, eq. 6)
             away, towards = prediction.chunk(2)

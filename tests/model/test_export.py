@@ -163,7 +163,6 @@ def test_a_kohya_file_has_the_effect_of_rslora_and_dora(
     assert not torch.allclose(predict(bare), before, rtol=0.1, atol=0.1)
 
 
-@pytest.mark.skipif("use_dora" not in LoraConfig.model_fields, reason="the trainer has no DoRA")
 @pytest.mark.parametrize("options", [{"use_dora": True}, {"use_rslora": True}])
 def test_every_format_takes_rslora_and_dora(
     options: dict[str, bool], conv_base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -34,7 +34,7 @@ def trained(base: Path) -> UNet2DConditionModel:
 
 
 def picture(unet: UNet2DConditionModel, base: Path) -> Tensor:
-    prompt = Prompt(*embed_prompts(base, ["a photo of a diabetic foot ulcer", ""], device=CPU))
+    prompt = Prompt.of(embed_prompts(base, ["a photo of a diabetic foot ulcer", ""], device=CPU))
     sampler = Sampler(NoiseSchedule.of(base), resolution=64, steps=3, guidance_scale=2.0, batch_size=2)
     return draw(unet, load_vae(base, device=CPU), prompt, [5], sampler)
 

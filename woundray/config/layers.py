@@ -46,7 +46,7 @@ def load(phase: str, *, profile: str, file: Path | None = None, flags: dict[str,
 
     Args:
         phase: I, P, R or all.
-        profile: name of a packaged profile: demo, sd15, sd21.
+        profile: name of a packaged profile: demo, sd15, sd21, sd21-v, sdxl.
         file: the user's YAML file, nested or dotted.
         flags: dotted name -> value from the command line.
     """

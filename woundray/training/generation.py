@@ -12,8 +12,8 @@ from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.errors import UserError
 from woundray.model.base import DTYPES, embed_prompts, load_vae
-from woundray.model.registry import resolve
 from woundray.model.lora import WEIGHTS_NAME
+from woundray.model.registry import resolve
 from woundray.model.weights import has_weights, load_weights
 from woundray.tracking.checkpoints import SCHEMES, fetch_checkpoint
 from woundray.training.materials import Stage, sampler_of, schedule_of
@@ -71,7 +71,7 @@ def draw_from(checkpoint: Path, wish: Wish, out: Path, *, with_grid: bool, stage
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base = resolve(config.model.base)
     unet = load_weights(base, checkpoint, dtype=DTYPES[config.model.precision], device=device)
-    embeddings = embed_prompts(base, [config.prompts.positive, config.prompts.negative], device=device)
+    texts = embed_prompts(base, [config.prompts.positive, config.prompts.negative], device=device)
     sampler = sampler_of(config, schedule_of(config, base))
     sampler = replace(
         sampler,
@@ -82,7 +82,7 @@ def draw_from(checkpoint: Path, wish: Wish, out: Path, *, with_grid: bool, stage
     pictures = sampling.draw(
         unet,
         load_vae(base, device=device),
-        sampling.Prompt(*embeddings),
+        sampling.Prompt.of(texts),
         seeds,
         sampler,
         lambda done: stage("pictures", done, len(seeds)),

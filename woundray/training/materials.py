@@ -59,7 +59,7 @@ class Materials:
     @property
     def prompt(self) -> sampling.Prompt:
         """Embeddings that pictures are drawn from."""
-        return sampling.Prompt(self.bank.positive, self.bank.negative)
+        return _prompt(self.bank)
 
 
 def sampler_of(config: Config, schedule: NoiseSchedule) -> sampling.Sampler:
@@ -138,7 +138,7 @@ def prepare_materials(config: Config, folder: Path, *, device: torch.device, sta
     pictures = sampling.draw(
         unet,
         vae,
-        sampling.Prompt(bank.positive, bank.negative),
+        _prompt(bank),
         seeds,
         sampler_of(config, schedule),
         lambda done: stage("base model's pictures", done, len(seeds)),
@@ -173,8 +173,12 @@ def _encode(
         train.append(encode_moments(vae, torch.stack([source.view(photo, seed) for seed in seeds])))
         stage("latents", index + 1, len(split.train))
     validation = [encode_moments(vae, source.plain(photo)[None])[0] for photo in split.validation]
-    embeddings = embed_prompts(base, [config.prompts.positive, config.prompts.negative], device=device)
-    return Bank(torch.stack(train), torch.stack(validation), *embeddings)
+    texts = embed_prompts(base, [config.prompts.positive, config.prompts.negative], device=device)
+    return Bank(torch.stack(train), torch.stack(validation), **vars(sampling.Prompt.of(texts)))
+
+
+def _prompt(bank: Bank) -> sampling.Prompt:
+    return sampling.Prompt(bank.positive, bank.negative, bank.positive_pooled, bank.negative_pooled)
 
 
 def _with_prior(
@@ -186,11 +190,12 @@ def _with_prior(
     device: torch.device,
 ) -> Bank:
     """The bank with latents that the base model draws of prompts.prior, by seeds of their own."""
-    text = embed_prompts(base, [config.prompts.prior, config.prompts.negative], device=device)
+    prompt = sampling.Prompt.of(embed_prompts(base, [config.prompts.prior, config.prompts.negative], device=device))
     seeds = sampling.seeds_of(config.training.prior_pictures, first=_PRIOR_SEED)
-    latents = sampling.draw_latents(unet, sampling.Prompt(*text), seeds, sampler_of(config, schedule))
+    latents = sampling.draw_latents(unet, prompt, seeds, sampler_of(config, schedule))
     no_variance = torch.full_like(latents, -30.0)  # log variance: they are what they are
-    return replace(bank, prior=torch.cat([latents, no_variance], dim=1), prior_text=text[0])
+    prior = torch.cat([latents, no_variance], dim=1)
+    return replace(bank, prior=prior, prior_text=prompt.positive, prior_pooled=prompt.positive_pooled)
 
 
 def _key(config: Config, base: Path, source: Source) -> str:

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from woundray.config import Config
 from woundray.data.bank import Bank
 from woundray.errors import UserError
-from woundray.model.base import DTYPES, NoiseSchedule, sample_latents
+from woundray.model.base import DTYPES, NoiseSchedule, added_conditions, sample_latents
 from woundray.training.loss import (
     add_noise,
     denoising_loss,
@@ -124,11 +124,19 @@ def losses(
     x0 = sample_latents(moments.to(device), draws.latent_noise)
     x_t = add_noise(schedule, x0, draws.noise, draws.timestep)
     text = torch.where(draws.text_kept.view(-1, 1, 1), captions.to(device), bank.negative.to(device))
+    pooled = None
+    if bank.positive_pooled is not None and bank.negative_pooled is not None:
+        caption_pools = bank.positive_pooled.expand(len(photo), -1)
+        if bank.prior_pooled is not None:
+            caption_pools = torch.where(is_prior.view(-1, 1), bank.prior_pooled, caption_pools)
+        pooled = torch.where(draws.text_kept.view(-1, 1), caption_pools.to(device), bank.negative_pooled.to(device))
 
     # the UNet's answer against eps or v
     dtype = next(model.parameters()).dtype
+    added = added_conditions(pooled, config.model.resolution)
     with mixed_precision(config, device):
-        prediction = model(x_t.to(dtype), draws.timestep, text.to(dtype), return_dict=False)[0].float()
+        answer = model(x_t.to(dtype), draws.timestep, text.to(dtype), added_cond_kwargs=added, return_dict=False)
+    prediction = answer[0].float()
     weights = snr_weights(schedule, draws.timestep, config.training.min_snr_gamma)
     weights = torch.where(is_prior.to(device), config.training.prior_weight * weights, weights)
     wanted = target(schedule, x0, draws.noise, draws.timestep)
@@ -210,8 +218,11 @@ def validation_loss(model: nn.Module, bank: Bank, schedule: NoiseSchedule, confi
         clean, eps, t = (tensor[rows].to(device) for tensor in (x0, noise, timesteps))
         x_t = add_noise(schedule, clean, eps, t)
         text = bank.positive.to(device, dtype).expand(len(rows), -1, -1)
+        pooled = bank.positive_pooled
+        pooled = None if pooled is None else pooled.to(device).expand(len(rows), -1)
+        added = added_conditions(pooled, config.model.resolution)
         with mixed_precision(config, device):
-            prediction = model(x_t.to(dtype), t, text, return_dict=False)[0]
+            prediction = model(x_t.to(dtype), t, text, added_cond_kwargs=added, return_dict=False)[0]
         weights = snr_weights(schedule, t, config.training.min_snr_gamma)
         total += denoising_loss(prediction, target(schedule, clean, eps, t), weights).sum().cpu()
     return float(place.total(total) / (pictures * draws))

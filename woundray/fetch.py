@@ -1,0 +1,59 @@
+"""Stage weights on this machine, and carry them to machines without internet."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from woundray import archive, staging
+from woundray.cli import Stages, run
+from woundray.config.base import Section
+from woundray.errors import UserError
+
+
+class Fetch(Section):
+    """Stages base models (sd15, sd21, sd21-v, sdxl) and metric weights (inception, lpips, vgg16, ...)."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """What to fetch, or to export; `--list` shows all names."""
+    half: bool = False
+    """Base models in fp16: half the size, and enough for bf16 and fp16 training."""
+    list: bool = False
+    """Show names, licences, sizes, and what is on this machine."""
+    export_to: Annotated[Path | None, tyro.conf.arg(name="export")] = None
+    """Write the named weights, or all that are on this machine, into this tar file; nothing is fetched."""
+    import_from: Annotated[Path | None, tyro.conf.arg(name="import")] = None
+    """Put the weights of such a tar file in their places."""
+
+
+def main() -> None:
+    """Entry point of `woundray fetch`."""
+    run(_fetch)
+
+
+def _fetch() -> None:
+    command = tyro.cli(
+        Fetch,
+        prog="python -m woundray.fetch",
+        description=Fetch.__doc__,
+        use_underscores=True,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    if not (command.names or command.list or command.export_to or command.import_from):
+        raise UserError("fetch: give names such as sd21 inception lpips, or --list, --export FILE or --import FILE")
+    staging.check_names(command.names)
+    with Stages() as stages:
+        if command.import_from is not None:
+            print("brought in:", *archive.bring_in(command.import_from, stage=stages))
+        if command.export_to is not None:
+            print("exported:", *archive.export(command.names, command.export_to, stage=stages))
+        for name in command.names if command.export_to is None else ():
+            print(f"{name}: licence {staging.licence_of(name)}", flush=True)
+            print(f"{name}: {staging.fetch(name, half=command.half, stage=stages)}")
+    for entry in staging.inventory() if command.list else ():
+        size = "?" if entry.size_mb is None else f"{entry.size_mb:,.0f} MB"
+        print(f"{entry.name:10}  {entry.licence:24}  {size:>9}  {entry.place or 'not on this machine'}")
+
+
+if __name__ == "__main__":
+    main()

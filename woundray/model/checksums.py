@@ -1,0 +1,27 @@
+"""Files against the sha256 that is known of them."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+FACTS_NAME = "staged.json"
+"""Beside the files of a staged base model: source, commit, licence and the sha256 of each file."""
+
+Stage = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def wrong_files(folder: Path, sha256: Mapping[str, str], stage: Stage | None = None) -> list[str]:
+    """Paths in the folder of files that are missing or have other bytes than their sha256 says."""
+    wrong = []
+    for index, (path, expected) in enumerate(sorted(sha256.items())):
+        if not (folder / path).is_file() or file_sha256(folder / path) != expected:
+            wrong.append(path)
+        if stage is not None:
+            stage(f"sha256 of {folder.name}", index + 1, len(sha256))
+    return wrong

@@ -1,0 +1,81 @@
+"""Weights on this machine: what is known, what is here, and how the rest is fetched from its public addresses."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from woundray.config.explain import nearest
+from woundray.errors import UserError
+from woundray.metrics.weights import ALIASES, WEIGHTS, path_of
+from woundray.model.checksums import Stage
+from woundray.model.download import download
+from woundray.model.registry import REPOSITORIES, staged
+
+NAMES = (*REPOSITORIES, *WEIGHTS, *ALIASES)
+"""Everything that `fetch` understands: base models, weights files, and other names of the latter."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One of the known weights.
+
+    Attributes:
+        size_mb: 10^6 bytes: on this disk, else as published; None where that is not known.
+        place: folder or file on this machine, or None.
+    """
+
+    name: str
+    licence: str
+    size_mb: float | None
+    place: Path | None
+
+
+def inventory() -> list[Entry]:
+    """All weights that are known, base models first."""
+    entries = []
+    for name, repository in REPOSITORIES.items():
+        folder = staged(name)
+        entries.append(Entry(name, repository.licence, _size_mb(folder) or 1000 * repository.size_gb, folder))
+    for name, weights in WEIGHTS.items():
+        file = path_of(name) if path_of(name).is_file() else None
+        entries.append(Entry(name, weights.licence, _size_mb(file) or weights.size_mb, file))
+    return entries
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises UserError for a name that is not known, with the nearest one that is."""
+    for name in names:
+        if name not in NAMES:
+            raise UserError(f"fetch: {name} is not one of {', '.join(NAMES)}{nearest(name, NAMES)}")
+
+
+def licence_of(name: str) -> str:
+    """Name of the licence that weights come under."""
+    base, name = REPOSITORIES.get(name), ALIASES.get(name, name)
+    return base.licence if base else WEIGHTS[name].licence
+
+
+def fetch(name: str, *, half: bool = False, stage: Stage | None = None) -> Path:
+    """Stages a base model or a weights file; what is here and right is not fetched again.
+
+    Args:
+        half: fp16 instead of fp32 weights of a base model.
+
+    Raises:
+        UserError: an unknown name, no way to it, or other bytes than its sha256 says.
+    """
+    check_names([name])
+    if name in REPOSITORIES:
+        from woundray.model.hub import fetch_base  # imports huggingface_hub
+
+        return fetch_base(name, half=half, stage=stage)
+    weights = WEIGHTS[ALIASES.get(name, name)]
+    download(weights.url, path_of(name), weights.sha256, stage=stage)
+    return path_of(name)
+
+
+def _size_mb(place: Path | None) -> float | None:
+    if place is None:
+        return None
+    files = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
+    return sum(path.stat().st_size for path in files) / 1e6
