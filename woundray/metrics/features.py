@@ -86,7 +86,7 @@ class Lite0Layers:
         self._net = _load_lite0().to(device)
         blocks = (10,) if layers == ("b10",) else (10, len(self._net._blocks) - 1)
         # depthwise convolutions take half the time on channels-last memory
-        self._trunk = Lite0Trunk(blocks).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._trunk = Lite0Trunk(blocks).to(device).to(memory_format=torch.channels_last)
         self._device = torch.device(device)
         self._batch_size = batch_size
 

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from woundray import evaluation, sampling
 from woundray.config import Config
-from woundray.metrics.features import Extractor, Lite0, Lite0Trunk
+from woundray.metrics.features import Lite0Trunk
 from woundray.model.base import DTYPES, load_unet, load_vae
 from woundray.model.lora import WEIGHTS_NAME, add_adapter, save_adapter
 from woundray.training import step as steps
@@ -53,7 +53,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     vae: AutoencoderKL
     decoder: steps.Decoder | None
-    extractor: Extractor
+    embedder: evaluation.Embedder
     updates_per_epoch: int
 
 
@@ -89,7 +89,7 @@ def stopped_early(history: list[dict[str, float]], config: Config) -> bool:
     patience = config.training.early_stopping_patience
     if not patience or not history:
         return False
-    best = evaluation.best_epoch(history, config.metrics.objective, config.training.early_stopping_min_delta)
+    best = evaluation.leading_epoch(history, config.metrics.objective, config.training.early_stopping_min_delta)
     return history[-1]["epoch"] - best >= patience
 
 
@@ -119,7 +119,7 @@ def _build(config: Config, materials_folder: Path, output: Path, place: Place) -
         optimizer=make_optimizer(parameters.values(), config.training),
         vae=vae,
         decoder=decoder,
-        extractor=Lite0(device=place.device),
+        embedder=evaluation.make_embedder(config, place.device),
         updates_per_epoch=config.training.steps_per_epoch or -(-len(materials.bank.train) // rows),
     )
 
@@ -192,7 +192,7 @@ def _judge(run: Run, epoch: int) -> dict[str, float]:
         pictures = place.gather(drawn)
         if place.is_first:
             _write_part(run, pictures)
-    scores = evaluation.score(pictures, materials.reference, run.extractor) if place.is_first else {}
+    scores = evaluation.score(pictures, materials.reference, run.embedder) if place.is_first else {}
     return {"validation_loss": loss} | scores
 
 
@@ -216,6 +216,7 @@ def _save(run: Run, progress: Progress) -> Path:
             run.output,
             progress,
             best_epoch=evaluation.best_epoch(progress.history, run.config.metrics.objective),
+            contenders=evaluation.contenders(progress.history, run.config.metrics.objective),
             keep_last=run.config.checkpointing.keep_last,
         )
     run.place.wait()
