@@ -10,6 +10,8 @@ COMMANDS = {
     "tune": "search the hyperparameters of an adapter: the main job",
     "train": "train one adapter by one configuration",
     "generate": "draw pictures from an adapter",
+    "evaluate": "score an adapter's pictures beside what real photographs reach",
+    "compare": "score several adapters on the same seeds",
     "prepare": "make a checked data set of raw photographs",
 }
 
