@@ -71,6 +71,7 @@ def micro_config(micro_base: Path) -> Config:
             "validation.sampling_steps": 2,
             "validation.grid": 4,
             "metrics.floor_repeats": 3,
+            "metrics.objective": "fd_lite0",
         },
     )
 

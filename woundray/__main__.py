@@ -12,6 +12,8 @@ COMMANDS = {
     "generate": "draw pictures from an adapter",
     "export": "write an adapter for WebUI, ComfyUI or diffusers",
     "fetch": "stage weights, and carry them to machines without internet",
+    "evaluate": "score an adapter's pictures beside what real photographs reach",
+    "compare": "score several adapters on the same seeds",
     "prepare": "make a checked data set of raw photographs",
 }
 

@@ -10,7 +10,7 @@ from woundray.search.progress import Follower, table
 from woundray.search.summary import best_trial, summarise
 from woundray.tracking.events import EpochReported, Event, Journal, StudyEnded, TrialEnded, TrialStarted
 
-CONFIG = Config().with_values({"training.epochs": 3})
+CONFIG = Config().with_values({"training.epochs": 3, "metrics.objective": "fd_lite0"})
 ROOT = Path("study")
 
 
@@ -45,10 +45,10 @@ def test_a_trial_is_judged_by_its_first_lowest_epoch() -> None:
 
 def test_a_trial_that_failed_or_has_no_score_does_not_win() -> None:
     trials = summarise(EVENTS, "fd_lite0")
-    best = best_trial(trials)
+    best = best_trial(trials, "fd_lite0")
     assert best is not None
     assert best.id == "a"
-    assert best_trial(summarise([started("a", 1), ended("a")], "fd_lite0")) is None
+    assert best_trial(summarise([started("a", 1), ended("a")], "fd_lite0"), "fd_lite0") is None
 
 
 def test_a_resumed_trial_goes_on_from_what_it_had() -> None:

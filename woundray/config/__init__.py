@@ -8,7 +8,14 @@ from woundray.config.base import Section
 from woundray.config.data import DataConfig, PromptsConfig
 from woundray.config.explain import explain, flatten, nest
 from woundray.config.model import LoraConfig, ModelConfig
-from woundray.config.scoring import MetricsConfig, QualityConfig, ValidationConfig
+from woundray.config.scoring import (
+    CopiesBar,
+    FilteringConfig,
+    HeuristicsConfig,
+    MetricsConfig,
+    QualityConfig,
+    ValidationConfig,
+)
 from woundray.config.study import StudyConfig
 from woundray.config.training import (
     CheckpointingConfig,
@@ -23,8 +30,11 @@ Phase = Literal["I", "P", "R", "all"]
 __all__ = [
     "CheckpointingConfig",
     "Config",
+    "CopiesBar",
     "DataConfig",
+    "FilteringConfig",
     "HardwareConfig",
+    "HeuristicsConfig",
     "LoraConfig",
     "MetricsConfig",
     "ModelConfig",

@@ -54,6 +54,7 @@ def load(phase: str, *, profile: str, file: Path | None = None, flags: dict[str,
         raise UserError(f"--phase: {phase} is not one of I, P, R, all")
     config = Config(phase=phase)
     paths = [
+        packaged("configs") / "quality_thresholds.yaml",
         profile_path(profile),
         packaged("configs") / f"{PHASE_FILES[phase]}.yaml",
         *([file] if file else []),

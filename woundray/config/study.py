@@ -27,6 +27,8 @@ class StudyConfig(Section):
     """ASHA goes on with the best 1 / reduction_factor of the trials at each rung."""
     startup_trials: Annotated[int, Field(ge=1)] = 6
     """Trials drawn at random before Optuna's TPE proposes (Bergstra et al. 2011)."""
+    finalists: Annotated[int, Field(ge=0)] = 3
+    """Best trials whose pictures are drawn again, with new seeds and twice as many, before one is elected; 0: none."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     """Times that a trial is resumed from its last checkpoint after a worker died."""
     dashboard_port: Annotated[int, Field(ge=1, le=65535)] = 8265

@@ -1,5 +1,6 @@
 """Kernel distances between two sets of pictures: unbiased, so the floor of real against real is 0 at any n."""
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,26 +33,44 @@ def kid(x: ArrayLike, y: ArrayLike) -> float:
     return _mmd2(*_cubic_kernels(x, y))
 
 
-def kid_interval(x: ArrayLike, y: ArrayLike, *, seed: int, repeats: int = 1000, level: float = 0.95) -> Interval:
-    """`kid` with a percentile bootstrap interval over pictures, both sets resampled.
+def kid_interval(
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    seed: int,
+    y_groups: Sequence[Hashable] | None = None,
+    repeats: int = 1000,
+    level: float = 0.95,
+) -> Interval:
+    """`kid` with a percentile bootstrap interval: pictures of `x` and patients of `y` are resampled.
 
-    A picture drawn twice is never paired with itself: each resample is a U-statistic weighted by how often a
-    picture was drawn, which keeps it unbiased. Pictures of one patient are not independent, so with several a
-    patient the interval is too narrow.
+    y_groups: the patient of each picture of `y`; None: each its own. A picture drawn twice is never paired with
+    itself, and pairs of one patient's pictures count as often as the patient was drawn (not its square): each
+    resample is a U-statistic that stays unbiased.
     """
     if repeats < 1 or not 0 < level < 1:
         raise UserError(f"repeats = {repeats}, level = {level}: give repeats >= 1 and a level between 0 and 1")
-    kernels = _cubic_kernels(x, y)
-    n, m = kernels[2].shape
-    if min(n, m) < SMALLEST_RESAMPLED:
-        raise UserError(f"{n} and {m} pictures: an interval needs at least {SMALLEST_RESAMPLED} in each set")
+    xx, yy, xy = _cubic_kernels(x, y)
+    n, m = xy.shape
+    groups: Sequence[Hashable] = range(m) if y_groups is None else y_groups
+    number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    patient, patients = np.array([number[group] for group in groups]), len(number)
+    if min(n, patients) < SMALLEST_RESAMPLED or len(groups) != m:
+        raise UserError(
+            f"{n} pictures and {m} of {patients} patients: an interval needs at least {SMALLEST_RESAMPLED} of each"
+        )
+    same_patient = patient[:, None] == patient[None, :]
     rng = np.random.default_rng(seed)
-    resampled = [
-        _mmd2(*kernels, rng.multinomial(n, np.full(n, 1 / n)), rng.multinomial(m, np.full(m, 1 / m)))
-        for _ in range(repeats)
-    ]
+    resampled = []
+    for _ in range(repeats):
+        v = rng.multinomial(n, np.full(n, 1 / n)).astype(np.float64)
+        w = rng.multinomial(patients, np.full(patients, 1 / patients)).astype(np.float64)[patient]
+        pairs = np.where(same_patient, w[:, None], w[:, None] * w[None, :])
+        np.fill_diagonal(pairs, 0.0)
+        between = 2 * (v @ xy @ w) / (v.sum() * w.sum())
+        resampled.append(_mean_of_pairs(xx, v) + np.sum(pairs * yy) / pairs.sum() - between)
     low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(_mmd2(*kernels), float(low), float(high), level, repeats)
+    return Interval(_mmd2(xx, yy, xy), float(low), float(high), level, repeats)
 
 
 def rbf_mmd(x: ArrayLike, y: ArrayLike, *, bandwidth: float | None = None) -> float:
@@ -81,16 +100,13 @@ def _cubic_kernels(x: ArrayLike, y: ArrayLike) -> tuple[Matrix, Matrix, Matrix]:
     return (a @ a.T / d + 1) ** 3, (b @ b.T / d + 1) ** 3, (a @ b.T / d + 1) ** 3
 
 
-def _mmd2(
-    xx: Matrix, yy: Matrix, xy: Matrix, x_weights: ArrayLike | None = None, y_weights: ArrayLike | None = None
-) -> float:
-    """Unbiased MMD^2 of kernel matrices (N, N), (M, M), (N, M); weights: how often each picture counts."""
-    v = np.ones(len(xx)) if x_weights is None else np.asarray(x_weights, dtype=np.float64)
-    w = np.ones(len(yy)) if y_weights is None else np.asarray(y_weights, dtype=np.float64)
-    return float(_mean_of_pairs(xx, v) + _mean_of_pairs(yy, w) - 2 * (v @ xy @ w) / (v.sum() * w.sum()))
+def _mmd2(xx: Matrix, yy: Matrix, xy: Matrix) -> float:
+    """Unbiased MMD^2 of kernel matrices (N, N), (M, M), (N, M)."""
+    within = _mean_of_pairs(xx, np.ones(len(xx))) + _mean_of_pairs(yy, np.ones(len(yy)))
+    return float(within - 2 * xy.mean())
 
 
 def _mean_of_pairs(kernel: Matrix, weights: Matrix) -> float:
-    """Weighted mean of a kernel matrix over pairs of two different pictures."""
+    """Mean of a kernel matrix over pairs of two different pictures; weights: how often each picture counts."""
     off_diagonal = weights @ kernel @ weights - weights**2 @ np.diag(kernel)
     return float(off_diagonal / (weights.sum() ** 2 - np.sum(weights**2)))

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy.spatial.distance import cdist
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist, pdist
 
 from woundray.errors import UserError
 from woundray.metrics.checks import Matrix, feature_matrix, same_width
@@ -50,6 +50,28 @@ def manifold(real: ArrayLike, generated: ArrayLike, *, k: int) -> Manifold:
         coverage=float(in_real_ball.any(axis=1).mean()),
         k=k,
     )
+
+
+def diversity(features: ArrayLike) -> float:
+    """Mean Euclidean distance of two different pictures of `features` (N, d): falls when pictures become alike."""
+    return float(pdist(feature_matrix(features, "pictures")).mean())
+
+
+def neighbour_distance(
+    features: ArrayLike, real: ArrayLike, *, k: int, exclude: NDArray[np.bool_] | None = None
+) -> Matrix:
+    """Mean cosine distance (N,) of `features` (N, d) to their k nearest rows of `real` (M, d), in 0..2.
+
+    exclude: (N, M), pairs that do not count, such as pictures of one patient; k of each row must be left.
+    """
+    x, y = feature_matrix(features, "pictures", at_least=1), feature_matrix(real, "real pictures", at_least=1)
+    same_width(x, y)
+    distances = np.asarray(cdist(x, y, "cosine"))
+    if exclude is not None:
+        distances = np.where(exclude, np.inf, distances)
+    if not 1 <= k <= np.isfinite(distances).sum(axis=1).min():
+        raise UserError(f"k = {k}: give 1 or more, and real pictures of other patients to find as many neighbours")
+    return np.asarray(np.partition(distances, k - 1, axis=1)[:, :k].mean(axis=1))
 
 
 def _distance_to_kth(features: Matrix, k: int) -> Matrix:

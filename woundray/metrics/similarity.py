@@ -17,7 +17,7 @@ from woundray.metrics.features import check_images, check_weights
 
 WINDOW_PX, SIGMA_PX = 11, 1.5
 K1, K2 = 0.01, 0.03
-PAIRS_AT_ONCE = 64
+PAIRS_AT_ONCE = 16  # as many as a processor's cache holds
 
 Trunk = Literal["alex", "vgg", "squeeze"]
 
@@ -79,19 +79,20 @@ def ssim_matrix(x: Tensor, y: Tensor, *, data_range: float = 255.0) -> Matrix:
 
 
 def _windowed_mean(images: Tensor) -> Tensor:
-    """Gaussian-weighted mean over each whole window: NCHW => N, C, H - 10, W - 10; two banded matrix products."""
-    rows, columns = (_window_matrix(side).to(images) for side in images.shape[2:])
-    return rows @ images @ columns.T
+    """Gaussian-weighted mean over each whole window: NCHW => N, C, H - 10, W - 10, rows first, then columns.
 
-
-def _window_matrix(side: int) -> Tensor:
-    """Row r (of side - 10) holds the window's weights at r .. r + 10."""
+    Eleven shifted sums of a direction: on a CPU a third of the time of matrix products, a twentieth of a convolution's.
+    """
     offsets = torch.arange(WINDOW_PX, dtype=torch.float64) - WINDOW_PX // 2
     weights = torch.exp(-(offsets**2) / (2 * SIGMA_PX**2))
-    matrix = torch.zeros(side - WINDOW_PX + 1, side, dtype=torch.float64)
-    for row in range(len(matrix)):
-        matrix[row, row : row + WINDOW_PX] = weights / weights.sum()
-    return matrix
+    for dim in (-2, -1):
+        length = images.shape[dim] - WINDOW_PX + 1
+        shifted = (images.narrow(dim, start, length) for start in range(WINDOW_PX))
+        total = torch.zeros_like(images.narrow(dim, 0, length))
+        for weight, part in zip((weights / weights.sum()).tolist(), shifted, strict=True):
+            total.add_(part, alpha=weight)
+        images = total
+    return images
 
 
 def load_lpips(trunk_weights: Path, net: Trunk = "alex", *, sha256: str | None = None) -> lpips.LPIPS:

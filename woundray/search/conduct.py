@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,12 +11,13 @@ import torch
 from woundray.cluster import Cluster, cluster
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.evaluation import best_epoch
+from woundray.evaluation import best_epoch, settle_objective
 from woundray.search.single import single_run
 from woundray.search.study import StudyResult, journal_path, run_study
 from woundray.tracking import Tracker, versions
 from woundray.training.checkpoint import link, read_progress, write_config
 from woundray.training.entry import train
+from woundray.training.generation import score_again
 from woundray.training.launch import settle
 from woundray.training.materials import Materials, Stage, prepare_materials
 
@@ -37,6 +39,7 @@ class Conclusion:
         if objective in self.materials.baseline:  # a validation loss has neither
             lines += [f"             base model {self.materials.baseline[objective]:.4g}"]
             lines += [f"             real photographs against real ones {self.materials.reference.floor}"]
+        lines += _finals(study)
         values = (
             f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in best.values.items()
@@ -53,6 +56,15 @@ class Conclusion:
         return "\n".join(lines)
 
 
+def _finals(study: StudyResult) -> list[str]:
+    """What the finalists' new pictures scored, best first, and which trials can not win."""
+    objective = study.config.metrics.objective
+    finalists = sorted((trial for trial in study.trials if trial.final), key=lambda trial: trial.standing(objective))
+    scores = ", ".join(f"trial {trial.number} {trial.standing(objective):.4g}" for trial in finalists)
+    lines = [f"new pictures {scores}: {objective} with new seeds, twice as many"] if finalists else []
+    return lines + [f"can not win  trial {trial.number}: {trial.copies}" for trial in study.trials if trial.copies]
+
+
 def new_folder(config: Config, kind: str) -> Path:
     """Folder of a study or run: study.name, or kind, phase and time."""
     name = config.study.name or f"{kind}-{config.phase}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -65,6 +77,7 @@ def conduct(config: Config, stage: Stage) -> Conclusion:
     Raises:
         UserError: the name is taken, or data, base model, space, cluster or MLflow can not be used.
     """
+    config = settle_objective(config)
     folder = new_folder(config, "study")
     if journal_path(folder).exists():
         raise UserError(f"study.name: {folder.name} is a study already, in {folder}; give another name")
@@ -77,6 +90,7 @@ def conduct(config: Config, stage: Stage) -> Conclusion:
         settings=config.flat(),
         tags=versions() | {"phase": config.phase, "data": materials.key},
     )
+    rescore = partial(score_again, materials=materials, device=local_device())
     with tracker, cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
         study = run_study(
             config,
@@ -84,6 +98,7 @@ def conduct(config: Config, stage: Stage) -> Conclusion:
             folder=folder,
             loop=train,
             resources=connected.resources,
+            rescore=rescore if config.metrics.objective in materials.baseline else None,
         )
     for place in (folder, config.study.output.absolute()):
         link(place / "best", os.path.relpath(study.checkpoint, place))
@@ -109,6 +124,7 @@ def conduct_run(config: Config, stage: Stage) -> tuple[Path, dict[str, float]]:
     Raises:
         UserError: data, base model or cluster can not be used, or training failed.
     """
+    config = settle_objective(config)
     folder = new_folder(config, "run")
     folder.mkdir(parents=True, exist_ok=True)
     materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage)

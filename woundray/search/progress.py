@@ -12,7 +12,7 @@ from rich.table import Table
 
 from woundray.config import Config
 from woundray.search.summary import TrialSummary, best_trial, by_number, update
-from woundray.tracking.events import EpochReported, Event, Journal, TrialEnded
+from woundray.tracking.events import EpochReported, Event, FinalistScored, Journal, TrialEnded
 
 _POLL_S = 0.2
 
@@ -63,7 +63,7 @@ class Lines:
 
 def table(trials: Trials, config: Config) -> Table:
     """All trials: state, epochs, scores, and the values that were searched."""
-    best = best_trial(trials)
+    best = best_trial(trials, config.metrics.objective)
     names = list(dict.fromkeys(name for trial in trials for name in trial.values))
     drawn = Table(box=None, header_style="bold")
     for heading in ("trial", "state", "epoch", config.metrics.objective, "best"):
@@ -85,18 +85,25 @@ def table(trials: Trials, config: Config) -> Table:
 
 def line(event: Event, trials: Trials, config: Config) -> str:
     """What an event changed, as `trial 3  epoch 2/6  fd_lite0 61.2  best 58.9 (trial 1)`; empty: nothing."""
-    if not isinstance(event, EpochReported | TrialEnded):
+    if not isinstance(event, EpochReported | FinalistScored | TrialEnded):
         return ""
     [trial] = [trial for trial in trials if trial.id == event.trial]
-    best = best_trial(trials)
-    standing = f"  best {_score(best.best_score)} (trial {best.number})" if best else ""
+    objective = config.metrics.objective
+    best = best_trial(trials, objective)
+    standing = f"  best {_score(best.standing(objective))} (trial {best.number})" if best else ""
     start = f"trial {trial.number}  epoch {trial.epochs}/{config.training.epochs}"
     if isinstance(event, EpochReported):
-        return f"{start}  {config.metrics.objective} {_score(trial.last_score)}{standing}"
+        warning = "  copies" if trial.reports[-1].metrics.get("copies_flag") else ""
+        return f"{start}  {objective} {_score(trial.last_score)}{warning}{standing}"
+    if isinstance(event, FinalistScored):
+        again = f"trial {trial.number}  {event.pictures} new pictures"
+        return f"{again}  {objective} {_score(event.metrics[objective])}{'  copies' if trial.copies else ''}{standing}"
     return f"{start}  {_state(trial)}{standing}"
 
 
 def _state(trial: TrialSummary) -> str:
+    if trial.copies:
+        return "copies"
     return "stopped early" if trial.stopped_early else trial.status
 
 

@@ -1,6 +1,7 @@
 """A study: Ray Tune runs trials, Optuna proposes their values, ASHA stops the poor ones."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,13 +19,15 @@ from woundray.config import Config
 from woundray.errors import UserError
 from woundray.search.progress import Follower, OnChange
 from woundray.search.space import Space, load_space
-from woundray.search.summary import TrialSummary, best_trial, summarise
+from woundray.search.summary import TrialSummary, best_trial, ranked, summarise
 from woundray.search.trial import ERROR_FILE, Recorder, last_line, run_trial, trial_folder
-from woundray.tracking.events import Journal, StudyEnded, TrialEnded
+from woundray.tracking.events import FinalistScored, Journal, StudyEnded, TrialEnded
 from woundray.training.launch import Loop, runs_at_once, settle
 
 _DRIVER = {"node:__internal_head__": 0.001}  # a trial's driver only waits: it takes no CPU, and stays on the head
 _DRIVER_RETRIES = 1
+
+Rescore = Callable[[Path], tuple[int, dict[str, float]]]  # checkpoint -> number and metrics of its new pictures
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class StudyResult:
 
     Attributes:
         folder: the study's folder.
-        best: the trial with the lowest objective at its best epoch.
+        best: the trial that won (see `woundray.search.summary.best_trial`).
         config: the configuration of that trial.
         trials: all trials by number.
     """
@@ -83,6 +86,7 @@ def run_study(
     loop: Loop,
     resources: Resources,
     on_change: OnChange | None = None,
+    rescore: Rescore | None = None,
 ) -> StudyResult:
     """Runs a study on the connected cluster.
 
@@ -93,6 +97,7 @@ def run_study(
         loop: the training loop.
         resources: of the cluster.
         on_change: is called in a thread with all trials so far after each event.
+        rescore: draws and scores new pictures of a finalist; None: trials are ordered by their epochs' pictures.
 
     Raises:
         UserError: the space or the resources do not fit, or no trial came to a score.
@@ -119,7 +124,7 @@ def run_study(
             verbose=0,
         ),
     )
-    return _run(tuner, config, folder, on_change)
+    return _run(tuner, config, folder, on_change, rescore)
 
 
 def resume_study(
@@ -130,6 +135,7 @@ def resume_study(
     loop: Loop,
     resources: Resources,
     on_change: OnChange | None = None,
+    rescore: Rescore | None = None,
 ) -> StudyResult:
     """Goes on with a study that was killed: finished trials stay, others resume, failed ones are tried again.
 
@@ -143,14 +149,16 @@ def resume_study(
     for error in folder.glob(f"trials/*/{ERROR_FILE}"):
         error.unlink()
     tuner = tune.Tuner.restore(str(state), _trainable(config, loop, materials, folder), resume_errored=True)
-    return _run(tuner, config, folder, on_change)
+    return _run(tuner, config, folder, on_change, rescore)
 
 
-def _run(tuner: tune.Tuner, config: Config, folder: Path, on_change: OnChange | None) -> StudyResult:
+def _run(
+    tuner: tune.Tuner, config: Config, folder: Path, on_change: OnChange | None, rescore: Rescore | None
+) -> StudyResult:
     journal = Journal(journal_path(folder))
     with Follower(journal, config, on_change):
         tuner.fit()
-        return conclude(config, folder, journal)
+        return conclude(config, folder, journal, rescore)
 
 
 def journal_path(folder: Path) -> Path:
@@ -196,13 +204,14 @@ def _scheduler(config: Config) -> ASHAScheduler:
     )
 
 
-def conclude(config: Config, folder: Path, journal: Journal) -> StudyResult:
-    """Ends what did not end by itself, and finds the best trial.
+def conclude(config: Config, folder: Path, journal: Journal, rescore: Rescore | None = None) -> StudyResult:
+    """Ends what did not end by itself, scores the finalists again, and finds the best trial.
 
     Raises:
         UserError: no trial came to a score; names the last error and where all of it is.
     """
-    for trial in summarise(journal.events(), config.metrics.objective):
+    objective = config.metrics.objective
+    for trial in summarise(journal.events(), objective):
         if trial.status == "running":
             journal.append(
                 TrialEnded(
@@ -212,20 +221,28 @@ def conclude(config: Config, folder: Path, journal: Journal) -> StudyResult:
                     output=trial_folder(folder, trial.id),
                 )
             )
-    trials = summarise(journal.events(), config.metrics.objective)
-    best = best_trial(trials)
+    trials = summarise(journal.events(), objective)
+    if rescore is not None:
+        for trial in ranked(trials)[: config.study.finalists]:
+            assert trial.checkpoint is not None
+            pictures, metrics = rescore(trial.checkpoint)
+            journal.append(FinalistScored(trial=trial.id, pictures=pictures, metrics=metrics))
+        trials = summarise(journal.events(), objective)
+    best = best_trial(trials, objective)
     if best is None:
         journal.append(StudyEnded(status="FAILED", best_trial=None, metrics={}))
         raise UserError(_why_none(folder, trials))
     killed = any(trial.status == "killed" for trial in trials)
-    journal.append(
-        StudyEnded(status="KILLED" if killed else "FINISHED", best_trial=best.id, metrics=dict(best.metrics or {}))
-    )
+    metrics = dict(best.metrics or {}) | {f"final.{name}": value for name, value in (best.final or {}).items()}
+    journal.append(StudyEnded(status="KILLED" if killed else "FINISHED", best_trial=best.id, metrics=metrics))
     return StudyResult(folder, best, config.with_values(dict(best.values)), trials)
 
 
 def _why_none(folder: Path, trials: tuple[TrialSummary, ...]) -> str:
     """Why a study has no best trial, with the last error and where it is."""
+    if any(trial.copies for trial in trials):
+        lines = "; ".join(f"trial {trial.number}: {trial.copies}" for trial in trials if trial.copies)
+        return f"{lines}; none can win: lower training.epochs or lora.rank; all are in {folder / 'trials'}"
     for trial in reversed(trials):
         log = trial_folder(folder, trial.id) / ERROR_FILE
         if log.exists():

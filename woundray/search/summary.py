@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from woundray.tracking.events import EpochReported, Event, TrialEnded, TrialStarted
+from woundray.evaluation.selection import best_epoch, copies
+from woundray.tracking.events import EpochReported, Event, FinalistScored, TrialEnded, TrialStarted
 
 Status = Literal["running", "finished", "failed", "killed"]
 
@@ -21,11 +22,13 @@ class TrialSummary:
         number: its place in the order in which they were proposed, from 1; the configuration itself is first.
         values: its searched settings by dotted name.
         epochs: the last epoch that it finished; 0: none.
-        best_epoch: the epoch of the lowest objective, the first of equals; 0: none.
+        best_epoch: the earliest epoch within one sd of the lowest objective, of those that do not copy; 0: none.
         metrics: the metrics of that epoch.
         checkpoint: the folder of that epoch.
         last_score: the objective at the last epoch.
         stopped_early: ASHA ended it.
+        final: the metrics of its new pictures, where it was a finalist.
+        reports: every epoch so far.
     """
 
     id: str
@@ -39,22 +42,45 @@ class TrialSummary:
     metrics: dict[str, float] | None = None
     checkpoint: Path | None = None
     stopped_early: bool = False
+    final: dict[str, float] | None = None
+    reports: tuple[EpochReported, ...] = ()
 
-    def after(self, event: EpochReported | TrialEnded, objective: str) -> "TrialSummary":
+    @property
+    def copies(self) -> str:
+        """Why its pictures count as copies of training photographs; empty: they do not."""
+        flagged = next((metrics for metrics in (self.final, self.metrics) if metrics and copies(metrics)), None)
+        if flagged is None:
+            return ""
+        return (
+            f"{flagged['copy_rate']:.0%} of its pictures look like copies of training photographs, "
+            f"{flagged['copy_rate_held_out']:.0%} of unseen photographs do"
+        )
+
+    def standing(self, objective: str) -> float:
+        """What trials are ordered by: the score of the new pictures of a finalist, else that of the best epoch."""
+        score = self.final[objective] if self.final else self.best_score
+        assert score is not None
+        return score
+
+    def after(self, event: EpochReported | FinalistScored | TrialEnded, objective: str) -> "TrialSummary":
         """The trial after one more event."""
         if isinstance(event, TrialEnded):
             status: dict[str, Status] = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "killed"}
             return replace(self, status=status[event.status], stopped_early=event.stopped_early)
-        score = event.metrics[objective]
-        later = replace(self, epochs=event.epoch, last_score=score)
-        if self.best_score is not None and score >= self.best_score:
-            return later
+        if isinstance(event, FinalistScored):
+            return replace(self, final=event.metrics)
+        reports = (*self.reports, event)
+        epoch = best_epoch([{**report.metrics, "epoch": report.epoch} for report in reports], objective)
+        best = next(report for report in reports if report.epoch == epoch)
         return replace(
-            later,
-            best_epoch=event.epoch,
-            best_score=score,
-            metrics=event.metrics,
-            checkpoint=event.checkpoint,
+            self,
+            epochs=event.epoch,
+            last_score=event.metrics[objective],
+            best_epoch=best.epoch,
+            best_score=best.metrics[objective],
+            metrics=best.metrics,
+            checkpoint=best.checkpoint,
+            reports=reports,
         )
 
 
@@ -66,7 +92,7 @@ def update(trials: dict[str, TrialSummary], event: Event, objective: str) -> dic
     if isinstance(event, TrialStarted):
         begun = trials.get(event.trial, TrialSummary(event.trial, event.number, "running", event.values))
         return trials | {event.trial: replace(begun, status="running", stopped_early=False)}
-    if isinstance(event, EpochReported | TrialEnded):
+    if isinstance(event, EpochReported | FinalistScored | TrialEnded):
         return trials | {event.trial: trials[event.trial].after(event, objective)}
     return trials
 
@@ -84,7 +110,17 @@ def by_number(trials: dict[str, TrialSummary]) -> tuple[TrialSummary, ...]:
     return tuple(sorted(trials.values(), key=lambda trial: trial.number))
 
 
-def best_trial(trials: Iterable[TrialSummary]) -> TrialSummary | None:
-    """The trial with the lowest objective, the first of equals; one that failed can not win."""
-    scored = [trial for trial in trials if trial.best_score is not None and trial.status != "failed"]
-    return min(scored, key=lambda trial: trial.best_score or 0.0, default=None)
+def best_trial(trials: Iterable[TrialSummary], objective: str) -> TrialSummary | None:
+    """The trial that leads: of the finalists that were scored again, else of all (see `ranked`)."""
+    eligible = ranked(trials)
+    finalists = [trial for trial in eligible if trial.final]
+    return min(finalists or eligible, key=lambda trial: trial.standing(objective), default=None)
+
+
+def ranked(trials: Iterable[TrialSummary]) -> list[TrialSummary]:
+    """Trials that can win, the lowest objective first, the first of equals.
+
+    One that failed can not, and none whose pictures copy training photographs.
+    """
+    eligible = [t for t in trials if t.best_score is not None and t.status != "failed" and not t.copies]
+    return sorted(eligible, key=lambda trial: trial.best_score or 0.0)

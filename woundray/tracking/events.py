@@ -43,6 +43,16 @@ class EpochReported(_Event):
     """The epoch's folder."""
 
 
+class FinalistScored(_Event):
+    """A finalist's pictures were drawn and scored again, with new seeds."""
+
+    kind: Literal["finalist"] = "finalist"
+    trial: str
+    pictures: int
+    """How many were drawn."""
+    metrics: dict[str, float]
+
+
 class TrialEnded(_Event):
     """A trial will not go on."""
 
@@ -65,7 +75,7 @@ class StudyEnded(_Event):
     """The best trial's metrics at its best epoch."""
 
 
-Event = TrialStarted | EpochReported | TrialEnded | StudyEnded
+Event = TrialStarted | EpochReported | FinalistScored | TrialEnded | StudyEnded
 _LINE: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
 

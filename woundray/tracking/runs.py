@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from woundray.errors import UserError
-from woundray.tracking.events import EpochReported, Event, StudyEnded, TrialEnded, TrialStarted
+from woundray.tracking.events import EpochReported, Event, FinalistScored, StudyEnded, TrialEnded, TrialStarted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,6 +78,8 @@ class Runs:
             self._start(event)
         elif isinstance(event, EpochReported):
             self._epoch(event)
+        elif isinstance(event, FinalistScored):
+            self._finalist(event)
         elif isinstance(event, TrialEnded):
             self._end(event)
         else:
@@ -99,6 +101,12 @@ class Runs:
         if grid.is_file():  # else the loop has cleared an old epoch away
             with Image.open(grid) as picture:
                 self._client.log_image(run_id, picture, key="grid", step=event.epoch, timestamp=event.time_ms)
+
+    def _finalist(self, event: FinalistScored) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(f"final.{name}", value, event.time_ms, 0) for name, value in event.metrics.items()]
+        self._client.log_batch(self._trial(event.trial).info.run_id, metrics=metrics)
 
     def _end(self, event: TrialEnded) -> None:
         run_id = self._trial(event.trial).info.run_id

@@ -9,7 +9,7 @@ A checkpoint is written beside and renamed into place, so that one that can be s
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,11 +132,14 @@ def write_config(config: Config, folder: Path) -> None:
     beside.replace(folder / "config.yaml")
 
 
-def publish(part: Path, run: Path, progress: Progress, *, best_epoch: int, keep_last: int) -> Path:
+def publish(
+    part: Path, run: Path, progress: Progress, *, best_epoch: int, contenders: Collection[int] = (), keep_last: int
+) -> Path:
     """Renames a finished checkpoint into place, moves the links, and removes what is neither new nor best.
 
     Args:
         part: folder inside `run` with everything but `run.json`.
+        contenders: other epochs that may yet be best.
     """
     write_json({"epoch": progress.epoch, "updates": progress.updates, "history": progress.history}, part / "run.json")
     folder = run / f"epoch_{progress.epoch:04d}"
@@ -146,7 +149,7 @@ def publish(part: Path, run: Path, progress: Progress, *, best_epoch: int, keep_
     link(run / "latest", folder.name)
     link(run / "best", f"epoch_{best_epoch:04d}")
     write_json(progress.history, run / "history.json")
-    kept = {best_epoch, *range(progress.epoch - keep_last + 1, progress.epoch + 1)}
+    kept = {best_epoch, *contenders, *range(progress.epoch - keep_last + 1, progress.epoch + 1)}
     for old in run.glob("epoch_*"):
         if int(old.name.removeprefix("epoch_")) not in kept:
             shutil.rmtree(old)

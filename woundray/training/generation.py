@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from woundray import sampling
+from woundray import evaluation, sampling
 from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.errors import UserError
@@ -16,7 +16,7 @@ from woundray.model.lora import WEIGHTS_NAME
 from woundray.model.registry import resolve
 from woundray.model.weights import has_weights, load_weights
 from woundray.tracking.checkpoints import SCHEMES, fetch_checkpoint
-from woundray.training.materials import Stage, sampler_of, schedule_of
+from woundray.training.materials import Materials, Stage, sampler_of, schedule_of
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,34 @@ def _refuse_foreign(path: Path) -> None:
         raise UserError(f"--from: {path} is an adapter of another program: its metadata have no {missing[0]}")
 
 
+def config_of(checkpoint: Path) -> Config:
+    """The configuration that a checkpoint was trained with."""
+    return Config.from_nested(read_yaml(checkpoint / "config.yaml"), source=str(checkpoint / "config.yaml"))
+
+
 def draw_from(checkpoint: Path, wish: Wish, out: Path, *, with_grid: bool, stage: Stage) -> torch.Tensor:
     """Writes `seed_00000.png` ... and, where asked, `grid.png`: uint8 (N, 3, H, W) also comes back."""
-    config = Config.from_nested(read_yaml(checkpoint / "config.yaml"), source=str(checkpoint / "config.yaml"))
+    pictures = draw(checkpoint, wish, stage)
+    out.mkdir(parents=True, exist_ok=True)
+    for seed, picture in zip(sampling.seeds_of(wish.count, first=wish.first_seed), pictures, strict=True):
+        sampling.write_png(picture, out / f"seed_{seed:05d}.png")
+    if with_grid:
+        sampling.write_png(sampling.grid(pictures), out / "grid.png")
+    return pictures
+
+
+def score_again(checkpoint: Path, *, materials: Materials, device: torch.device) -> tuple[int, dict[str, float]]:
+    """Number and scores of new pictures of a checkpoint: twice as many as an epoch's, with the next seeds."""
+    config = config_of(checkpoint)
+    count = config.validation.pictures
+    pictures = draw(checkpoint, Wish(2 * count, first_seed=count), lambda *_: None)
+    embedder = evaluation.make_embedder(config, device)
+    return 2 * count, evaluation.score(pictures, materials.reference.at(2 * count), embedder)
+
+
+def draw(checkpoint: Path, wish: Wish, stage: Stage) -> torch.Tensor:
+    """Pictures of a checkpoint, uint8 (N, 3, H, W), one seed each."""
+    config = config_of(checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base = resolve(config.model.base)
     unet = load_weights(base, checkpoint, dtype=DTYPES[config.model.precision], device=device)
@@ -79,7 +104,7 @@ def draw_from(checkpoint: Path, wish: Wish, out: Path, *, with_grid: bool, stage
         guidance_scale=sampler.guidance_scale if wish.guidance_scale is None else wish.guidance_scale,
     )
     seeds = sampling.seeds_of(wish.count, first=wish.first_seed)
-    pictures = sampling.draw(
+    return sampling.draw(
         unet,
         load_vae(base, device=device),
         sampling.Prompt.of(texts),
@@ -87,9 +112,3 @@ def draw_from(checkpoint: Path, wish: Wish, out: Path, *, with_grid: bool, stage
         sampler,
         lambda done: stage("pictures", done, len(seeds)),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    for seed, picture in zip(seeds, pictures, strict=True):
-        sampling.write_png(picture, out / f"seed_{seed:05d}.png")
-    if with_grid:
-        sampling.write_png(sampling.grid(pictures), out / "grid.png")
-    return pictures

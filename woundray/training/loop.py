@@ -17,7 +17,6 @@ from torch.nn.parallel import DistributedDataParallel
 from woundray import evaluation, sampling
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.metrics.features import Extractor, Lite0
 from woundray.model.base import DTYPES, load_unet, load_vae
 from woundray.model.weights import make_trainable, save_weights
 from woundray.training import step as steps
@@ -55,7 +54,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     vae: AutoencoderKL
     perception: Perception | None
-    extractor: Extractor
+    embedder: evaluation.Embedder
     updates_per_epoch: int
 
 
@@ -91,7 +90,7 @@ def stopped_early(history: list[dict[str, float]], config: Config) -> bool:
     patience = config.training.early_stopping_patience
     if not patience or not history:
         return False
-    best = evaluation.best_epoch(history, config.metrics.objective, config.training.early_stopping_min_delta)
+    best = evaluation.leading_epoch(history, config.metrics.objective, config.training.early_stopping_min_delta)
     return history[-1]["epoch"] - best >= patience
 
 
@@ -120,7 +119,7 @@ def _build(config: Config, materials_folder: Path, output: Path, place: Place) -
         optimizer=make_optimizer(parameters.values(), config.training),
         vae=vae,
         perception=make_perception(config.training, vae),
-        extractor=Lite0(device=place.device),
+        embedder=evaluation.make_embedder(config, place.device),
         updates_per_epoch=config.training.steps_per_epoch or -(-len(materials.bank.train) // rows),
     )
 
@@ -130,14 +129,14 @@ def _set_speed(unet: UNet2DConditionModel, config: Config) -> None:
     if config.model.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if config.model.channels_last:
-        nn.Module.to(unet, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        nn.Module.to(unet, memory_format=torch.channels_last)
     if config.model.attention == "xformers":
         try:
             unet.enable_xformers_memory_efficient_attention()
         except (ImportError, ValueError) as error:  # not installed, or no GPU
             raise UserError(f"model.attention: xformers can not be used here ({error}); set sdpa") from None
     if config.model.compile:
-        unet.compile_repeated_blocks()  # one graph for all blocks of a shape: compiles in a tenth of the time
+        unet.compile_repeated_blocks()  # type: ignore[no-untyped-call]  # one graph for all blocks of a shape: compiles in a tenth of the time
 
 
 def _resume(run: Run) -> Progress:
@@ -245,7 +244,7 @@ def _score(run: Run) -> tuple[dict[str, float], Tensor]:
     with steps.mixed_precision(config, place.device):
         drawn = sampling.draw(run.unet, run.vae, materials.prompt, seeds[own.start : own.stop], sampler)
     pictures = place.gather(drawn)
-    scores = evaluation.score(pictures, materials.reference, run.extractor) if place.is_first else {}
+    scores = evaluation.score(pictures, materials.reference, run.embedder) if place.is_first else {}
     return {"validation_loss": loss} | scores, pictures
 
 
@@ -276,6 +275,7 @@ def _save(run: Run, progress: Progress) -> Path:
             run.output,
             progress,
             best_epoch=evaluation.best_epoch(progress.history, run.config.metrics.objective),
+            contenders=evaluation.contenders(progress.history, run.config.metrics.objective),
             keep_last=run.config.checkpointing.keep_last,
         )
     run.place.wait()

@@ -1,27 +1,24 @@
 """Everything that the trials of a study share, computed once and read from files: `materials/`.
 
-`bank.safetensors` (encoded pictures and prompts), `reference.safetensors` (features of held-out photographs),
-`split.json`, `baseline.json` (what the base model scores without an adapter, and the floor), `baseline.png`,
+`bank.safetensors` (encoded pictures and prompts), `reference.safetensors` and `.json` (features of photographs, and
+the floor), `split.json`, `baseline.json` (what the base model scores without an adapter), `baseline.png`,
 `reference.png`.
 """
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from safetensors.torch import load_file, save_file
 
 from woundray import evaluation, sampling
 from woundray.config import Config
 from woundray.data.bank import Bank, bank_key, read_bank, write_bank
 from woundray.data.source import Source, open_source
 from woundray.data.split import Split, split_by_patient, write_split
-from woundray.metrics.bars import Floor
-from woundray.metrics.features import Lite0
 from woundray.model.base import (
     DTYPES,
     NoiseSchedule,
@@ -77,8 +74,7 @@ def open_materials(folder: Path) -> Materials:
     """Materials that `prepare_materials` wrote; the bank is memory-mapped."""
     facts = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
     base = Path(facts["base"])
-    features = load_file(folder / "reference.safetensors")["features"].numpy()
-    reference = evaluation.Reference(features, Floor(**facts["floor"]))
+    reference = evaluation.read_reference(folder)
     bank = read_bank(folder / "bank.safetensors")
     schedule = _schedule(base, facts["zero_terminal_snr"])
     return Materials(folder, base, bank, schedule, reference, facts["scores"], facts["key"])
@@ -106,23 +102,25 @@ def prepare_materials(config: Config, folder: Path, *, device: torch.device, sta
     # photographs of each side
     split = split_by_patient(source.photos, validation_share=config.validation.share, seed=config.reproducibility.seed)
     write_split(split, folder / "split.json")
-    held_out = torch.stack([source.plain(photo) for photo in split.validation])
-    everything = torch.stack([source.plain(photo) for photo in source.photos])
+    train, held_out = (torch.stack([source.plain(photo) for photo in side]) for side in (split.train, split.validation))
     sampling.write_png(sampling.grid(held_out[: config.validation.grid]), folder / "reference.png")
 
     # what real photographs reach
-    extractor = Lite0(device=device)
-    stage("reference features", 0, 1)
+    embedder = evaluation.make_embedder(config, device)
+    stage("features of photographs", 0, 1)
     reference = evaluation.make_reference(
+        train,
+        [photo.group for photo in split.train],
         held_out,
-        everything,
-        [photo.group for photo in source.photos],
-        extractor,
+        [photo.group for photo in split.validation],
+        embedder,
         n=config.validation.pictures,
+        copies=config.quality.copies,
         repeats=config.metrics.floor_repeats,
         seed=config.reproducibility.seed,
     )
-    save_file({"features": torch.from_numpy(reference.features).contiguous()}, folder / "reference.safetensors")
+    stage("features of photographs", 1, 1)
+    evaluation.write_reference(reference, folder)
 
     # the bank
     schedule = schedule_of(config, base)
@@ -144,13 +142,11 @@ def prepare_materials(config: Config, folder: Path, *, device: torch.device, sta
         lambda done: stage("base model's pictures", done, len(seeds)),
     )
     sampling.write_png(sampling.grid(pictures[: config.validation.grid]), folder / "baseline.png")
-    scores = evaluation.score(pictures, reference, extractor)
     facts = {
         "key": key,
         "base": str(base),
         "zero_terminal_snr": config.model.zero_terminal_snr,
-        "scores": scores,
-        "floor": asdict(reference.floor),
+        "scores": evaluation.score(pictures, reference, embedder),
     }
     write_json(facts, folder / "baseline.json")
     return open_materials(folder)
@@ -209,6 +205,8 @@ def _key(config: Config, base: Path, source: Source) -> str:
             "prompts": config.prompts.model_dump(),
             "validation": config.validation.model_dump(),
             "floor_repeats": config.metrics.floor_repeats,
+            "objective": config.metrics.objective,
+            "copies": config.quality.copies.model_dump(),
             "seed": config.reproducibility.seed,
             "zero_terminal_snr": config.model.zero_terminal_snr,
             "prior": config.training.prior_pictures if config.training.prior_weight > 0 else 0,

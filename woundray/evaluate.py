@@ -1,0 +1,62 @@
+"""Score an adapter's pictures, each score beside what real photographs reach."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from woundray.cli import Stages, run
+from woundray.config.base import Section
+from woundray.errors import UserError
+
+
+class Evaluate(Section):
+    """Draws pictures from a checkpoint and scores them against photographs of held-out patients."""
+
+    source: Annotated[str, tyro.conf.arg(name="from")]
+    """A checkpoint folder, a run's or study's folder (its best checkpoint), or `best`: that of the newest study."""
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 100
+    """Pictures."""
+    data: Path | None = None
+    """Where the run's photographs are now; empty: where they were."""
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
+    """File of all figures; empty: report.json in `out`."""
+    out: Path | None = None
+    """Folder of figures and pictures; empty: `evaluation` in the checkpoint's folder."""
+    seed: int = 100_000
+    """Seed of the first picture; by default none that a run was steered by."""
+    fail_below_bars: bool = False
+    """Exit code 1 where a bar that real photographs hold is missed."""
+    runs: Path = Path("woundray-runs")
+    """Folder of all studies and runs, where `best` is looked up."""
+
+
+def main() -> None:
+    """Entry point of `woundray evaluate`."""
+    run(_evaluate)
+
+
+def _evaluate() -> None:
+    options = (tyro.conf.FlagCreatePairsOff,)
+    command = tyro.cli(Evaluate, prog="python -m woundray.evaluate", use_underscores=True, config=options)
+    if command.n < 4:
+        raise UserError(f"-n: {command.n} pictures; give at least 4")
+    from rich.console import Console
+
+    from woundray.evaluation.table import score_table
+    from woundray.training.appraisal import appraise
+    from woundray.training.generation import Wish, find_checkpoint
+
+    checkpoint, wish = find_checkpoint(command.source, command.runs), Wish(command.n, command.seed)
+    out = command.out or checkpoint / "evaluation"
+    with Stages() as stages:
+        report = appraise(checkpoint, wish, data=command.data, out=out, json_file=command.json_file, stage=stages)
+    Console().print(score_table(report.scores))
+    print("\n".join([*report.notes, f"figures and pictures: {out}"]))
+    if command.fail_below_bars and report.failed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
