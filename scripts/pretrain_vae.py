@@ -16,7 +16,7 @@ from woundray.metrics.frechet import frechet_distance
 TEXTURE_SHARE = 0.45
 PERCEPTUAL_WEIGHT = 0.3
 PERCEPTUAL_SHARE = 1 / 3  # of a batch: half the step's cost otherwise, on a CPU
-COLOUR_WEIGHT = 15.0  # with less the four channels keep no yellow against blue: slough turns pink
+COLOUR_WEIGHT = 5.0  # with less the four channels keep no yellow against blue: slough turns pink
 KL_WEIGHT = 3e-5  # on the mean over latent elements
 MEASURED_PICTURES = 1024  # for the latents' scale
 
