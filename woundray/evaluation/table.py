@@ -13,10 +13,10 @@ STYLES = {"passes": "green", "fails": "red"}
 
 
 def score_table(scores: Sequence[Score]) -> Table:
-    """One row a score: value, interval, what real photographs score, z, bar, verdict."""
+    """One row a score: value, interval, what real photographs score (± sd of a floor), z, bar, verdict."""
     table = Table(box=None, header_style="bold")
-    for heading in ("score", "value", "95 % interval", "real photographs", "z", "bar", "verdict"):
-        table.add_column(heading, justify="left" if heading in ("score", "verdict") else "right")
+    for heading in ("score", "value", "95 % interval", "real", "z", "bar", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("score", "verdict") else "right", no_wrap=True)
     for score in scores:
         table.add_row(
             score.name,
