@@ -39,6 +39,8 @@ def difference_table(differences: Sequence[Difference], names: Sequence[str]) ->
     for name in names[1:]:
         table.add_column(name, justify="right")
         table.add_column("difference", justify="right")
+    for column in table.columns:
+        column.no_wrap = True
     for row in differences:
         cells = [_number(row.values[0])]
         for number, (gap, low, high) in enumerate(row.differences, start=1):
