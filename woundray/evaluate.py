@@ -21,9 +21,7 @@ class Evaluate(Section):
     data: Path | None = None
     """Where the run's photographs are now; empty: where they were."""
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
-    """File of all figures; empty: report.json in `out`."""
-    out: Path | None = None
-    """Folder of figures and pictures; empty: `evaluation` in the checkpoint's folder."""
+    """File of all figures, pictures beside it; empty: evaluation/report.json in the checkpoint's folder."""
     seed: int = 100_000
     """Seed of the first picture; by default none that a run was steered by."""
     fail_below_bars: bool = False
@@ -49,13 +47,12 @@ def _evaluate() -> None:
     from woundray.training.generation import Wish, find_checkpoint
 
     checkpoint, wish = find_checkpoint(command.source, command.runs), Wish(command.n, command.seed)
-    out = command.out or checkpoint / "evaluation"
+    file = command.json_file or checkpoint / "evaluation/report.json"
     with Stages() as stages:
-        report = appraise(checkpoint, wish, data=command.data, out=out, json_file=command.json_file, stage=stages)
+        report = appraise(checkpoint, wish, data=command.data, file=file, stage=stages)
     Console().print(score_table(report.scores))
-    print("\n".join([*report.notes, f"figures and pictures: {out}"]))
-    if command.fail_below_bars and report.failed:
-        sys.exit(1)
+    print("\n".join([*report.notes, f"all figures: {file}"]))
+    sys.exit(1 if command.fail_below_bars and report.failed else 0)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from woundray.errors import UserError
-from woundray.metrics.bars import Floor, Score, real_floor, z
+from woundray.metrics.bars import Bar, Floor, Score, deals, real_floor, z
 from woundray.metrics.checks import Matrix
 from woundray.metrics.frechet import frechet_distance
 
@@ -56,6 +56,35 @@ def test_a_score_prints_all_it_takes_to_read_it() -> None:
     assert score.z == 3.0
     assert str(score) == ("fd_lite0 31 (n = 100 against 70 real, lite0, seed 7; floor 25 ± 2 at n = 100; z +3.0)")
     assert Score("inception_score", 2.0, n=9, floor=None, seed=0, extractor="lite0").z is None
+
+
+def test_sides_of_two_sizes_are_dealt_and_shrink_alike_where_there_are_too_few() -> None:
+    for n, m, sizes in ((60, 20, (60, 20)), (20, 60, (20, 60)), (300, 100, None)):
+        for a, b in deals(PATIENTS, n=n, m=m, repeats=20, seed=0):
+            assert not {PATIENTS[row] for row in a} & {PATIENTS[row] for row in b}
+            if sizes:
+                assert (len(a), len(b)) == sizes
+            else:
+                assert len(a) == pytest.approx(3 * len(b), abs=3)
+                assert len(a) + len(b) > 90
+
+
+@pytest.mark.parametrize(
+    ("value", "real", "bar", "verdict"),
+    [
+        (40.0, 30.0, Bar(50, "max"), "passes"),
+        (60.0, 30.0, Bar(50, "max"), "fails"),
+        (40.0, 60.0, Bar(50, "max"), "meaningless at n = 9"),
+        (0.8, 0.5, Bar(0.7, "min"), "meaningless at n = 9"),
+        (0.6, 0.8, Bar(0.7, "min"), "fails"),
+        (0.8, 0.8, Bar(0.7, "min", comparable=False), "not judged"),
+        (0.8, 0.8, None, ""),
+    ],
+)
+def test_a_verdict_says_first_whether_real_pictures_hold_the_bar(
+    value: float, real: float, bar: Bar | None, verdict: str
+) -> None:
+    assert Score("x", value, n=9, floor=None, seed=0, extractor="lite0", real=real, bar=bar).verdict == verdict
 
 
 @pytest.mark.parametrize(

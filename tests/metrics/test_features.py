@@ -12,6 +12,7 @@ from woundray.errors import UserError
 from woundray.metrics.features import (
     Inception,
     Lite0,
+    Lite0Layers,
     Lite0Trunk,
     _file_sha256,
     _load_lite0,
@@ -60,6 +61,13 @@ def test_lite0_does_not_depend_on_batch_or_order(layer: str, dim: int, score: st
     assert torch.allclose(features, in_twos(images.flip(0)).flip(0), atol=1e-5, rtol=1e-5)
     assert frechet_name(at_once) == score
     assert torch.equal(features, at_once(images))
+
+
+def test_all_layers_of_one_pass_are_those_of_single_passes() -> None:
+    images = pictures(3)
+    together = Lite0Layers(("b10", "head", "logits"), batch_size=2)(images)
+    for layer, features in together.items():
+        assert torch.allclose(features, Lite0(layer)(images), atol=1e-4, rtol=1e-4), layer
 
 
 def test_lite0_logits_are_those_of_the_packaged_network() -> None:

@@ -46,6 +46,19 @@ def test_the_interval_holds_the_value_and_is_not_shifted_by_pictures_drawn_twice
     assert (near.low + near.high) / 2 == pytest.approx(near.value, abs=0.25 * (near.high - near.low))
 
 
+def test_photographs_of_one_patient_count_as_one() -> None:
+    """Each patient's picture three times says no more than once; the interval must not become narrower, or shift."""
+    x, y = np.random.default_rng(3).normal(size=(2, 40, 5))
+    once = kid_interval(x, y, seed=0, repeats=600)
+    near_copies = np.repeat(y, 3, axis=0) + 1e-6 * np.random.default_rng(4).normal(size=(120, 5))
+    grouped = kid_interval(x, near_copies, seed=0, repeats=600, y_groups=[str(i // 3) for i in range(120)])
+    alone = kid_interval(x, near_copies, seed=0, repeats=600)
+    width = once.high - once.low
+    assert grouped.high - grouped.low == pytest.approx(width, rel=0.15)
+    assert alone.high - alone.low < 0.9 * width
+    assert (grouped.low + grouped.high) / 2 == pytest.approx(grouped.value, abs=0.25 * width)
+
+
 def test_refuses_nan_few_pictures_and_equal_ones() -> None:
     with pytest.raises(UserError, match="not finite"):
         kid(X, np.full_like(Y, np.nan))

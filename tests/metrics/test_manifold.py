@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from woundray.errors import UserError
-from woundray.metrics.manifold import manifold
+from woundray.metrics.manifold import diversity, manifold, neighbour_distance
 
 RNG = np.random.default_rng(0)
 REAL, GENERATED = RNG.normal(size=(40, 6)), RNG.normal(0.4, 0.9, size=(55, 6))
@@ -48,6 +48,20 @@ def test_a_collapsed_generator_is_precise_and_covers_little() -> None:
     assert found.precision == 1.0
     assert found.recall < 0.1
     assert found.coverage < 0.3
+
+
+def test_diversity_is_the_mean_distance_of_two_pictures() -> None:
+    assert diversity([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]]) == pytest.approx(10 / 3)
+    assert diversity(np.ones((5, 3))) == 0
+
+
+def test_neighbours_are_counted_by_angle_and_excluded_ones_are_not() -> None:
+    real = np.array([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]])
+    assert neighbour_distance([[5.0, 0.0]], real, k=2) == pytest.approx([0.5])  # angles 0, 90 and 180 degrees
+    exclude = np.array([[True, False, False]])
+    assert neighbour_distance([[5.0, 0.0]], real, k=2, exclude=exclude) == pytest.approx([1.5])
+    with pytest.raises(UserError, match="k = 3"):
+        neighbour_distance([[5.0, 0.0]], real, k=3, exclude=exclude)
 
 
 @pytest.mark.parametrize("k", [0, 40])

@@ -7,7 +7,7 @@ import torch
 from woundray.errors import UserError
 from woundray.metrics.checks import Matrix
 from woundray.metrics.frechet import frechet_distance
-from woundray.metrics.memorization import bank_views, copy_rate, nearest_ratio, train_gap
+from woundray.metrics.memorization import auth_pct, bank_views, c_t, copy_rate, mifid, nearest_ratio, train_gap
 
 RNG = np.random.default_rng(0)
 TRAIN, HELD_OUT, NEW = RNG.normal(size=(60, 16)), RNG.normal(size=(50, 16)), RNG.normal(size=(40, 16))
@@ -17,7 +17,7 @@ COPIES = NEW.copy()
 COPIES[:10] = TRAIN[20:30] + 0.05 * RNG.normal(size=(10, 16))
 
 
-def test_the_bank_shows_each_picture_whole_cropped_and_mirrored() -> None:
+def test_the_bank_shows_each_picture_whole_turned_and_mirrored() -> None:
     images = torch.randint(0, 256, (3, 3, 50, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     views = bank_views(images).unflatten(0, (4, 3))
     assert torch.equal(views[0], images)
@@ -73,6 +73,27 @@ def test_the_gap_is_0_for_new_pictures_above_0_for_copies_and_compares_equal_siz
     assert copied.mean > 3 * copied.sd
     assert copied.mean > 3 * abs(new.mean)
     assert copied == train_gap(TRAIN[:40], TRAIN, HELD_OUT, distance=recording, repeats=20, seed=0)
+
+
+def test_mifid_divides_by_the_distance_of_copies_only() -> None:
+    train = np.eye(4)
+    near = train + 0.1 * np.roll(train, 1, axis=1)  # cosine of each to its training picture: 1 / sqrt(1.01)
+    assert mifid(30.0, near, train) == pytest.approx(30 / (1 - 1 / np.sqrt(1.01)))
+    assert mifid(30.0, np.ones((4, 4)), train) == 30.0  # cosine distance 1/2: no copies
+    assert mifid(30.0, train, train) > 1e6
+
+
+def test_auth_pct_counts_pictures_that_are_farther_than_training_pictures_are_from_one_another() -> None:
+    train = np.array([[0.0], [1.0], [5.0]])
+    assert auth_pct([[0.4], [1.1], [2.5], [9.5]], train) == pytest.approx(0.5)  # 0.4 < 1, 0.1 < 1, 1.5 > 1, 4.5 > 4
+
+
+def test_c_t_is_0_for_held_out_pictures_and_far_below_for_copies() -> None:
+    assert c_t(HELD_OUT, TRAIN, HELD_OUT) == 0
+    assert c_t(TRAIN + 1e-3, TRAIN, HELD_OUT) < -5
+    values = [c_t(x[:30], x[30:60], x[60:]) for x in np.random.default_rng(0).normal(size=(300, 90, 4))]
+    assert abs(np.mean(values)) < 0.2  # all three of one distribution: about N(0, 1)
+    assert 0.7 < np.std(values) < 1.4
 
 
 def test_refuses_what_gives_no_threshold_or_ratio() -> None:

@@ -173,6 +173,49 @@ def test_an_interrupted_study_has_a_result(tmp_path: Path) -> None:
     assert result.config.training.learning_rate == 0.01
 
 
+def write_finals(folder: Path, *scores: float, rigged: int) -> tuple[Journal, dict[str, dict[str, float]]]:
+    """Trials with these scores, and what their new pictures score: the better before, the worse now."""
+    new = {}
+    for number, value in enumerate(scores, start=1):
+        journal = write_trial(folder, "FINISHED", [value])
+        flags = {"copies_flag": float(number == rigged), "copy_rate": 0.5, "copy_rate_held_out": 0.05}
+        new[f"trial-{number}"] = {"validation_loss": 1 - value, **flags}
+    return journal, new
+
+
+def test_finalists_are_scored_again_and_one_that_copies_is_not_elected(tmp_path: Path) -> None:
+    journal, new = write_finals(tmp_path, 0.1, 0.2, 0.3, 0.4, rigged=3)
+    asked = []
+
+    def rescore(checkpoint: Path) -> tuple[int, dict[str, float]]:
+        asked.append(checkpoint.parent.name)
+        return 128, new[checkpoint.parent.name]
+
+    result = conclude(make_config(tmp_path), tmp_path, journal, rescore)
+    assert asked == ["trial-1", "trial-2", "trial-3"]  # study.finalists: 3, the best first
+    assert result.best.id == "trial-2"  # of trial 1, 2 and 3 the lowest of those that do not copy
+    last = journal.events()[-1]
+    assert isinstance(last, StudyEnded) and last.best_trial == "trial-2"
+    assert last.metrics == {"validation_loss": 0.2, "final.validation_loss": 0.8} | {
+        f"final.{name}": value for name, value in new["trial-2"].items() if name != "validation_loss"
+    }
+
+
+def test_no_finalist_is_scored_again_where_none_is_wanted(tmp_path: Path) -> None:
+    journal, _ = write_finals(tmp_path, 0.1, 0.2, rigged=0)
+
+    def never(_: Path) -> tuple[int, dict[str, float]]:
+        raise AssertionError
+
+    assert conclude(make_config(tmp_path, **{"study.finalists": 0}), tmp_path, journal, never).best.id == "trial-1"
+
+
+def test_a_study_in_which_every_trial_copies_says_so(tmp_path: Path) -> None:
+    journal, new = write_finals(tmp_path, 0.1, rigged=1)
+    with pytest.raises(UserError, match=r"trial 1: 50% of its pictures look like copies.*none can win"):
+        conclude(make_config(tmp_path), tmp_path, journal, lambda checkpoint: (8, new[checkpoint.parent.name]))
+
+
 def test_ray_is_private(ray_cluster: Cluster) -> None:
     assert ray_cluster.dashboard.startswith("http://127.0.0.1:")
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))

@@ -8,7 +8,15 @@ from rich.console import Console
 from woundray.config import Config
 from woundray.search.progress import Follower, table
 from woundray.search.summary import best_trial, summarise
-from woundray.tracking.events import EpochReported, Event, Journal, StudyEnded, TrialEnded, TrialStarted
+from woundray.tracking.events import (
+    EpochReported,
+    Event,
+    FinalistScored,
+    Journal,
+    StudyEnded,
+    TrialEnded,
+    TrialStarted,
+)
 
 CONFIG = Config().with_values({"training.epochs": 3, "metrics.objective": "fd_lite0"})
 ROOT = Path("study")
@@ -51,6 +59,51 @@ def test_a_trial_that_failed_or_has_no_score_does_not_win() -> None:
     assert best_trial(summarise([started("a", 1), ended("a")], "fd_lite0"), "fd_lite0") is None
 
 
+def judged(trial: str, number: int, score: float, *, copies: bool = False, z: float = 0.0) -> Event:
+    metrics = {"fd_lite0": score, "fd_lite0_z": z, "copy_rate": 0.9, "copy_rate_held_out": 0.05}
+    metrics["copies_flag"] = float(copies)
+    return EpochReported(trial=trial, epoch=number, metrics=metrics, checkpoint=ROOT / trial / f"{number}")
+
+
+def again(trial: str, score: float, *, copies: bool = False) -> Event:
+    metrics = {"fd_lite0": score, "copy_rate": 0.4, "copy_rate_held_out": 0.05, "copies_flag": float(copies)}
+    return FinalistScored(trial=trial, pictures=128, metrics=metrics)
+
+
+def leader(events: list[Event]) -> str | None:
+    best = best_trial(summarise(events, "fd_lite0"), "fd_lite0")
+    return best and best.id
+
+
+def test_a_trial_that_copies_its_training_pictures_is_marked_and_not_elected() -> None:
+    events = [started("a", 1), started("rigged", 2), judged("a", 1, 60), judged("rigged", 1, 20, copies=True)]
+    _, rigged = summarise(events, "fd_lite0")
+    assert rigged.copies == "90% of its pictures look like copies of training photographs, 5% of unseen photographs do"
+    assert leader(events) == "a"
+    assert leader([*events[:2], events[3]]) is None
+
+
+def test_epochs_that_copy_do_not_count_for_a_trial_that_has_others() -> None:
+    events = [started("a", 1), judged("a", 1, 60), judged("a", 2, 20, copies=True), judged("a", 3, 50, z=-2)]
+    [trial] = summarise(events, "fd_lite0")
+    assert (trial.best_epoch, trial.copies) == (3, "")
+
+
+def test_the_earliest_epoch_within_one_sd_is_the_trials_best() -> None:
+    events = [started("a", 1), judged("a", 1, 60, z=9), judged("a", 2, 50, z=1.9), judged("a", 3, 49, z=1.0)]
+    assert summarise(events, "fd_lite0")[0].best_epoch == 2
+
+
+def test_finalists_are_ordered_by_their_new_pictures() -> None:
+    events = [started(name, number) for number, name in enumerate("abc", start=1)]
+    events += [judged("a", 1, 40), judged("b", 1, 41), judged("c", 1, 39)]
+    assert leader(events) == "c"
+    finals = [again("c", 48), again("a", 45)]
+    assert leader([*events, *finals]) == "a"
+    assert leader([*events, again("c", 48), again("a", 45, copies=True)]) == "c"
+    assert leader([*events, again("c", 48, copies=True)]) == "a"  # no other was scored again
+
+
 def test_a_resumed_trial_goes_on_from_what_it_had() -> None:
     events = [started("a", 1), epoch("a", 1, 60), ended("a", "KILLED"), started("a", 1), epoch("a", 2, 70)]
     [trial] = summarise(events, "fd_lite0")
@@ -77,6 +130,16 @@ def test_without_a_terminal_an_epoch_is_a_line(tmp_path: Path) -> None:
         "trial 1  epoch 2/3  fd_lite0 50  best 50 (trial 1)",
         "trial 1  epoch 3/3  fd_lite0 50  best 50 (trial 1)",
         "trial 1  epoch 3/3  finished  best 50 (trial 1)",
+    ]
+
+
+def test_copies_and_new_pictures_are_told(tmp_path: Path) -> None:
+    events = [started("a", 1), judged("a", 1, 60), judged("a", 2, 50, copies=True), ended("a"), again("a", 62)]
+    assert follow(Journal(tmp_path / "events.jsonl"), events, terminal=False).splitlines() == [
+        "trial 1  epoch 1/3  fd_lite0 60  best 60 (trial 1)",
+        "trial 1  epoch 2/3  fd_lite0 50  copies  best 60 (trial 1)",
+        "trial 1  epoch 2/3  finished  best 60 (trial 1)",
+        "trial 1  128 new pictures  fd_lite0 62  best 62 (trial 1)",
     ]
 
 

@@ -62,6 +62,8 @@ class Basis:
         value = measure.of_generated(np.arange(self.n), np.arange(self.m))
         floor = Floor.of([measure.of_real(a, b) for a, b in splits], splits, n_wanted=self.n)
         low, high = self.interval(value, measure.of_generated)
+        if low == high and (measure.low, measure.high) == (0.0, 1.0):
+            low, high = binomial(value, min(self.n, self.m))  # none or all, whatever is left out
         return self.score(
             measure.name,
             value,

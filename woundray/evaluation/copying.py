@@ -103,7 +103,7 @@ class Judge:
         k = min(quality.knn.neighbours, int((~same_patient).sum(axis=1).min()))
         real = reference.train.features.copies
         own = neighbour_distance(real, real, k=k, exclude=same_patient)
-        return cls(reference, copy_threshold, k, float(np.quantile(own, quality.knn.quantile)))
+        return cls(reference, copy_threshold, k, float(np.quantile(own, quality.knn.quantile, method="weibull")))
 
     def judge(self, features: Features) -> dict[str, Passes]:
         """Name of each metric -> (N,), True where a picture passes."""

@@ -46,7 +46,7 @@ class Report:
         suspects: generated pictures that look like copies, the most suspicious first.
         usable: (N,), pictures that pass the filter.
         passes: of each metric of one picture and each simple check, which pictures pass.
-        notes: what was not measured, and why.
+        notes: how to read the scores, what was not measured, and why.
     """
 
     scores: tuple[Score, ...]
@@ -160,7 +160,10 @@ def _hold(bar: Bar | None, values: np.ndarray[tuple[int], np.dtype[np.float64]])
 
 
 def _notes(basis: Basis, without_lpips: bool) -> tuple[str, ...]:
-    notes = []
+    notes = [
+        f"{basis.n} pictures, seeds from {basis.seed} on, against {basis.m} held-out photographs; real: what real"
+        " photographs of other patients score; meaningless: they fail the bar, too; not judged: made for other features"
+    ]
     if without_lpips:
         notes.append("lpips_nn: not measured, its network's weights are not here: python -m woundray.fetch lpips")
     if basis.reference.extractor != "inception":

@@ -13,10 +13,10 @@ STYLES = {"passes": "green", "fails": "red"}
 
 
 def score_table(scores: Sequence[Score]) -> Table:
-    """One row a score: value, interval, what real photographs score, z, bar, verdict."""
+    """One row a score: value, interval, what real photographs score (± sd of a floor), z, bar, verdict."""
     table = Table(box=None, header_style="bold")
-    for heading in ("score", "value", "95 % interval", "real photographs", "z", "bar", "verdict"):
-        table.add_column(heading, justify="left" if heading in ("score", "verdict") else "right")
+    for heading in ("score", "value", "95 % interval", "real", "z", "bar", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("score", "verdict") else "right", no_wrap=True)
     for score in scores:
         table.add_row(
             score.name,
@@ -39,6 +39,8 @@ def difference_table(differences: Sequence[Difference], names: Sequence[str]) ->
     for name in names[1:]:
         table.add_column(name, justify="right")
         table.add_column("difference", justify="right")
+    for column in table.columns:
+        column.no_wrap = True
     for row in differences:
         cells = [_number(row.values[0])]
         for number, (gap, low, high) in enumerate(row.differences, start=1):

@@ -98,13 +98,16 @@ class Score:
 
     @property
     def verdict(self) -> str:
-        """`passes`, `fails`, why neither can be said, or empty where there is no bar."""
+        """`passes` or `fails`; empty where there is no bar.
+
+        `meaningless at n = 50`: real photographs fail the bar, too; `not judged`: it was made for other features.
+        """
         if self.bar is None:
             return ""
         if self.of_real is not None and not self.bar.holds(self.of_real):
-            return f"meaningless at n = {self.n}: real photographs fail it, too"
+            return f"meaningless at n = {self.n}"
         if not self.bar.comparable:
-            return "not judged: the bar is of other features"
+            return "not judged"
         return "passes" if self.bar.holds(self.value) else "fails"
 
     def __str__(self) -> str:

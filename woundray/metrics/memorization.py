@@ -127,8 +127,8 @@ def copy_rate(generated: Ratios, held_out: Ratios, *, false_alarm_rate: float = 
             f"{len(real)} held-out pictures for a false-alarm rate of {false_alarm_rate:g}: "
             f"give a rate from {1 / max(len(real), 2):.2g} to below 1, or more held-out pictures"
         )
-    threshold = float(np.quantile(real, false_alarm_rate))
-    alarms = sum(r < np.quantile(np.delete(real, i), false_alarm_rate) for i, r in enumerate(real))
+    threshold = _quantile(real, false_alarm_rate)
+    alarms = sum(r < _quantile(np.delete(real, i), false_alarm_rate) for i, r in enumerate(real))
 
     rows = np.flatnonzero(generated.ratio < threshold)
     rows = rows[np.argsort(generated.ratio[rows], kind="stable")]
@@ -147,6 +147,11 @@ def copy_rate(generated: Ratios, held_out: Ratios, *, false_alarm_rate: float = 
         held_out_n=held_out_n,
         suspects=suspects,
     )
+
+
+def _quantile(values: Matrix, share: float) -> float:
+    """The value that a new draw falls below with this chance; with numpy's own method it is 6.2, not 5 %, at n = 75."""
+    return float(np.quantile(values, share, method="weibull"))
 
 
 def train_gap(

@@ -78,12 +78,10 @@ class Setting:
         return (self.content_hash, self.split, self.train.shape) == (other.content_hash, other.split, other.train.shape)
 
 
-def appraise(
-    checkpoint: Path, wish: Wish, *, data: Path | None, out: Path, json_file: Path | None, stage: Stage
-) -> Report:
+def appraise(checkpoint: Path, wish: Wish, *, data: Path | None, file: Path, stage: Stage) -> Report:
     """Draws pictures of a checkpoint and scores them in every way.
 
-    Writes `report.json` (or json_file), `grid.png`, and `suspects/` and `refused/` with pictures, to `out`.
+    Writes the figures to `file`, JSON, and beside it `grid.png`, and `suspects/` and `refused/` with pictures.
 
     Raises:
         UserError: the photographs are not where they were, or pictures or patients are too few.
@@ -104,11 +102,12 @@ def appraise(
         lpips=load_lpips(trunk, quality.lpips.network).to(setting.device) if trunk else None,
         stage=stage,
     )
+    out = file.parent
     out.mkdir(parents=True, exist_ok=True)
     sampling.write_png(sampling.grid(pictures), out / "grid.png")
     if quality.reporting.save_rejected_images:
         _write_pictures(report, pictures, setting.train, wish.first_seed, out, setting.config)
-    write_json(_values(report, checkpoint, wish, setting), json_file or out / "report.json")
+    write_json(_values(report, checkpoint, wish, setting), file)
     return report
 
 

@@ -1,0 +1,48 @@
+"""An embedder that is easy to reckon with, and pictures for it."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from woundray.config import CopiesBar
+from woundray.evaluation import Reference, make_reference
+
+SIDE = 16
+PER_PATIENT = 2
+
+
+class Colours:
+    """Mean colours for distances, a picture in small for copies, mean colours for classes."""
+
+    name, parts, content_hash = "fake", (3, 1280, 3), "fake"
+    dim = sum(parts)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        means = images.float().mean(dim=(2, 3))
+        small = functional.adaptive_avg_pool2d(images.float(), 4).flatten(1)
+        return torch.cat([means, functional.pad(small, (0, 1280 - small.shape[1]), value=1.0), means / 50], dim=1)
+
+
+def pictures(count: int, *, seed: int, level: float = 120) -> Tensor:
+    """uint8 (count, 3, 16, 16): coarse random patterns around a level."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.normal(level, 40, size=(count, 3, 4, 4)) + generator.normal(0, 20, size=(count, 3, 1, 1))
+    fine = torch.tensor(coarse.clip(0, 255)).float()
+    return functional.interpolate(fine, (SIDE, SIDE), mode="bilinear").to(torch.uint8)
+
+
+def groups(count: int, side: str) -> list[str]:
+    """Two pictures a patient."""
+    return [f"{side}{index // PER_PATIENT}" for index in range(count)]
+
+
+TRAIN, HELD_OUT = pictures(60, seed=0), pictures(40, seed=1)
+
+
+def reference(n: int = 30, copies: CopiesBar | None = None) -> Reference:
+    """Of 60 training and 40 held-out pictures."""
+    return make_reference(
+        TRAIN, groups(60, "t"), HELD_OUT, groups(40, "h"), Colours(),
+        n=n, copies=copies or CopiesBar(), repeats=10, seed=0,
+    )  # fmt: skip
