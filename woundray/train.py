@@ -8,6 +8,9 @@ from woundray.cli import Command, Stages, parse, run
 class Train(Command):
     """Trains one adapter by one configuration; with study.name of an earlier run it goes on where that stopped."""
 
+    resume: str | None = None
+    """Go on from a checkpoint of another run, with its optimizer and history: a folder, its `latest` or `best`, or
+    runs:/ID of MLflow. Set training.epochs above its epoch."""
     workers: int | None = None
     """Processes that train in parallel; short for --hardware.workers."""
 
@@ -22,11 +25,11 @@ def main() -> None:
 
 
 def _train() -> None:
-    config = parse(Train).settings
+    command = parse(Train)
     from woundray.search.conduct import conduct_run
 
     with Stages() as stages:
-        output, best = conduct_run(config, stages)
+        output, best = conduct_run(command.settings, stages, start=command.resume)
     scores = "  ".join(f"{name} {value:.4g}" for name, value in best.items())
     print(f"best epoch   {scores}")
     print(f"adapter      {output / 'best'}")

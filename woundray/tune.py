@@ -1,5 +1,6 @@
 """Search the hyperparameters of an adapter: Ray Tune, Optuna and ASHA; every trial in MLflow."""
 
+from pathlib import Path
 from typing import Any
 
 from woundray.cli import Command, Stages, parse, run
@@ -15,6 +16,9 @@ class Tune(Command):
     """Search space: a packaged name or a YAML file; short for --study.space."""
     trials: int | None = None
     """Configurations to try; short for --study.trials."""
+    resume: Path | None = None
+    """Go on with a study that was stopped or killed: its folder, or its name in woundray-runs. Finished trials stay,
+    others go on from their last epoch; its own settings are used."""
     workers: int | None = None
     """Processes of one trial; short for --hardware.workers."""
 
@@ -33,11 +37,14 @@ def main() -> None:
 
 
 def _tune() -> None:
-    config = parse(Tune).settings
-    from woundray.search.conduct import conduct
+    command = parse(Tune)
+    from woundray.search.conduct import conduct, resume
 
     with Stages() as stages:
-        print(conduct(config, stages))
+        if command.resume:
+            print(resume(command.resume, command.settings.study.output, stages))
+        else:
+            print(conduct(command.settings, stages))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from torch import multiprocessing
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.model.lora import WEIGHTS_NAME
-from woundray.training.checkpoint import read_progress
+from woundray.training.checkpoint import read_progress, start_from
 from woundray.training.loop import stopped_early, train
 from woundray.training.materials import Materials
 from woundray.training.place import Place
@@ -131,3 +131,22 @@ def test_two_workers_are_one_with_the_same_global_batch(
     _, two = results(tmp_path / "run")
     for alone, shared in zip(one, two, strict=True):
         assert alone == pytest.approx(shared, rel=2e-3)
+
+
+def test_a_run_goes_on_from_another_runs_checkpoint_with_its_history(
+    micro_config: Config, micro_materials: Materials, whole: Path, tmp_path: Path
+) -> None:
+    shorter = tmp_path / "shorter"
+    with pytest.raises(KeyboardInterrupt):
+        run(micro_config, micro_materials, shorter, until=2)
+    start_from((shorter / "latest").resolve(), tmp_path / "new")
+    run(micro_config, micro_materials, tmp_path / "new")
+    (state, scores), (new_state, new_scores) = results(whole), results(tmp_path / "new")
+    assert new_scores == scores
+    assert all(torch.equal(tensor, new_state[name]) for name, tensor in state.items())
+    assert (tmp_path / "new" / "best").resolve().is_dir()
+    with pytest.raises(UserError, match="has begun already"):
+        start_from(shorter / "latest", tmp_path / "new")
+    (shorter / "latest" / "state.safetensors").unlink()
+    with pytest.raises(UserError, match=r"--resume: .* holds no state\.safetensors"):
+        start_from(shorter / "latest", tmp_path / "newer")

@@ -1,6 +1,7 @@
 """A whole study from its configuration: materials, cluster, tracking, trials."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -10,14 +11,15 @@ import torch
 
 from woundray.cluster import Cluster, cluster
 from woundray.config import Config
+from woundray.config.layers import read_yaml
 from woundray.errors import UserError
 from woundray.evaluation import best_epoch, settle_objective
 from woundray.search.single import single_run
-from woundray.search.study import StudyResult, journal_path, run_study
+from woundray.search.study import StudyResult, journal_path, resume_study, run_study
 from woundray.tracking import Tracker, versions
-from woundray.training.checkpoint import link, read_progress, write_config
+from woundray.training.checkpoint import link, read_progress, start_from, write_config
 from woundray.training.entry import train
-from woundray.training.generation import score_again
+from woundray.training.generation import find_checkpoint, score_again
 from woundray.training.launch import settle
 from woundray.training.materials import Materials, Stage, prepare_materials
 
@@ -83,6 +85,27 @@ def conduct(config: Config, stage: Stage) -> Conclusion:
         raise UserError(f"study.name: {folder.name} is a study already, in {folder}; give another name")
     folder.mkdir(parents=True, exist_ok=True)
     write_config(config, folder)
+    return _study(config, folder, run_study, stage)
+
+
+def resume(study: Path, output: Path, stage: Stage) -> Conclusion:
+    """Goes on with a study that was stopped or killed, by its own settings.
+
+    Args:
+        study: its folder, or its name in `output`.
+
+    Raises:
+        UserError: there is no such study, or what it needs is no longer there.
+    """
+    folder = next((place for place in (study, output / study) if journal_path(place).exists()), None)
+    if folder is None:
+        raise UserError(f"--resume: neither {study} nor {output / study} is a study")
+    config = Config.from_nested(read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
+    return _study(config, folder.absolute(), resume_study, stage)
+
+
+def _study(config: Config, folder: Path, runs: Callable[..., StudyResult], stage: Stage) -> Conclusion:
+    """A new study (`run_study`) or the rest of one (`resume_study`)."""
     materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage)
     tracker = Tracker(
         journal_path(folder),
@@ -92,7 +115,7 @@ def conduct(config: Config, stage: Stage) -> Conclusion:
     )
     rescore = partial(score_again, materials=materials, device=local_device())
     with tracker, cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
-        study = run_study(
+        study = runs(
             config,
             materials=materials.folder,
             folder=folder,
@@ -115,8 +138,11 @@ def threads(config: Config) -> int:
     return config.hardware.threads or max(1, round(config.hardware.cpus_per_worker))
 
 
-def conduct_run(config: Config, stage: Stage) -> tuple[Path, dict[str, float]]:
+def conduct_run(config: Config, stage: Stage, *, start: str | None = None) -> tuple[Path, dict[str, float]]:
     """Runs one configuration to its end; goes on where a run of the same study.name stopped.
+
+    Args:
+        start: a checkpoint of another run to go on from, as `find_checkpoint` reads it.
 
     Returns:
         The run's folder, and the metrics of its best epoch.
@@ -129,6 +155,9 @@ def conduct_run(config: Config, stage: Stage) -> tuple[Path, dict[str, float]]:
     folder.mkdir(parents=True, exist_ok=True)
     materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage)
     output = folder / "run"
+    if start is not None:
+        output.mkdir(exist_ok=True)
+        start_from(find_checkpoint(start, config.study.output), output)
     tracker = Tracker(
         journal_path(folder),
         study=folder.name,

@@ -28,7 +28,7 @@ for _name, _value in _SETTINGS.items():
 EXPERIMENT = "woundray"
 _PER_BATCH = 100  # parameters that MLflow takes at a time
 _LONGEST = 6000  # characters of a parameter
-_NOT_UPLOADED = "state.safetensors"  # what only a resumed run needs: thrice the adapter's size
+_LARGEST_UPLOAD_BYTES = 2**30  # the state of an adapter is well below, that of a whole UNet well above
 
 
 def tracking_uri() -> str:
@@ -113,7 +113,7 @@ class Runs:
         self._client.set_tag(run_id, "stopped_early", str(event.stopped_early).lower())
         best = event.output / "best"
         for path in sorted(best.iterdir()) if best.is_dir() else ():
-            if path.is_file() and path.name != _NOT_UPLOADED:
+            if path.is_file() and path.stat().st_size <= _LARGEST_UPLOAD_BYTES:
                 self._client.log_artifact(run_id, str(path), "checkpoint")
         for path in (event.output / "config.yaml", event.output / "error.txt"):
             if path.is_file():

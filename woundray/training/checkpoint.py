@@ -27,6 +27,8 @@ from woundray.training.optimizer import optimizer_state, restore_optimizer
 
 History = list[dict[str, float]]
 
+STATE_NAME = "state.safetensors"
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -147,7 +149,8 @@ def publish(
         shutil.rmtree(folder)
     part.rename(folder)
     link(run / "latest", folder.name)
-    link(run / "best", f"epoch_{best_epoch:04d}")
+    best = run / f"epoch_{best_epoch:04d}"
+    link(run / "best", best.name if best.is_dir() else folder.name)  # it may lie in the run that this one goes on from
     write_json(progress.history, run / "history.json")
     kept = {best_epoch, *contenders, *range(progress.epoch - keep_last + 1, progress.epoch + 1)}
     for old in run.glob("epoch_*"):
@@ -163,6 +166,28 @@ def read_progress(folder: Path) -> Progress:
         return Progress(int(values["epoch"]), int(values["updates"]), list(values["history"]))
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{folder}: not a checkpoint: run.json: {type(error).__name__} {error}") from None
+
+
+def start_from(checkpoint: Path, run: Path) -> None:
+    """Makes a checkpoint of another run the first of a new one, which goes on from it with that run's history.
+
+    Raises:
+        UserError: it holds no state to go on from, or the run has begun already.
+    """
+    if (run / "latest").exists():
+        raise UserError(f"{run}: has begun already; without --resume it goes on, or give another --study.name")
+    if not (checkpoint / STATE_NAME).is_file():
+        raise UserError(f"--resume: {checkpoint} holds no {STATE_NAME}: pictures can be drawn from it, training not")
+    progress = read_progress(checkpoint)
+    for epoch in {int(entry["epoch"]) for entry in progress.history if entry["epoch"] <= progress.epoch}:
+        folder = checkpoint.parent / f"epoch_{epoch:04d}"  # the best epoch so far may be one of these
+        if epoch != progress.epoch and folder.is_dir():
+            shutil.copytree(folder, run / folder.name)
+    name = f"epoch_{progress.epoch:04d}"
+    shutil.copytree(checkpoint, run / name)
+    write_json(progress.history, run / "history.json")
+    link(run / "best", name)
+    link(run / "latest", name)
 
 
 def link(place: Path, target: str) -> None:
