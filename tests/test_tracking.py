@@ -111,6 +111,7 @@ def test_a_study_is_a_parent_run_with_a_nested_run_a_trial(tmp_path: Path, datab
     assert [(point.step, point.value) for point in history] == [(1, 59.0), (2, 58.0)]
     assert artifacts(client, by_trial["a"], "checkpoint") == {
         "checkpoint/pytorch_lora_weights.safetensors", "checkpoint/grid.png",
+        "checkpoint/state.safetensors",
     }  # fmt: skip
     grids = [path for path in artifacts(client, by_trial["a"], "images") if path.endswith(".png")]
     assert sorted(path.split("+")[2] for path in grids) == ["1", "2"]
