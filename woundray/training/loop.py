@@ -69,6 +69,7 @@ def train(config: Config, *, materials: Path, output: Path, place: Place, report
     Raises:
         NonFiniteError: a loss or gradient is infinite or no number; names part, epoch and step.
     """
+    config = evaluation.settle_objective(config)
     run = _build(config, materials, output, place)
     progress = _resume(run)
     while progress.epoch < config.training.epochs and not stopped_early(progress.history, config):
