@@ -23,7 +23,7 @@ from woundray.metrics.memorization import Suspect
 from woundray.metrics.similarity import lpips_matrix, nearest, ssim_matrix
 
 NEIGHBOURS = 5  # of precision, recall, density, coverage (Naeem et al. 2020)
-REAL_PAIRS = 200  # photographs at most that are compared with one another pixel by pixel
+REAL_PAIRS = 150  # photographs at most that are compared with one another pixel by pixel
 
 Stage = Callable[[str, int, int], None]
 
