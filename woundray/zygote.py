@@ -15,11 +15,13 @@ import importlib
 import json
 import os
 import runpy
+import shlex
 import shutil
 import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,11 @@ def usable() -> bool:
     return sys.platform == "linux" and not Path("/dev/nvidia0").exists()
 
 
+def client_command() -> list[str]:
+    """What takes the place of the Python interpreter of a worker."""
+    return [sys.executable, "-I", "-S", str(Path(__file__).with_name("zygote_client.py"))]
+
+
 def with_zygote(runtime_env: dict[str, Any]) -> dict[str, Any]:
     """The runtime environment of a Ray job on this machine whose workers are forks of a zygote of their own.
 
@@ -50,7 +57,7 @@ def with_zygote(runtime_env: dict[str, Any]) -> dict[str, Any]:
     """
     folder = Path(tempfile.mkdtemp(prefix="woundray-zygote-"))
     return runtime_env | {
-        "py_executable": f"{sys.executable} -I -S {Path(__file__).with_name('zygote_client.py')}",
+        "py_executable": shlex.join(client_command()),
         "env_vars": runtime_env["env_vars"] | {ADDRESS: str(folder / "socket")},
     }
 
@@ -92,7 +99,7 @@ class Request:
 
 
 def serve(listener: socket.socket, raylet: int) -> Request | None:
-    """Forks a process for each client. Returns in a fork with what it is to be, in the zygote when the raylet has ended.
+    """Forks a process for each client. Returns in a fork with what it is to be, in the zygote once the raylet is gone.
 
     A fork holds its client's connection open until it ends, which is what the client waits for.
     """
@@ -120,10 +127,10 @@ def serve(listener: socket.socket, raylet: int) -> Request | None:
     return None
 
 
-def main() -> None:
-    """`python -m woundray.zygote DESCRIPTOR`: serves a socket that listens already."""
+def main(modules: Sequence[str] = _MODULES) -> None:
+    """`python -m woundray.zygote DESCRIPTOR`: imports the modules, and serves a socket that listens already."""
     listener = socket.socket(fileno=int(sys.argv[1]))
-    for module in _MODULES:
+    for module in modules:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # else the first collection in a fork copies every page that it looks at
