@@ -3,12 +3,13 @@
     python scripts/bench_trial.py [--trials 4] [--rounds 2] [--at-once 1] [--imports]
 
 A trial reports its epochs and does nothing else; with `--imports` it imports the training loop, as real ones do. The
-plain side is the pattern of Ray's manual at its default settings. Each study runs in a process and cluster of its own;
-the time that the cluster takes to start and end is not counted.
+plain side is the pattern of Ray's manual at its default settings; `--only` leaves one side out. Each study runs in a
+process and cluster of its own; the time that the cluster takes to start and end is not counted.
 """
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -123,7 +124,8 @@ def side(arguments: argparse.Namespace) -> None:
         seconds, cpu_s = study(config, Path(folder), imports=arguments.imports, cpu=cpu)
         figures = {"trial_s": seconds / arguments.trials, "cpu_s": cpu_s / arguments.trials}
         epochs = epoch_seconds(Path(folder)) if arguments.side == OURS else []
-        print(json.dumps(figures | {"epochs_s": epochs}))
+        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps(figures | {"epochs_s": epochs, "peak_mib": peak_mib}))
 
 
 def measure(name: str) -> dict[str, Any]:
@@ -140,21 +142,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--at-once", type=int, default=1)
     parser.add_argument("--imports", action="store_true", help="trials import the training loop")
+    parser.add_argument("--only", choices=(OURS, PLAIN), help="one side alone, as for how it grows with the trials")
     parser.add_argument("--side", choices=(OURS, PLAIN), help="run one study here, as the script itself does")
     arguments = parser.parse_args()
     if arguments.side:
         side(arguments)
         return
     print(f"{machine()}\n{arguments.trials} trials of {EPOCHS} empty epochs, {arguments.at_once} at once", flush=True)
-    costs: dict[str, list[Cost]] = {OURS: [], PLAIN: []}
+    costs: dict[str, list[Cost]] = {name: [] for name in (OURS, PLAIN) if arguments.only in (None, name)}
     for turn in range(arguments.rounds):
         for name, each in costs.items():
             figures = measure(name)
             each.append(Cost(figures["trial_s"], figures["cpu_s"]))
             epochs = sorted(figures["epochs_s"])
             epoch = f", {epochs[len(epochs) // 2]:.2f} s an epoch" if epochs else ""
-            print(f"  round {turn + 1}: {name:10} {figures['trial_s']:.1f} s a trial{epoch}", flush=True)
-    print_ratios(costs, OURS)
+            trial = f"{figures['trial_s']:.1f} s a trial, CPU {figures['cpu_s']:.1f} s{epoch}"
+            memory = f"the study's own process at most {figures['peak_mib']:.0f} MiB"
+            print(f"  round {turn + 1}: {name:10} {trial}; {memory}", flush=True)
+    if not arguments.only:
+        print_ratios(costs, OURS)
 
 
 if __name__ == "__main__":
