@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from woundray import zygote
 from woundray.errors import UserError
 
 _STUDY_SETTINGS = {
@@ -27,6 +28,8 @@ _STUDY_SETTINGS = {
 }
 _LOCAL_SETTINGS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: every socket of Ray is on 127.0.0.1
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",  # of a machine that is busy; default 60
+    "RAY_worker_register_timeout_seconds": "300",  # the first worker waits for the zygote's imports; default 60
 }
 _LOCAL_WORKER_SETTINGS = {
     "GLOO_SOCKET_IFNAME": "lo",  # gradients between workers stay on the loopback device
@@ -83,6 +86,8 @@ def connect(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -
 
     runtime_env = {"env_vars": {name: os.environ.get(name, value) for name, value in workers.items()}}
     if _LOCAL:
+        if zygote.usable():
+            runtime_env = zygote.with_zygote(runtime_env)
         ray.init(
             address="local",
             num_cpus=cpus,
