@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
-from woundray.cluster import Cluster, cluster
+from woundray.cluster import Cluster, Resources, check_shared, cluster, wait_for_nodes
 from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.errors import UserError
 from woundray.evaluation import best_epoch, settle_objective
+from woundray.redaction import redact
 from woundray.search.conclusion import StudyResult, journal_path
 from woundray.search.single import single_run
 from woundray.search.study import resume_study, run_study
@@ -54,7 +55,7 @@ class Conclusion:
             f"pictures     {study.grid}",
             "",
             f"draw more    python -m woundray.generate --from {study.checkpoint} -n 100 --grid",
-            f"compare      mlflow ui --backend-store-uri {self.tracking_uri}",
+            f"compare      mlflow ui --backend-store-uri {redact(self.tracking_uri)}",
             f"watch        {self.cluster.dashboard} while a study runs; token: {self.cluster.token_command}",
         ]
         return "\n".join(lines)
@@ -137,12 +138,24 @@ def _study(config: Config, folder: Path, runs: Callable[..., StudyResult], stage
             materials=materials.folder,
             folder=folder,
             loop=train,
-            resources=connected.resources,
+            resources=_resources(config, connected, folder, stage),
             rescore=rescore if config.metrics.objective in materials.baseline else None,
         )
     for place in (folder, config.study.output.absolute()):
         link(place / "best", os.path.relpath(study.checkpoint, place))
     return Conclusion(study, materials, connected, tracker.uri)
+
+
+def _resources(config: Config, connected: Cluster, folder: Path, stage: Stage) -> Resources:
+    """Of the cluster, once its nodes are there; each of them must see the folder."""
+    if connected.own:
+        return connected.resources
+    hardware = config.hardware
+    gpus = 0.0 if hardware.gpus_per_worker == "auto" else hardware.gpus_per_worker
+    bundles = [{"CPU": hardware.cpus_per_worker, "GPU": gpus}] * hardware.workers
+    resources = wait_for_nodes(bundles, timeout_s=config.study.wait_for_nodes_s, stage=stage)
+    check_shared(folder)
+    return resources
 
 
 def local_device() -> torch.device:
@@ -190,7 +203,7 @@ def _run(config: Config, folder: Path, stage: Stage, start: str | None) -> tuple
     )
     with tracker, cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
         single_run(
-            settle(config, connected.resources),
+            settle(config, _resources(config, connected, folder, stage)),
             loop=train,
             materials=materials.folder,
             output=output,
