@@ -55,12 +55,14 @@ def draw_kills(kinds: Sequence[Kind], *, epochs: int, seed: int) -> list[Kill]:
 def environment(**more: str) -> dict[str, str]:
     """Of processes that can import the loop above."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    # Ray's workers are nice by default: beside other work they would hardly run
-    return (
-        os.environ
-        | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0", MARK: str(os.getpid())}
-        | more
-    )
+    ours = {
+        "PYTHONPATH": paths,
+        "OMP_NUM_THREADS": "1",
+        "RAY_worker_niceness": "0",  # default 15: beside other work they would hardly run
+        "WOUNDRAY_ZYGOTE": "0",  # it imports more than these workers need
+        MARK: str(os.getpid()),
+    }
+    return os.environ | ours | more
 
 
 def ours() -> list[psutil.Process]:
