@@ -145,6 +145,48 @@ def test_a_single_run_has_no_parent(tmp_path: Path, database: str) -> None:
     assert run.info.status == "RUNNING"  # its end was not written
 
 
+def test_a_clock_that_jumps_back_changes_no_order(tmp_path: Path, database: str) -> None:
+    journal = Journal(tmp_path / "events.jsonl")
+    journal.append(TrialStarted(time_ms=9000, trial="x", number=1, values={}, settings={}))
+    for epoch in (1, 2, 3):
+        metrics = {"fd_lite0": 60.0 - epoch}
+        event = EpochReported(time_ms=9000 - 1000 * epoch, trial="x", epoch=epoch, metrics=metrics, checkpoint=tmp_path)
+        journal.append(event)
+    copy(journal, "x", database, nested=False)
+    client, _, [run] = runs(database, "x")
+    assert run.data.metrics["fd_lite0"] == 57.0  # of the last epoch, not of the latest time
+    history = client.get_metric_history(run.info.run_id, "fd_lite0")
+    assert sorted((point.step, point.value) for point in history) == [(1, 59.0), (2, 58.0), (3, 57.0)]
+
+
+def test_a_run_that_goes_on_is_running_again(tmp_path: Path, database: str) -> None:
+    journal = write_study(tmp_path, "y")
+    copy(journal, "y", database)
+    assert runs(database, "y")[1]["parent"].info.status == "FINISHED"
+    copy(journal, "y", database)  # `tune --resume` begins; nothing is new yet
+    assert runs(database, "y")[1]["parent"].info.status == "RUNNING"
+
+
+def test_passwords_in_settings_do_not_reach_mlflow(tmp_path: Path, database: str) -> None:
+    journal = Journal(tmp_path / "events.jsonl")
+    settings: dict[str, JsonValue] = {"data.root": "https://mira:s3cret@example.org/data"}
+    journal.append(TrialStarted(trial="z", number=1, values={}, settings=settings))
+    copy(journal, "z", database, nested=False)
+    [run] = runs(database, "z")[2]
+    assert run.data.params["data.root"] == "https://***@example.org/data"
+
+
+def test_pictures_of_epochs_that_were_cleared_away_are_found(tmp_path: Path, database: str) -> None:
+    journal = Journal(tmp_path / "events.jsonl")
+    journal.append(TrialStarted(trial="g", number=1, values={}, settings={}))
+    write_epoch(journal, tmp_path, "g", 1)
+    (tmp_path / "grids").mkdir()
+    (tmp_path / "epoch_0001" / "grid.png").replace(tmp_path / "grids" / "epoch_0001.png")
+    copy(journal, "g", database, nested=False)
+    client, _, [run] = runs(database, "g")
+    assert [path for path in artifacts(client, run, "images") if path.endswith(".png")]
+
+
 def test_events_stay_on_disk_when_mlflow_goes_away(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     journal = Journal(tmp_path / "events.jsonl")

@@ -64,8 +64,8 @@ def strike(study: Study, nodes: TwoNodes | None, kill: Kill) -> bool:
         nodes.kill_node()
         nodes.add_node()
         return True
-    done = study.kill(kill.kind)
-    if kill.kind == "study":
+    done = study.interrupt() if kill.kind == "interrupt" else study.kill(kill.kind)
+    if kill.kind in ("study", "interrupt"):
         study.start()
     return done
 

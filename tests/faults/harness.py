@@ -25,7 +25,7 @@ from woundray.tracking.events import EpochReported, Event, Journal, TrialEnded, 
 from woundray.training.checkpoint import write_config
 from woundray.training.place import Place
 
-Kind = Literal["worker", "driver", "study", "node"]
+Kind = Literal["worker", "driver", "study", "node", "interrupt"]
 
 ROOT = Path(__file__).parents[2]
 TITLES = {"worker": "ray::RayTrainWorker", "driver": "ray::ImplicitFunc"}  # what Ray calls their processes
@@ -37,7 +37,10 @@ SPACE = "training.learning_rate: {log: [1.0e-3, 1.0e-1]}\nlora.rank: {choice: [1
 
 @dataclass(frozen=True)
 class Kill:
-    """SIGKILL to a process of this kind, `delay_s` after the study has reported `after_epochs` epochs in all."""
+    """SIGKILL to a process of this kind, `delay_s` after the study has reported `after_epochs` epochs in all.
+
+    `interrupt` is no kill, but one Ctrl-C.
+    """
 
     kind: Kind
     after_epochs: int
@@ -169,13 +172,15 @@ class Study:
             process.kill()
         return bool(running)
 
-    def interrupt(self, *, times: int = 1, signum: signal.Signals = signal.SIGINT) -> int:
-        """Ctrl-C, as a terminal sends it: to the process and all of its group. Gives the exit code."""
+    def interrupt(self) -> bool:
+        """Ctrl-C, as a terminal sends it: to all of the process group. True if each running trial finished an epoch."""
         assert self.process is not None
-        for _ in range(times):
-            os.killpg(self.process.pid, signum)
-            time.sleep(1)
-        return self.wait()
+        objective = self.config.metrics.objective
+        before = {trial.id: trial.epochs for trial in summarise(self.events(), objective) if trial.status == "running"}
+        os.killpg(self.process.pid, signal.SIGINT)
+        assert self.wait() == 130
+        assert "tune --resume" in (self.folder / "output.txt").read_text().splitlines()[-1]
+        return all(trial.epochs > before.get(trial.id, -1) for trial in summarise(self.events(), objective))
 
     def end(self) -> None:
         """Ends whatever still runs."""
