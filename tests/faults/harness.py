@@ -160,17 +160,20 @@ class Study:
             time.sleep(POLL_S)
 
     def kill(self, kind: Literal["worker", "driver", "study"]) -> bool:
-        """SIGKILL to one such process that runs now; False: there is none."""
+        """SIGKILL to one such process, as soon as there is one; False: the study ended before."""
         self._note_finished()
         assert self.process is not None
         if kind == "study":
             self.process.kill()
             self.process.wait()
             return True
-        running = [process for process in ours() if " ".join(process.cmdline()).startswith(TITLES[kind])]
-        for process in running[:1]:
-            process.kill()
-        return bool(running)
+        while self.process.poll() is None:  # one is there as soon as trials run (again)
+            for process in ours():
+                if " ".join(process.cmdline()).startswith(TITLES[kind]):
+                    process.kill()
+                    return True
+            time.sleep(POLL_S)
+        return False
 
     def interrupt(self) -> bool:
         """Ctrl-C, as a terminal sends it: to all of the process group. True if each running trial finished an epoch."""
