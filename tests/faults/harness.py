@@ -68,12 +68,13 @@ def environment(**more: str) -> dict[str, str]:
     return os.environ | ours | more
 
 
-def ours() -> list[psutil.Process]:
-    """Processes that descend from this one, wherever their parents have gone."""
+def ours(title: str) -> list[psutil.Process]:
+    """Processes of a title that descend from this one, wherever their parents have gone."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(MARK) == str(os.getpid()):
+            marked = process.environ().get(MARK) == str(os.getpid())
+            if marked and " ".join(process.cmdline()).startswith(title):
                 found.append(process)
         except psutil.Error:  # of another user, or gone
             continue
@@ -168,10 +169,9 @@ class Study:
             self.process.wait()
             return True
         while self.process.poll() is None:  # one is there as soon as trials run (again)
-            for process in ours():
-                if " ".join(process.cmdline()).startswith(TITLES[kind]):
-                    process.kill()
-                    return True
+            for process in ours(TITLES[kind]):
+                process.kill()
+                return True
             time.sleep(POLL_S)
         return False
 

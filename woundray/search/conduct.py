@@ -17,6 +17,7 @@ from woundray.evaluation import best_epoch, settle_objective
 from woundray.redaction import redact
 from woundray.search.conclusion import StudyResult, journal_path
 from woundray.search.single import single_run
+from woundray.search.space import load_space
 from woundray.search.study import resume_study, run_study
 from woundray.storage import alone_in, check_storage
 from woundray.tracking import Tracker, check_tracking, versions
@@ -83,6 +84,7 @@ def conduct(config: Config, stage: Stage) -> Conclusion:
         UserError: the name is taken, or data, base model, space, cluster or MLflow can not be used.
     """
     config = settle_objective(config)
+    load_space(config.study.space, config)  # a mistake there is told before minutes of work, as those of places
     check_storage(config.study.output)
     folder = new_folder(config, "study")
     with alone_in(folder):
