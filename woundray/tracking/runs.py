@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from woundray.errors import UserError
+from woundray.redaction import redact
 from woundray.tracking.events import EpochReported, Event, FinalistScored, StudyEnded, TrialEnded, TrialStarted
 
 if TYPE_CHECKING:
@@ -64,8 +65,9 @@ class Runs:
         self.parent = self._open("study", {"woundray.kind": "study"}, name=study) if nested else None
 
     def log_settings(self, settings: dict[str, JsonValue]) -> None:
-        """Parameters of the parent run."""
+        """Parameters of the parent run, which runs (again) from now on."""
         if self.parent is not None:
+            self._client.update_run(self.parent.info.run_id, status="RUNNING")
             self._log_params(self.parent.info.run_id, settings)
 
     def apply(self, event: Event) -> None:
@@ -97,8 +99,9 @@ class Runs:
         run_id = self._trial(event.trial).info.run_id
         metrics = [Metric(name, value, event.time_ms, event.epoch) for name, value in event.metrics.items()]
         self._client.log_batch(run_id, metrics=metrics)
-        grid = event.checkpoint / "grid.png"
-        if grid.is_file():  # else the loop has cleared an old epoch away
+        kept = event.checkpoint.parent / "grids" / f"{event.checkpoint.name}.png"
+        grid = next((path for path in (event.checkpoint / "grid.png", kept) if path.is_file()), None)
+        if grid is not None:
             with Image.open(grid) as picture:
                 self._client.log_image(run_id, picture, key="grid", step=event.epoch, timestamp=event.time_ms)
 
@@ -159,9 +162,15 @@ class Runs:
     def _log_params(self, run_id: str, settings: dict[str, JsonValue]) -> None:
         from mlflow.entities import Param
 
-        params = [Param(name, str(value)[:_LONGEST]) for name, value in settings.items()]
+        params = [Param(name, redact(str(value))[:_LONGEST]) for name, value in settings.items()]
         for start in range(0, len(params), _PER_BATCH):
             self._client.log_batch(run_id, params=params[start : start + _PER_BATCH])
+
+
+def check_tracking(uri: str = "") -> None:
+    """Raises UserError if MLflow does not answer; makes its database and experiment if there are none."""
+    uri = uri or tracking_uri()
+    _experiment(connect(uri), uri)
 
 
 def connect(uri: str) -> "MlflowClient":

@@ -70,12 +70,12 @@ def train(config: Config, *, materials: Path, output: Path, place: Place, report
         NonFiniteError: a loss or gradient is infinite or no number; names part, epoch and step.
     """
     config = evaluation.settle_objective(config)
-    run = _build(config, materials, output, place)
+    run = build(config, materials, output, place)
     progress = _resume(run)
     while progress.epoch < config.training.epochs and not stopped_early(progress.history, config):
         epoch = progress.epoch + 1
         started = time.perf_counter()
-        metrics = {"epoch": float(epoch)} | _train_epoch(run, epoch, progress.updates)
+        metrics = {"epoch": float(epoch)} | train_epoch(run, epoch, progress.updates)
         trained = time.perf_counter()
         metrics |= _judge(run)
         metrics["seconds_training"] = trained - started
@@ -95,7 +95,8 @@ def stopped_early(history: list[dict[str, float]], config: Config) -> bool:
     return history[-1]["epoch"] - best >= patience
 
 
-def _build(config: Config, materials_folder: Path, output: Path, place: Place) -> Run:
+def build(config: Config, materials_folder: Path, output: Path, place: Place) -> Run:
+    """Loads and makes everything that a run holds, before its first update."""
     materials = open_materials(materials_folder)
     output.mkdir(parents=True, exist_ok=True)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.hardware.tf32
@@ -159,7 +160,7 @@ def _resume(run: Run) -> Progress:
     return progress
 
 
-def _train_epoch(run: Run, epoch: int, updates_before: int) -> dict[str, float]:
+def train_epoch(run: Run, epoch: int, updates_before: int) -> dict[str, float]:
     """All optimizer updates of an epoch; mean losses over the global batches."""
     config, place = run.config, run.place
     rows = config.training.batch_size * config.training.gradient_accumulation_steps * place.world_size
@@ -215,7 +216,7 @@ def _judge(run: Run) -> dict[str, float]:
     kinds = ("ema", "raw") if run.config.validation.weights == "both" else (run.config.validation.weights,)
     for kind in kinds:
         with _weights(run, kind):
-            judged[kind], pictures[kind] = _score(run)
+            judged[kind], pictures[kind] = score(run)
     objective = run.config.metrics.objective
     better = min(kinds, key=lambda kind: judged[kind].get(objective, 0.0))  # the first process alone has all scores
     if run.place.is_first:
@@ -235,7 +236,7 @@ def _weights(run: Run, kind: str) -> Iterator[None]:
         yield
 
 
-def _score(run: Run) -> tuple[dict[str, float], Tensor]:
+def score(run: Run) -> tuple[dict[str, float], Tensor]:
     """Validation loss, pictures of all ranks, and on the first of them their scores."""
     config, place, materials = run.config, run.place, run.materials
     seeds = sampling.seeds_of(config.validation.pictures)
