@@ -104,7 +104,7 @@ def print_limit(name: str, work: Work, cost_s: float, limit: float, weights_byte
     flops = flops_of(work)
     reached = flops / cost_s
     print(
-        f"{name}: {flops / 1e12:.2f} TFLOP an update, {weights_bytes / 1e9:.2f} GB of frozen weights read a pass; "
+        f"{name}: {flops / 1e9:.1f} GFLOP an update, {weights_bytes / 1e9:.2f} GB of frozen weights read a pass; "
         f"{reached / 1e9:.1f} GFLOP/s, {reached / limit:.0%} of the {limit / 1e9:.1f} of one large matrix product",
         flush=True,
     )
@@ -117,6 +117,7 @@ def main() -> None:
     parser.add_argument("--perceptual", action="store_true", help="with the perceptual term")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cold", action="store_true", help="times the first update, too: for steps of many seconds")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, help="keeps model and materials for the next call")
     parser.add_argument("--peer-script", type=Path, help="your copy of diffusers' train_text_to_image_lora.py")
@@ -152,7 +153,7 @@ def run(arguments: argparse.Namespace, work: Path) -> None:
         loop.train_epoch(ours, done, done - 1)
 
     limits = [matmul_flops_per_s()]
-    costs = in_turns({OURS: step, PLAIN: plain.step}, rounds=arguments.rounds)
+    costs = in_turns({OURS: step, PLAIN: plain.step}, rounds=arguments.rounds, warm_up=not arguments.cold)
     limits.append(matmul_flops_per_s())
     print_ratios(costs, OURS)
     for name, side in {OURS: step, PLAIN: plain.step}.items():

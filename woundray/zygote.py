@@ -117,6 +117,7 @@ def serve(listener: socket.socket, raylet: int) -> Request | None:
             client.close()
             continue
         if os.fork() == 0:
+            os.setpgid(0, 0)  # Ray kills a worker's whole process group when it has ended
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listener.close()
             client.sendall(FORKED)
