@@ -14,6 +14,7 @@ COMMANDS = {
     "fetch": "stage weights, and carry them to machines without internet",
     "evaluate": "score an adapter's pictures beside what real photographs reach",
     "compare": "score several adapters on the same seeds",
+    "doctor": "say what this machine has, and what would run",
     "prepare": "make a checked data set of raw photographs",
 }
 

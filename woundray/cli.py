@@ -1,7 +1,6 @@
 """The command line: defaults < profile < phase < --config FILE < flags. Nothing slow is imported here."""
 
 import logging
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from woundray.config.base import Section
 from woundray.config.explain import names, nearest
 from woundray.config.layers import load, read_yaml
 from woundray.errors import UserError
+from woundray.machine import gpus
 from woundray.model.registry import offline, staged
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Command(Section):
     """Settings for a base model and machine: demo, sd15, sd21, sd21-v, sdxl; auto: by what this machine has."""
     config: Path | None = None
     """YAML file with settings of your own; it goes over profile and phase."""
-    settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
+    settings: Annotated[Config, tyro.conf.FlagConversionOff, tyro.conf.arg(name="")] = Config()
 
     def shortcuts(self) -> dict[str, Any]:
         """Settings that have a flag of their own, by their dotted names."""
@@ -53,7 +53,7 @@ def parse(command_type: type[CommandType], arguments: list[str] | None = None) -
     flags, rest = _split_dotted(arguments)
     _refuse_unknown(rest, command_type)
     command = tyro.cli(
-        command_type, args=rest, prog=_program(), config=(tyro.conf.FlagConversionOff,), use_underscores=True
+        command_type, args=rest, prog=_program(), config=(tyro.conf.FlagCreatePairsOff,), use_underscores=True
     )
     for name in flags:
         if name not in names(Config):
@@ -68,11 +68,11 @@ def parse(command_type: type[CommandType], arguments: list[str] | None = None) -
     return command.with_settings(settings)
 
 
-def choose_profile(data: Path | None) -> tuple[str, str]:
-    """Name of the profile that suits this machine, and why."""
+def choose_profile(data: Path | None, *, has_gpu: bool | None = None) -> tuple[str, str]:
+    """Name of the profile that suits this machine, and why; it is looked at where `has_gpu` is None."""
     if data is None:
         return "demo", "no --data: drawn phantoms and the packaged tiny model"
-    if not _has_gpu():
+    if not (bool(gpus()) if has_gpu is None else has_gpu):
         return "demo", "no GPU here: the packaged tiny model on CPU cores"
     for name in ("sd21", "sd15"):
         if staged(name):
@@ -173,16 +173,20 @@ def _split_dotted(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _refuse_unknown(rest: list[str], command_type: type[Command]) -> None:
-    known = {"help", "phase", *command_type.model_fields} - {"settings"}
+    known = {"help", "phase", "tyro_print_completion", *_flags(command_type)}
     for argument in rest:
         name = argument.removeprefix("--").partition("=")[0].replace("-", "_")
         if argument.startswith("--") and name not in known:
             raise UserError(f"command line: {argument} is not a flag{nearest(name, [*known, *names(Config)])}")
 
 
-def _has_gpu() -> bool:
-    """Whether CUDA has a device, without the seconds that importing torch takes."""
-    return Path("/dev/nvidia0").exists() and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1")
+def _flags(command_type: type[Command]) -> list[str]:
+    """Names of a command's own flags; a field may be spelt otherwise, as `json` is, which pydantic has taken."""
+    found = []
+    for name, field in command_type.model_fields.items():
+        spelt = [mark.name for mark in field.metadata if getattr(mark, "name", None)]
+        found += [*spelt] or [name]
+    return [name for name in found if name != "settings"]
 
 
 def _program() -> str:

@@ -1,6 +1,5 @@
 """What scores see of a picture: features for distances between sets, features for copies, and class logits."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,12 +11,11 @@ from torch import Tensor
 
 from woundray.config import Config
 from woundray.metrics.features import Extractor, Inception, Lite0Layers, cached_features
-from woundray.model.registry import weights_home
+from woundray.metrics.weights import path_of
+from woundray.staging import weights_file
 
 Rows = NDArray[np.int64]
 Columns = NDArray[np.float32]
-
-INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 
 @dataclass(frozen=True)
@@ -97,18 +95,11 @@ def score_name(score: str, embedder: str) -> str:
     return score if embedder == "inception" else f"{score}_{embedder}"
 
 
-def staged_file(name: str) -> Path | None:
-    """A weights file that is on this machine: in woundray's folder of weights, or torch hub's."""
-    hub = Path(os.environ.get("TORCH_HOME", Path.home() / ".cache/torch")) / "hub/checkpoints"
-    homes = (weights_home(), *(path for path in weights_home().glob("*") if path.is_dir()), hub)
-    return next((home / name for home in homes if (home / name).is_file()), None)
-
-
 def settle_objective(config: Config) -> Config:
     """`auto` becomes `fid` where Inception's weights are on this machine, else `fd_lite0`; another stays."""
     if config.metrics.objective != "auto":
         return config
-    return config.with_values({"metrics.objective": "fid" if staged_file(INCEPTION_FILE) else "fd_lite0"})
+    return config.with_values({"metrics.objective": "fid" if weights_file("inception") else "fd_lite0"})
 
 
 def make_embedder(config: Config, device: torch.device) -> Embedder:
@@ -118,6 +109,6 @@ def make_embedder(config: Config, device: torch.device) -> Embedder:
         UserError: Inception's weights are not there, or are not the known ones.
     """
     if config.metrics.objective == "fid":
-        weights = staged_file(INCEPTION_FILE) or weights_home() / INCEPTION_FILE
+        weights = weights_file("inception") or path_of("inception")
         return InceptionEmbedder(Inception(weights, device), device)
     return Lite0Embedder(device)
