@@ -7,6 +7,7 @@ from woundray.cli import fail
 from woundray.config.explain import nearest
 
 COMMANDS = {
+    "doctor": "say what this machine has, and what would run",
     "tune": "search the hyperparameters of an adapter: the main job",
     "train": "train one adapter by one configuration",
     "generate": "draw pictures from an adapter",
@@ -14,8 +15,8 @@ COMMANDS = {
     "fetch": "stage weights, and carry them to machines without internet",
     "evaluate": "score an adapter's pictures beside what real photographs reach",
     "compare": "score several adapters on the same seeds",
-    "doctor": "say what this machine has, and what would run",
     "prepare": "make a checked data set of raw photographs",
+    "completion": "print a script by which a shell completes all this",
 }
 
 

@@ -85,6 +85,8 @@ def choose_profile(data: Path | None, *, has_gpu: bool | None = None) -> tuple[s
 def run(main: Callable[[], None]) -> None:
     """Runs a command's body: a user's mistake is one line and exit code 2; Ctrl-C is exit code 130."""
     configure_logging()
+    if os.environ.get("NO_COLOR"):  # rich knows it by itself
+        tyro._experimental_options["ansi_codes"] = False
     try:
         main()
     except UserError as error:
@@ -95,13 +97,21 @@ def run(main: Callable[[], None]) -> None:
 
 
 class Stages:
-    """Progress bars, one a stage of slow work, on a terminal; plain lines elsewhere."""
+    """Progress bars with rate and time left, one a stage of slow work, on a terminal; plain lines elsewhere."""
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import Progress
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self._progress = Progress(console=Console(stderr=True), transient=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
@@ -114,14 +124,23 @@ class Stages:
         """Told what is being done, how much of it is done, and how much there is."""
         live = self._progress.console.is_terminal
         if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total)
+            self._tasks[stage] = self._progress.add_task(stage, total=total, rate="")
             if not live:
                 self._progress.console.print(f"{stage} ...")
-        self._progress.update(self._tasks[stage], completed=done, total=total)
+        task = self._tasks[stage]
+        self._progress.update(task, completed=done, total=total)
+        self._progress.update(task, rate=rate(self._progress.tasks[task].speed, total))
         if live and done < total:
             self._progress.start()
         elif all(task.finished for task in self._progress.tasks):
             self._progress.stop()  # the next thing to draw may be a table of trials
+
+
+def rate(per_s: float | None, total: int) -> str:
+    """`3.2/s`, or `41.3 MB/s` where so many are counted that they are bytes; empty while it is not known."""
+    if per_s is None:
+        return ""
+    return f"{per_s / 1e6:.1f} MB/s" if total > 10_000_000 else f"{per_s:.1f}/s"
 
 
 def fail(message: str) -> NoReturn:

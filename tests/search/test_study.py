@@ -1,9 +1,14 @@
 """One small Ray cluster: a study with an analytic loop in place of training, and a run of two ranks."""
 
+import json
 import math
 import os
 import stat
+import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -13,6 +18,7 @@ import pytest
 from woundray.cluster import Cluster, cluster
 from woundray.config import Config
 from woundray.errors import UserError
+from woundray.search.gauges import show
 from woundray.search.study import conclude, journal_path, run_study
 from woundray.tracking.events import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
 from woundray.training.launch import Report, fit, settle
@@ -28,6 +34,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[Cluster]:
+    os.environ["RAY_metrics_report_interval_ms"] = "500"  # noqa: SIM112  Ray spells it so; default 10 s
     with cluster(dashboard_port=8390, cpus=2) as connected:
         import ray
 
@@ -214,6 +221,31 @@ def test_a_study_in_which_every_trial_copies_says_so(tmp_path: Path) -> None:
     journal, new = write_finals(tmp_path, 0.1, rigged=1)
     with pytest.raises(UserError, match=r"trial 1: 50% of its pictures look like copies.*none can win"):
         conclude(make_config(tmp_path), tmp_path, journal, lambda checkpoint: (8, new[checkpoint.parent.name]))
+
+
+def dashboard(cluster: Cluster, path: str, token: str = "") -> str:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with urllib.request.urlopen(urllib.request.Request(f"{cluster.dashboard}{path}", headers=headers)) as answer:
+        return str(answer.read(), "utf-8")
+
+
+def test_the_dashboard_tells_each_trial(tmp_path: Path, ray_cluster: Cluster) -> None:
+    token = subprocess.run(ray_cluster.token_command.split(), capture_output=True, text=True, check=True).stdout.strip()
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        dashboard(ray_cluster, "/api/prometheus/sd")
+    reported = {"epoch": 2.0, "fd_lite0": 61.5, "pictures_per_s": 12.25, "validation_loss": 0.5}
+    show(reported, study="study", trial="trial_7", objective="fd_lite0")
+
+    wanted = {"epoch": 2.0, "score": 61.5, "pictures_per_s": 12.25}
+    deadline, found = time.monotonic() + 60, dict[str, float]()
+    while found != wanted and time.monotonic() < deadline:
+        time.sleep(0.5)
+        [nodes] = json.loads(dashboard(ray_cluster, "/api/prometheus/sd", token))
+        with urllib.request.urlopen(f"http://{nodes['targets'][0]}/metrics") as answer:
+            lines = str(answer.read(), "utf-8").splitlines()
+        mine = [line for line in lines if line.startswith("ray_woundray_") and 'trial="trial_7"' in line]
+        found = {line.split("{")[0].removeprefix("ray_woundray_"): float(line.split()[-1]) for line in mine}
+    assert found == wanted
 
 
 def test_ray_is_private(ray_cluster: Cluster) -> None:
