@@ -1,6 +1,7 @@
 """The command line: defaults < profile < phase < --config FILE < flags. Nothing slow is imported here."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
