@@ -1,5 +1,8 @@
 """The command line: defaults < profile < phase < --config FILE < flags. Nothing slow is imported here."""
 
+import contextlib
+import io
+import itertools
 import logging
 import os
 import sys
@@ -21,6 +24,7 @@ from woundray.model.registry import offline, staged
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+SectionType = TypeVar("SectionType", bound=Section)
 CommandType = TypeVar("CommandType", bound="Command")
 
 
@@ -53,9 +57,7 @@ def parse(command_type: type[CommandType], arguments: list[str] | None = None) -
     arguments = sys.argv[1:] if arguments is None else arguments
     flags, rest = _split_dotted(arguments)
     _refuse_unknown(rest, command_type)
-    command = tyro.cli(
-        command_type, args=rest, prog=_program(), config=(tyro.conf.FlagCreatePairsOff,), use_underscores=True
-    )
+    command = read_flags(command_type, rest, prog=_program())
     for name in flags:
         if name not in names(Config):
             raise UserError(f"command line: --{name} is not a setting{nearest(name, names(Config))}")
@@ -67,6 +69,38 @@ def parse(command_type: type[CommandType], arguments: list[str] | None = None) -
     logging.getLogger("woundray").info("profile %s: %s", profile, reason)
     settings = load(command.settings.phase, profile=profile, file=command.config, flags=flags)
     return command.with_settings(settings)
+
+
+def read_flags(
+    command_type: type[SectionType],
+    arguments: list[str] | None = None,
+    *,
+    prog: str,
+    config: tuple[Any, ...] = (tyro.conf.FlagCreatePairsOff,),
+) -> SectionType:
+    """A command out of its flags by tyro. Raises UserError for a wrong one: tyro's own words, in one line."""
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            return tyro.cli(
+                command_type,
+                args=arguments,
+                prog=prog,
+                description=command_type.__doc__,
+                use_underscores=True,
+                config=config,
+            )
+    except SystemExit as ended:
+        if not ended.code:  # --help
+            raise
+    raise UserError(f"command line: {_first_words(told.getvalue())}; see {prog} --help")
+
+
+def _first_words(box: str) -> str:
+    """What tyro frames, up to the first line drawn across."""
+    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith("╭")]
+    words = " ".join(itertools.takewhile(lambda line: "──" not in line, lines)).split(" Got errors:")[0]
+    return words.split(" (required)")[0].rstrip(". ")
 
 
 def choose_profile(data: Path | None, *, has_gpu: bool | None = None) -> tuple[str, str]:
@@ -92,8 +126,8 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         fail(str(error))
-    except KeyboardInterrupt:
-        sys.stderr.write("\nstopped\n")
+    except KeyboardInterrupt as error:
+        sys.stderr.write(f"\n{error or 'stopped'}\n")
         sys.exit(130)
 
 

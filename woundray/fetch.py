@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from woundray import archive, staging
-from woundray.cli import Stages, run
+from woundray.cli import Stages, read_flags, run
 from woundray.config.base import Section
 from woundray.errors import UserError
 
@@ -36,13 +36,7 @@ def main() -> None:
 
 
 def _fetch() -> None:
-    command = tyro.cli(
-        Fetch,
-        prog="python -m woundray.fetch",
-        description=Fetch.__doc__,
-        use_underscores=True,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    command = read_flags(Fetch, prog="python -m woundray.fetch")
     if not (command.names or command.list or command.export_to or command.import_from):
         raise UserError("fetch: give names such as sd21 inception lpips, or --list, --export FILE or --import FILE")
     staging.check_names(command.names)

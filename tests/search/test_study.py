@@ -18,8 +18,9 @@ import pytest
 from woundray.cluster import Cluster, cluster
 from woundray.config import Config
 from woundray.errors import UserError
+from woundray.search.conclusion import conclude, journal_path
 from woundray.search.gauges import show
-from woundray.search.study import conclude, journal_path, run_study
+from woundray.search.study import run_study
 from woundray.tracking.events import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
 from woundray.training.launch import Report, fit, settle
 from woundray.training.place import Place

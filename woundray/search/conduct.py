@@ -14,9 +14,11 @@ from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.errors import UserError
 from woundray.evaluation import best_epoch, settle_objective
+from woundray.search.conclusion import StudyResult, journal_path
 from woundray.search.single import single_run
-from woundray.search.study import StudyResult, journal_path, resume_study, run_study
-from woundray.tracking import Tracker, versions
+from woundray.search.study import resume_study, run_study
+from woundray.storage import alone_in, check_storage
+from woundray.tracking import Tracker, check_tracking, versions
 from woundray.training.checkpoint import link, read_progress, start_from, write_config
 from woundray.training.entry import train
 from woundray.training.generation import find_checkpoint, score_again
@@ -80,12 +82,16 @@ def conduct(config: Config, stage: Stage) -> Conclusion:
         UserError: the name is taken, or data, base model, space, cluster or MLflow can not be used.
     """
     config = settle_objective(config)
+    check_storage(config.study.output)
     folder = new_folder(config, "study")
-    if journal_path(folder).exists():
-        raise UserError(f"study.name: {folder.name} is a study already, in {folder}; give another name")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_config(config, folder)
-    return _study(config, folder, run_study, stage)
+    with alone_in(folder):
+        if journal_path(folder).exists():
+            raise UserError(
+                f"study.name: {folder.name} is a study already, in {folder}; go on with it by "
+                f"`python -m woundray.tune --resume {folder.name}`, or give another name"
+            )
+        write_config(config, folder)
+        return _study(config, folder, run_study, stage)
 
 
 def resume(study: Path, output: Path, stage: Stage) -> Conclusion:
@@ -97,15 +103,26 @@ def resume(study: Path, output: Path, stage: Stage) -> Conclusion:
     Raises:
         UserError: there is no such study, or what it needs is no longer there.
     """
-    folder = next((place for place in (study, output / study) if journal_path(place).exists()), None)
-    if folder is None:
-        raise UserError(f"--resume: neither {study} nor {output / study} is a study")
-    config = Config.from_nested(read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
-    return _study(config, folder.absolute(), resume_study, stage)
+    folder = find_study(study, output)
+    check_storage(folder.parent)
+    with alone_in(folder):
+        config = Config.from_nested(read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
+        return _study(config, folder, resume_study, stage)
+
+
+def find_study(study: Path, output: Path) -> Path:
+    """A study's folder, absolute, by its path or its name in `output`. Raises UserError where there is none."""
+    for place in (study, output / study):
+        if (place / "run" / "config.yaml").exists():
+            raise UserError(f"--resume: {place} is a run; `woundray train --study.name {place.name}` goes on with it")
+        if (place / "config.yaml").is_file():  # it is written first
+            return place.absolute()
+    raise UserError(f"--resume: neither {study} nor {output / study} is a study")
 
 
 def _study(config: Config, folder: Path, runs: Callable[..., StudyResult], stage: Stage) -> Conclusion:
     """A new study (`run_study`) or the rest of one (`resume_study`)."""
+    check_tracking()  # before minutes of work, not after them
     materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage)
     tracker = Tracker(
         journal_path(folder),
@@ -151,8 +168,14 @@ def conduct_run(config: Config, stage: Stage, *, start: str | None = None) -> tu
         UserError: data, base model or cluster can not be used, or training failed.
     """
     config = settle_objective(config)
+    check_storage(config.study.output)
+    check_tracking()
     folder = new_folder(config, "run")
-    folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder):
+        return _run(config, folder, stage, start)
+
+
+def _run(config: Config, folder: Path, stage: Stage, start: str | None) -> tuple[Path, dict[str, float]]:
     materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage)
     output = folder / "run"
     if start is not None:

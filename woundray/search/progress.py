@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -130,7 +130,7 @@ class Follower:
         self,
         journal: Journal,
         config: Config,
-        on_change: OnChange | None = None,
+        on_change: Sequence[OnChange] = (),
         console: Console | None = None,
     ) -> None:
         console = console or Console(stderr=True)
@@ -174,9 +174,8 @@ class Follower:
     def _tell(self, event: Event) -> None:
         trials = by_number(self._trials)
         self._display.show(event, trials)
-        if self._on_change is None:
-            return
-        try:
-            self._on_change(trials)
-        except Exception:  # a listener that fails must not end the display of a study that goes on
-            log.exception("listener of the study failed")
+        for listener in self._on_change:
+            try:
+                listener(trials)
+            except Exception:  # a listener that fails must not end the display of a study that goes on
+                log.exception("listener of the study failed")

@@ -10,6 +10,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from woundray.config import Config
 from woundray.search.gauges import show
+from woundray.storage import refuse_lost
 from woundray.tracking.events import Journal, TrialEnded, TrialStarted
 from woundray.training.launch import CHECKPOINT, Loop, epoch_event, fit
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
 ERROR_FILE = "error.txt"
+JOURNAL_FILE = "events.jsonl"
 
 
 def trial_folder(study: Path, trial: str) -> Path:
@@ -49,6 +51,7 @@ def run_trial(values: dict[str, Any], *, base: Config, loop: Loop, materials: Pa
             name=name,
             storage=study / "ray" / "runs",
             callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call]
+            told=Journal(study / JOURNAL_FILE).last_epoch(name),
         )
     except TrainingFailedError as error:
         failed.write_text(str(error), encoding="utf-8")
@@ -97,6 +100,15 @@ class Recorder(Callback):
         if trial.trial_id not in self._numbers():
             self.on_trial_start(iteration, trials, trial)  # its process never came up
         self._end(trial, "FAILED")
+        refuse_lost(self._study)  # trials that are still to come would fail, too
+
+    def get_state(self) -> dict[str, Any]:
+        """What Tune keeps for a study that is resumed."""
+        return {"stopped": list(self._stopped)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Gets it back."""
+        self._stopped = tuple(state["stopped"])
 
     def _numbers(self) -> dict[str, int]:
         events = Journal(self._journal).events()

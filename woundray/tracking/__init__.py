@@ -11,9 +11,9 @@ from typing import Self
 from pydantic import JsonValue
 
 from woundray.tracking.events import Event, Journal
-from woundray.tracking.runs import Runs, tracking_uri
+from woundray.tracking.runs import Runs, check_tracking, tracking_uri
 
-__all__ = ["Tracker", "tracking_uri", "versions"]
+__all__ = ["Tracker", "check_tracking", "tracking_uri", "versions"]
 
 _POLL_S = 0.5
 _LONGEST_PAUSE_S = 10.0
@@ -52,6 +52,7 @@ class Tracker:
         self.uri = uri or tracking_uri()
         self._journal = Journal(journal)
         self._copied = journal.with_suffix(".copied")
+        self._reached = int(self._copied.read_text(encoding="ascii")) if self._copied.exists() else 0
         self._runs = Runs(self.uri, study, nested=nested, tags=tags)
         self._runs.log_settings(settings)
         self._closing = threading.Event()
@@ -72,25 +73,30 @@ class Tracker:
         self._deadline = time.monotonic() + timeout_s
         self._closing.set()
         self._thread.join(timeout_s + _LONGEST_PAUSE_S)
-        left = sum(1 for _ in self._journal.read(self._offset()))
+        left = sum(1 for _ in self._journal.read(self._reached))
         if left:
             log.warning("MLflow at %s did not take %d events; they are kept in %s", self.uri, left, self._journal.path)
         return left
 
-    def _offset(self) -> int:
-        return int(self._copied.read_text(encoding="ascii")) if self._copied.exists() else 0
-
     def _copy(self) -> None:
         while True:
             last = self._closing.wait(_POLL_S)
-            for event, offset in self._journal.read(self._offset()):
+            for event, offset in self._journal.read(self._reached):
                 if not self._write(event):
                     return
-                beside = self._copied.with_suffix(".part")
-                beside.write_text(str(offset), encoding="ascii")
-                beside.replace(self._copied)
+                self._note(offset)
             if last:
                 return
+
+    def _note(self, offset: int) -> None:
+        """Keeps how far the journal has been copied. An event that comes twice changes nothing in MLflow."""
+        self._reached = offset
+        beside = self._copied.with_suffix(".part")
+        try:
+            beside.write_text(str(offset), encoding="ascii")
+            beside.replace(self._copied)
+        except OSError as error:  # no room: the study itself says so
+            log.debug("%s: %s", self._copied, error)
 
     def _write(self, event: Event) -> bool:
         """Tries until MLflow takes an event; False if time ran out at closing."""

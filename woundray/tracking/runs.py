@@ -64,8 +64,9 @@ class Runs:
         self.parent = self._open("study", {"woundray.kind": "study"}, name=study) if nested else None
 
     def log_settings(self, settings: dict[str, JsonValue]) -> None:
-        """Parameters of the parent run."""
+        """Parameters of the parent run, which runs (again) from now on."""
         if self.parent is not None:
+            self._client.update_run(self.parent.info.run_id, status="RUNNING")
             self._log_params(self.parent.info.run_id, settings)
 
     def apply(self, event: Event) -> None:
@@ -162,6 +163,12 @@ class Runs:
         params = [Param(name, str(value)[:_LONGEST]) for name, value in settings.items()]
         for start in range(0, len(params), _PER_BATCH):
             self._client.log_batch(run_id, params=params[start : start + _PER_BATCH])
+
+
+def check_tracking(uri: str = "") -> None:
+    """Raises UserError if MLflow does not answer; makes its database and experiment if there are none."""
+    uri = uri or tracking_uri()
+    _experiment(connect(uri), uri)
 
 
 def connect(uri: str) -> "MlflowClient":

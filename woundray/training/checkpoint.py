@@ -144,6 +144,9 @@ def publish(
         contenders: other epochs that may yet be best.
     """
     write_json({"epoch": progress.epoch, "updates": progress.updates, "history": progress.history}, part / "run.json")
+    for path in part.rglob("*"):
+        if path.is_file():
+            _flush(path)
     folder = run / f"epoch_{progress.epoch:04d}"
     if folder.exists():  # left by a run that died between renaming and linking
         shutil.rmtree(folder)
@@ -157,6 +160,12 @@ def publish(
         if int(old.name.removeprefix("epoch_")) not in kept:
             shutil.rmtree(old)
     return folder
+
+
+def _flush(path: Path) -> None:
+    """Has a file's bytes on the disk before it gets its name: a machine may lose power."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def read_progress(folder: Path) -> Progress:
