@@ -33,7 +33,7 @@ NOT_RUN_HERE = {
     r"RAY_ADDRESS=": "wants a cluster: tests/search/test_study.py",
     r"woundray.doctor .*--data|--check_weights": "tests/test_doctor.py",
     # other programs
-    r"^make (tune|install|test)": "installs everything: what a fresh clone's build does",
+    r"^make (tune|install|test)\b": "installs everything: what a fresh clone's build does",
     r"^(source|export|cat|lora\.|training\.|EOF|until)": "lines of a shell, and a file that it writes",
     r"^mlflow ui": "a server that does not end; MLflow's own tests",
     r"^(RAY_AUTH_MODE=token )?ray ": "a cluster of several machines: Ray's own command line",
