@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -19,7 +20,6 @@ from woundray.cluster import Cluster, cluster
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.search.conclusion import conclude, journal_path
-from woundray.search.gauges import show
 from woundray.search.study import run_study
 from woundray.tracking.events import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
 from woundray.training.launch import Report, fit, settle
@@ -114,6 +114,10 @@ def test_study(tmp_path: Path, ray_cluster: Cluster, capsys: pytest.CaptureFixtu
     assert "stopped early" in shown.err
     assert "failed" in shown.err
     assert "ray" not in shown.out.lower()
+    # The dashboard shows where each trial stands
+    standing = {("epoch", trial.id): float(trial.epochs) for trial in scored}
+    standing |= {("score", trial.id): trial.last_score or 0.0 for trial in scored}
+    assert wait_for_gauges(ray_cluster, standing) == pytest.approx(standing)
     # Optuna knows the best epoch of each trial, and nothing that is not a number
     assert optuna_values(folder) == {trial.best_score for trial in scored}
 
@@ -224,29 +228,42 @@ def test_a_study_in_which_every_trial_copies_says_so(tmp_path: Path) -> None:
         conclude(make_config(tmp_path), tmp_path, journal, lambda checkpoint: (8, new[checkpoint.parent.name]))
 
 
-def dashboard(cluster: Cluster, path: str, token: str = "") -> str:
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    with urllib.request.urlopen(urllib.request.Request(f"{cluster.dashboard}{path}", headers=headers)) as answer:
+def ask_dashboard(cluster: Cluster, path: str, token: str) -> str:
+    request = urllib.request.Request(f"{cluster.dashboard}{path}", headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request) as answer:
         return str(answer.read(), "utf-8")
 
 
-def test_the_dashboard_tells_each_trial(tmp_path: Path, ray_cluster: Cluster) -> None:
-    token = subprocess.run(ray_cluster.token_command.split(), capture_output=True, text=True, check=True).stdout.strip()
-    with pytest.raises(urllib.error.HTTPError, match="401"):
-        dashboard(ray_cluster, "/api/prometheus/sd")
-    reported = {"epoch": 2.0, "fd_lite0": 61.5, "pictures_per_s": 12.25, "validation_loss": 0.5}
-    show(reported, study="study", trial="trial_7", objective="fd_lite0")
-
-    wanted = {"epoch": 2.0, "score": 61.5, "pictures_per_s": 12.25}
-    deadline, found = time.monotonic() + 60, dict[str, float]()
-    while found != wanted and time.monotonic() < deadline:
+def wait_for_gauges(cluster: Cluster, wanted: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    """Name and trial -> value, of the study `study`, as soon as they are as wanted, or after a minute."""
+    token = subprocess.run(cluster.token_command.split(), capture_output=True, text=True, check=True).stdout.strip()
+    deadline, found = time.monotonic() + 60, dict[tuple[str, str], float]()
+    while found != pytest.approx(wanted) and time.monotonic() < deadline:
         time.sleep(0.5)
-        [nodes] = json.loads(dashboard(ray_cluster, "/api/prometheus/sd", token))
+        [nodes] = json.loads(ask_dashboard(cluster, "/api/prometheus/sd", token))
         with urllib.request.urlopen(f"http://{nodes['targets'][0]}/metrics") as answer:
-            lines = str(answer.read(), "utf-8").splitlines()
-        mine = [line for line in lines if line.startswith("ray_woundray_") and 'trial="trial_7"' in line]
-        found = {line.split("{")[0].removeprefix("ray_woundray_"): float(line.split()[-1]) for line in mine}
-    assert found == wanted
+            text = str(answer.read(), "utf-8")
+        lines = re.findall(r'^ray_woundray_(\w+)\{.*study="study".*trial="(\w+)".*\} (\S+)$', text, re.MULTILINE)
+        found = {(name, trial): float(value) for name, trial, value in lines}
+    return found
+
+
+def test_the_dashboard_asks_for_the_token(ray_cluster: Cluster) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+        ask_dashboard(ray_cluster, "/api/prometheus/sd", "wrong")
+    refused.value.close()
+
+
+def test_doctor_says_what_a_cluster_offers(tmp_path: Path, ray_cluster: Cluster) -> None:
+    import ray
+
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "woundray.doctor", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["services"]["cluster"]["resources"] == {"cpus": 2.0, "gpus": 0.0, "nodes": 1}
+    assert found["outlook"]["at_once"] == 2
 
 
 def test_ray_is_private(ray_cluster: Cluster) -> None:
