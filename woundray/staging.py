@@ -6,7 +6,7 @@ from pathlib import Path
 
 from woundray.config.explain import nearest
 from woundray.errors import UserError
-from woundray.metrics.weights import ALIASES, WEIGHTS, path_of
+from woundray.metrics.weights import ALIASES, WEIGHTS, checkpoints_home, path_of
 from woundray.model.checksums import FACTS_NAME, Stage, file_sha256, wrong_files
 from woundray.model.download import download
 from woundray.model.layout import read_json
@@ -44,10 +44,14 @@ def inventory() -> list[Entry]:
 
 
 def weights_file(name: str) -> Path | None:
-    """File of feature extractor's weights, by name or alias: in torch's folder, or in woundray's or one below it."""
-    path = path_of(name)
-    homes = (weights_home(), *(folder for folder in weights_home().glob("*") if folder.is_dir()))
-    return next((file for file in (path, *(home / path.name for home in homes)) if file.is_file()), None)
+    """File of a feature extractor's weights on this machine, by name or alias."""
+    return staged_file(path_of(name).name)
+
+
+def staged_file(file_name: str) -> Path | None:
+    """A weights file that is on this machine: where torch looks, in woundray's folder of weights, or one below it."""
+    homes = (checkpoints_home(), weights_home(), *(folder for folder in weights_home().glob("*") if folder.is_dir()))
+    return next((home / file_name for home in homes if (home / file_name).is_file()), None)
 
 
 def wrong_bytes(entry: Entry) -> list[Path] | None:

@@ -14,12 +14,11 @@ from woundray.config import Config, QualityConfig
 from woundray.errors import UserError
 from woundray.evaluation.basis import binomial
 from woundray.evaluation.comparison import differences
-from woundray.evaluation.embedding import embed, settle_objective
+from woundray.evaluation.embedding import INCEPTION_FILE, embed, settle_objective
 from woundray.evaluation.report import Report, Sets, evaluate
 from woundray.evaluation.table import score_table, score_values
 from woundray.metrics.bars import Score
 from woundray.metrics.similarity import untrained_lpips
-from woundray.metrics.weights import path_of
 
 NEW = pictures(40, seed=5)
 
@@ -159,7 +158,7 @@ def test_auto_is_fid_only_where_inceptions_weights_are_staged(tmp_path: Path, mo
     monkeypatch.setenv("WOUNDRAY_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     assert settle_objective(Config()).metrics.objective == "fd_lite0"
-    place = path_of("inception")
+    place = tmp_path / "torch/hub/checkpoints" / INCEPTION_FILE
     place.parent.mkdir(parents=True)
     place.write_bytes(hashlib.sha256(b"").digest())
     assert settle_objective(Config()).metrics.objective == "fid"

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from woundray.config import Config
 from woundray.metrics.features import Extractor, Inception, Lite0Layers, cached_features
-from woundray.metrics.weights import path_of
-from woundray.staging import weights_file
+from woundray.model.registry import weights_home
+from woundray.staging import staged_file
 
 Rows = NDArray[np.int64]
 Columns = NDArray[np.float32]
+
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def settle_objective(config: Config) -> Config:
     """`auto` becomes `fid` where Inception's weights are on this machine, else `fd_lite0`; another stays."""
     if config.metrics.objective != "auto":
         return config
-    return config.with_values({"metrics.objective": "fid" if weights_file("inception") else "fd_lite0"})
+    return config.with_values({"metrics.objective": "fid" if staged_file(INCEPTION_FILE) else "fd_lite0"})
 
 
 def make_embedder(config: Config, device: torch.device) -> Embedder:
@@ -109,6 +111,6 @@ def make_embedder(config: Config, device: torch.device) -> Embedder:
         UserError: Inception's weights are not there, or are not the known ones.
     """
     if config.metrics.objective == "fid":
-        weights = weights_file("inception") or path_of("inception")
+        weights = staged_file(INCEPTION_FILE) or weights_home() / INCEPTION_FILE
         return InceptionEmbedder(Inception(weights, device), device)
     return Lite0Embedder(device)

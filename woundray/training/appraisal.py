@@ -18,11 +18,12 @@ from woundray.evaluation.embedding import embed
 from woundray.evaluation.report import Report, Sets, evaluate
 from woundray.evaluation.table import score_values
 from woundray.metrics.similarity import load_lpips
-from woundray.metrics.weights import LPIPS_TRUNKS
-from woundray.staging import weights_file
+from woundray.staging import staged_file
 from woundray.training.checkpoint import write_json
 from woundray.training.generation import Wish, config_of, draw
 from woundray.training.materials import Stage
+
+TRUNK_FILES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def appraise(checkpoint: Path, wish: Wish, *, data: Path | None, file: Path, sta
     cache = _cache(checkpoint) if quality.caching.enabled else None
     reference = setting.reference(wish.count, cache)
     stage("features of photographs", 1, 1)
-    trunk = weights_file(LPIPS_TRUNKS[quality.lpips.network])
+    trunk = staged_file(TRUNK_FILES[quality.lpips.network])
     report = evaluate(
         Sets(pictures, setting.train, setting.held_out, wish.first_seed),
         reference,
