@@ -1,6 +1,5 @@
 """What scores see of a picture: features for distances between sets, features for copies, and class logits."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +12,7 @@ from torch import Tensor
 from woundray.config import Config
 from woundray.metrics.features import Extractor, Inception, Lite0Layers, cached_features
 from woundray.model.registry import weights_home
+from woundray.staging import staged_file
 
 Rows = NDArray[np.int64]
 Columns = NDArray[np.float32]
@@ -95,13 +95,6 @@ def split_columns(columns: Tensor, parts: tuple[int, int, int]) -> Features:
 def score_name(score: str, embedder: str) -> str:
     """A score's name with its features: `kid_lite0`; those of Inception, as in the literature, go without: `kid`."""
     return score if embedder == "inception" else f"{score}_{embedder}"
-
-
-def staged_file(name: str) -> Path | None:
-    """A weights file that is on this machine: in woundray's folder of weights, or torch hub's."""
-    hub = Path(os.environ.get("TORCH_HOME", Path.home() / ".cache/torch")) / "hub/checkpoints"
-    homes = (weights_home(), *(path for path in weights_home().glob("*") if path.is_dir()), hub)
-    return next((home / name for home in homes if (home / name).is_file()), None)
 
 
 def settle_objective(config: Config) -> Config:

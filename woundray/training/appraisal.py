@@ -14,10 +14,11 @@ from woundray.data.source import open_source
 from woundray.data.split import Split, split_by_patient
 from woundray.errors import UserError
 from woundray.evaluation.comparison import Difference, differences
-from woundray.evaluation.embedding import embed, staged_file
+from woundray.evaluation.embedding import embed
 from woundray.evaluation.report import Report, Sets, evaluate
 from woundray.evaluation.table import score_values
 from woundray.metrics.similarity import load_lpips
+from woundray.staging import staged_file
 from woundray.training.checkpoint import write_json
 from woundray.training.generation import Wish, config_of, draw
 from woundray.training.materials import Stage
