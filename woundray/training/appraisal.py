@@ -11,7 +11,7 @@ from woundray import evaluation, sampling
 from woundray.config import Config
 from woundray.data.manifest import Photo
 from woundray.data.source import open_source
-from woundray.data.split import Split, split_by_patient
+from woundray.data.split import Split, split_for
 from woundray.errors import UserError
 from woundray.evaluation.comparison import Difference, differences
 from woundray.evaluation.embedding import embed, staged_file
@@ -50,9 +50,9 @@ class Setting:
         changes = {"metrics.objective": "auto"} | ({"data.root": data} if data else {})
         config = evaluation.settle_objective(config_of(checkpoint).with_values(changes))
         source = open_source(config)
-        split = split_by_patient(
-            source.photos, validation_share=config.validation.share, seed=config.reproducibility.seed
-        )
+        split = split_for(source.photos, config)
+        if not split.validation:
+            raise UserError(f"{checkpoint}: trained on all photographs: none is left to score it against")
         train, held_out = (torch.stack([source.plain(p) for p in side]) for side in (split.train, split.validation))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         embedder = evaluation.make_embedder(config, device)
