@@ -79,7 +79,7 @@ def test_fid_on_wrapped_pictures() -> None:
     features = extractor(pictures)
     wrapped = extractor(pictures * 255)  # 255 x = -x modulo 256
     assert frechet_distance(features, extractor(pictures.clone())) < 1e-3
-    assert frechet_distance(features, wrapped) > 100
+    assert frechet_distance(features, wrapped) > 20
     for scaled in (pictures.float() * 255, pictures.float(), pictures.float() / 255):
         with pytest.raises(UserError, match=r"give torch\.uint8 from 0 to 255"):
             extractor(scaled)

@@ -14,7 +14,7 @@ from woundray.data.source import open_source
 from woundray.data.split import Split, split_for
 from woundray.errors import UserError
 from woundray.evaluation.comparison import Difference, differences
-from woundray.evaluation.embedding import embed, staged_file
+from woundray.evaluation.embedding import embed, staged_extractors, staged_file
 from woundray.evaluation.report import Report, Sets, evaluate
 from woundray.evaluation.table import score_values
 from woundray.metrics.similarity import load_lpips
@@ -100,6 +100,8 @@ def appraise(checkpoint: Path, wish: Wish, *, data: Path | None, file: Path, sta
         setting.embedder,
         quality,
         lpips=load_lpips(trunk, quality.lpips.network).to(setting.device) if trunk else None,
+        extractors=staged_extractors(setting.device),
+        cache=cache,
         stage=stage,
     )
     out = file.parent
