@@ -36,10 +36,9 @@ class Dinov2:
         config = Dinov2Config(
             hidden_size=384, num_hidden_layers=12, num_attention_heads=6, patch_size=14, image_size=518
         )
-        self._net: nn.Module = Dinov2Model(config)
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        self._net.load_state_dict(_renamed(state))
-        self._net.requires_grad_(False).eval().to(device)
+        net: nn.Module = Dinov2Model(config)
+        net.load_state_dict(_renamed(torch.load(weights, map_location="cpu", weights_only=True)))
+        self._net = net.requires_grad_(False).eval().to(device)
         self._device = torch.device(device)
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """A study's best settings trained again on other patients: with each other fold held out, and on all photographs."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,14 @@ from woundray.training.materials import Materials, Stage, prepare_materials
 
 log = logging.getLogger(__name__)
 
+Fit = Callable[[Config, Path, Path], None]  # configuration, materials, the run's folder: trains to its end
+
+
+def on_cluster(config: Config, materials: Path, output: Path) -> None:
+    """Trains on the workers of the connected cluster; goes on where an earlier try in `output` stopped."""
+    name = f"{output.parent.name}-{output.name}"
+    fit(config, loop=train, materials=materials, output=output, name=name, storage=output.parent / "ray")
+
 
 @dataclass(frozen=True)
 class Folds:
@@ -28,6 +36,7 @@ class Folds:
         config: the study's configuration.
         materials: the study's, of the fold that all trials held out.
         folder: the study's folder.
+        fit: how a run is trained.
     """
 
     config: Config
@@ -35,6 +44,7 @@ class Folds:
     folder: Path
     device: torch.device
     stage: Stage
+    fit: Fit = on_cluster
 
     @property
     def count(self) -> int:
@@ -57,7 +67,7 @@ class Folds:
                 self.config.with_values(held_out), folder / "materials", device=self.device, stage=self.stage
             )
             log.info("%s: fold %d of %d", checkpoint.parent.name, fold + 1, self.count)
-            of_fold = train_again(checkpoint, held_out, materials.folder, folder / checkpoint.parent.name)
+            of_fold = train_again(checkpoint, held_out, materials.folder, folder / checkpoint.parent.name, self.fit)
             more, found = score_again(of_fold, materials=materials, device=self.device)
             pictures += more
             scores.append(found)
@@ -74,7 +84,7 @@ def mean_of_folds(scores: Sequence[Mapping[str, float]], objective: str) -> dict
     return mean | {"folds": float(len(scores)), f"{objective}_sd_of_folds": spread}
 
 
-def refit(study: StudyResult, device: torch.device, stage: Stage) -> Path:
+def refit(study: StudyResult, device: torch.device, stage: Stage, fit: Fit = on_cluster) -> Path:
     """Trains the winner's settings on all photographs, for as many epochs as its best one; the checkpoint.
 
     Nobody is held out, so nothing is scored.
@@ -91,21 +101,14 @@ def refit(study: StudyResult, device: torch.device, stage: Stage) -> Path:
     folder = study.folder / "refit"
     materials = prepare_materials(study.config.with_values(everybody), folder / "materials", device=device, stage=stage)
     log.info("refit: %d photographs, %d epochs", len(materials.bank.train), study.best.best_epoch)
-    return train_again(study.checkpoint, everybody, materials.folder, folder / "run")
+    return train_again(study.checkpoint, everybody, materials.folder, folder / "run", fit)
 
 
-def train_again(checkpoint: Path, changes: Mapping[str, object], materials: Path, output: Path) -> Path:
-    """Trains a checkpoint's settings with some changed, to its epoch, on the connected cluster; the new checkpoint.
+def train_again(checkpoint: Path, changes: Mapping[str, object], materials: Path, output: Path, fit: Fit) -> Path:
+    """Trains a checkpoint's settings with some changed, for as many epochs as it had; the new checkpoint.
 
     What was trained before and lies in `output` is not trained again.
     """
     last = {"training.last_epoch": read_progress(checkpoint).epoch, "training.early_stopping_patience": 0}
-    fit(
-        config_of(checkpoint).with_values({**changes, **last}),
-        loop=train,
-        materials=materials,
-        output=output,
-        name=f"{output.parent.name}-{output.name}",
-        storage=output.parent / "ray",
-    )
+    fit(config_of(checkpoint).with_values({**changes, **last}), materials, output)
     return (output / "latest").resolve()
