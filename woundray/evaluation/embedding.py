@@ -145,5 +145,9 @@ def staged_extractors(device: torch.device) -> list[Extractor]:
     Raises:
         UserError: a file is not the known one.
     """
-    files = {Dinov2: staged_file(WEIGHTS["dinov2"].file_name), Sscd: staged_file(WEIGHTS["sscd"].file_name)}
-    return [kind(file, device) for kind, file in files.items() if file is not None]
+    found: list[Extractor] = []
+    if file := staged_file(WEIGHTS["dinov2"].file_name):
+        found.append(Dinov2(file, device))
+    if file := staged_file(WEIGHTS["sscd"].file_name):
+        found.append(Sscd(file, device))
+    return found
