@@ -8,8 +8,8 @@ import torch
 
 from woundray.config import Config
 from woundray.model.lora import WEIGHTS_NAME
-from woundray.search.retrain import Folds, mean_of_folds, refit
 from woundray.search.conclusion import StudyResult
+from woundray.search.retrain import Folds, mean_of_folds, refit
 from woundray.search.summary import TrialSummary
 from woundray.training.checkpoint import read_progress
 from woundray.training.generation import config_of
