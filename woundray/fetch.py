@@ -1,5 +1,7 @@
 """Stage weights on this machine, and carry them to machines without internet."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +22,8 @@ class Fetch(Section):
     """Base models in fp16: half the size, and enough for bf16 and fp16 training."""
     list: bool = False
     """Show names, licences, sizes, and what is on this machine."""
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """With --list: print it as JSON, for a program."""
     export_to: Annotated[Path | None, tyro.conf.arg(name="export")] = None
     """Write the named weights, or all that are on this machine, into this tar file; nothing is fetched."""
     import_from: Annotated[Path | None, tyro.conf.arg(name="import")] = None
@@ -44,6 +48,9 @@ def _fetch() -> None:
         for name in command.names if command.export_to is None else ():
             print(f"{name}: licence {staging.licence_of(name)}", flush=True)
             print(f"{name}: {staging.fetch(name, half=command.half, stage=stages)}")
+    if command.list and command.as_json:
+        print(json.dumps([asdict(entry) for entry in staging.inventory()], indent=1, default=str))
+        return
     for entry in staging.inventory() if command.list else ():
         size = "?" if entry.size_mb is None else f"{entry.size_mb:,.0f} MB"
         print(f"{entry.name:10}  {entry.licence:24}  {size:>9}  {entry.place or 'not on this machine'}")

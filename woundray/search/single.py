@@ -13,6 +13,7 @@ from woundray.config import Config
 from woundray.errors import Stopped, UserError
 from woundray.redaction import redact
 from woundray.search.conclusion import journal_path
+from woundray.search.gauges import show
 from woundray.search.interruption import Interruption
 from woundray.search.progress import Follower
 from woundray.search.trial import ERROR_FILE, last_line
@@ -23,12 +24,14 @@ from woundray.training.launch import Loop, epoch_event, fit
 class JournalCallback(UserCallback):
     """Writes each epoch of a run that Tune does not know into its journal."""
 
-    def __init__(self, journal: Path, name: str) -> None:
+    def __init__(self, journal: Path, name: str, objective: str) -> None:
         self._journal = journal
         self._name = name
+        self._objective = objective
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         """Called by Ray Train with the reports of all ranks."""
+        show(metrics[0], study=self._name, trial=self._name, objective=self._objective)
         event = epoch_event(self._name, metrics[0])
         journal = Journal(self._journal)
         if event.epoch > journal.last_epoch(self._name):  # a resumed run tells its last epoch again
@@ -63,7 +66,7 @@ def single_run(config: Config, *, loop: Loop, materials: Path, output: Path, fol
                     output=output,
                     name=name,
                     storage=folder / "ray",
-                    callbacks=[JournalCallback(journal.path, name)],
+                    callbacks=[JournalCallback(journal.path, name, config.metrics.objective)],
                     told=journal.last_epoch(name),
                 )
             )

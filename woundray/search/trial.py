@@ -10,6 +10,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from woundray.config import Config
 from woundray.redaction import redact
+from woundray.search.gauges import show
 from woundray.storage import refuse_lost
 from woundray.tracking.events import Journal, TrialEnded, TrialStarted
 from woundray.training.launch import CHECKPOINT, Loop, epoch_event, fit
@@ -84,6 +85,7 @@ class Recorder(Callback):
     ) -> None:
         if CHECKPOINT not in result:
             return
+        show(result, study=self._study.name, trial=trial.trial_id, objective=self._base.metrics.objective)
         event = epoch_event(trial.trial_id, result)
         if event.epoch > Journal(self._journal).last_epoch(
             trial.trial_id

@@ -19,6 +19,8 @@ Report = Callable[[dict[str, float], Path], None]
 
 CHECKPOINT, METRICS = "checkpoint_folder", "metrics"
 """Keys of the epoch's folder, and of all that the loop reported, among the values that go through Ray."""
+PICTURES_PER_S, GPU_MEMORY = "pictures_per_s", "gpu_memory_gib"
+"""Keys of what the epoch took of the machine, see `woundray.training.usage`."""
 
 
 class Loop(Protocol):
@@ -130,14 +132,18 @@ def _work(config: Config, loop: Loop, materials: Path, output: Path, told: int) 
 
     from woundray.training.checkpoint import read_progress
     from woundray.training.place import Place
+    from woundray.training.usage import usage
 
     hardware, context = config.hardware, ray.train.get_context()
     torch.set_num_threads(hardware.threads or math.ceil(hardware.cpus_per_worker))
+    device = ray.train.torch.get_device()
+    place = Place(rank=context.get_world_rank(), world_size=context.get_world_size(), device=device)
     last: dict[str, Any] = {}
 
     def report(metrics: dict[str, float], checkpoint: Path) -> None:
         last.clear()
-        last.update({**metrics, METRICS: metrics, CHECKPOINT: str(checkpoint.absolute())})
+        used = usage(metrics, checkpoint, config, place)
+        last.update({**metrics, **used, METRICS: metrics, CHECKPOINT: str(checkpoint.absolute())})
         ray.train.report(dict(last))
 
     # Those who were told may have died while the loop went on. Ray needs one report at least: twice does no harm
@@ -146,8 +152,6 @@ def _work(config: Config, loop: Loop, materials: Path, output: Path, told: int) 
     for entry in history[min(told, len(history) - 1) :] if history else ():
         report(entry, output / f"epoch_{int(entry['epoch']):04d}")
 
-    device = ray.train.torch.get_device()
-    place = Place(rank=context.get_world_rank(), world_size=context.get_world_size(), device=device)
     loop(config, materials=materials, output=output, place=place, report=report)
     return last
 
