@@ -98,10 +98,12 @@ def read_flags(
 
 
 def _first_words(box: str) -> str:
-    """What tyro frames, up to the first line drawn across."""
-    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith("╭")]
-    words = " ".join(itertools.takewhile(lambda line: "──" not in line, lines)).split(" Got errors:")[0]
-    return words.split(" (required)")[0].rstrip(". ")
+    """What tyro says above the line that it draws before its help; where it can't draw frames, a title stands first."""
+    lines = [line.strip("│| ") for line in box.splitlines() if not line.startswith(("╭", "╰", "+"))]
+    parts = [
+        " ".join(group) for ruled, group in itertools.groupby(lines, lambda line: not line.strip("─-")) if not ruled
+    ]
+    return parts[0 if "╭" in box else 1].split(" Got errors:")[0].split(" (required)")[0].rstrip(". ")
 
 
 def choose_profile(data: Path | None, *, has_gpu: bool | None = None) -> tuple[str, str]:

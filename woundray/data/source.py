@@ -67,7 +67,7 @@ def open_source(config: Config) -> Source:
         if config.phase != "all":
             dataset = dataset.of_phase(config.phase)
         if not dataset.photos:
-            raise UserError(f"{config.data.root}: no photograph of phase {config.phase}; see its summary.txt")
+            raise UserError(f"{config.data.root}: no photograph of phase {config.phase}{_why(dataset)}")
         photos, content_hash = dataset.photos, dataset.content_hash
         pixels = {
             photo.path: read_photo(dataset.root / photo.path, max_pixels=config.data.max_pixels) for photo in photos
@@ -80,6 +80,11 @@ def open_source(config: Config) -> Source:
         jitter=config.data.jitter,
     )
     return Source(photos, pixels, content_hash, config.model.resolution, augmentation)
+
+
+def _why(dataset: Dataset) -> str:
+    """A picture that was left out, and its reason, if there is one."""
+    return f"; left out was {dataset.left_out[0].reason}" if dataset.left_out else "; see its summary.txt"
 
 
 def _phantoms(config: Config) -> tuple[tuple[Photo, ...], dict[Path, NDArray[np.uint8]]]:
