@@ -1,6 +1,7 @@
 """Studies under seeded kills, and a table of them: `python -m faults --kills worker driver study --seed 3`.
 
-With `node` among the kills the studies run on two `ray start` nodes on loopback.
+With `node` among the kills the study runs on two `ray start` nodes on loopback. `--workers 2` kills nothing: it runs a
+study there whose trials have two ranks, and says on which nodes they were.
 """
 
 import argparse
@@ -20,9 +21,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=1)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        rows = run(Path(folder), chosen.kills, seed=chosen.seed, trials=chosen.trials, epochs=chosen.epochs)
+        if chosen.workers > 1:
+            rows = spread(Path(folder), workers=chosen.workers, trials=chosen.trials, epochs=chosen.epochs)
+        else:
+            rows = run(Path(folder), chosen.kills, seed=chosen.seed, trials=chosen.trials, epochs=chosen.epochs)
     for row in rows:
         sys.stdout.write(row + "\n")
 
@@ -55,6 +60,29 @@ def run(folder: Path, kinds: list[Kind], *, seed: int, trials: int, epochs: int)
             nodes.end()
     kept = f"finished trials at a kill: {len(study.survivors)}, lost: 0; adapters bit-identical"
     return [*rows, f"seed {seed}  complete at {time.monotonic() - started:5.0f} s: {trials} trials; {kept}"]
+
+
+def spread(folder: Path, *, workers: int, trials: int, epochs: int) -> list[str]:
+    """A study on two nodes of one CPU each; a row a trial: the nodes of its ranks."""
+    nodes = TwoNodes(folder)
+    study = Study.of(folder / "study", trials=trials, epochs=epochs, workers=workers)
+    study.variables = nodes.variables
+    try:
+        nodes.add_node()
+        started = time.monotonic()
+        study.start()
+        code = study.wait()
+        assert code == 0, (study.folder / "output.txt").read_text()
+    finally:
+        study.end()
+        nodes.end()
+    rows = []
+    for trial in sorted((study.folder / "trials").iterdir()):
+        where = [(trial / f"rank_{rank}.node").read_text() for rank in range(workers)]
+        reported = sorted(event.epoch for event in study.epochs() if event.trial == trial.name)
+        rows.append(f"trial {trial.name}  epochs {reported}  ranks on nodes {', '.join(node[:8] for node in where)}")
+        assert len(set(where)) == workers
+    return [*rows, f"complete at {time.monotonic() - started:5.0f} s"]
 
 
 def strike(study: Study, nodes: TwoNodes | None, kill: Kill) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from faults.loop import train
 from woundray.cli import run
-from woundray.cluster import cluster
+from woundray.cluster import check_shared, cluster, wait_for_nodes
 from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.search.conclusion import journal_path
@@ -19,7 +19,15 @@ def main() -> None:
     config = Config.from_nested(read_yaml(folder / "config.yaml"), source="config.yaml")
     begin = resume_study if journal_path(folder).exists() else run_study
     with alone_in(folder), cluster(dashboard_port=config.study.dashboard_port, cpus=2) as connected:
-        begin(config, materials=folder, folder=folder, loop=train, resources=connected.resources)
+        resources = connected.resources
+        if not connected.own:  # two nodes of one CPU each
+            resources = wait_for_nodes([{"CPU": 1.0}] * 2, timeout_s=300, stage=_tell)
+            check_shared(folder)
+        begin(config, materials=folder, folder=folder, loop=train, resources=resources)
+
+
+def _tell(stage: str, done: int, total: int) -> None:
+    sys.stderr.write(f"{stage}: {done} of {total}\n")
 
 
 if __name__ == "__main__":
