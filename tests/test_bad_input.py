@@ -124,7 +124,7 @@ def pickled_adapter(folder: Path) -> None:
     (folder / "old/pytorch_lora_weights.bin").write_bytes(b"cos\nsystem\n(S'touch hacked'\ntR.")
 
 
-def pickled_base(folder: Path) -> None:
+def base_in_part(folder: Path) -> None:
     text("base/model_index.json", json.dumps({"_class_name": "StableDiffusionPipeline"}))(folder)
     (folder / "base/unet").mkdir()
     (folder / "base/unet/diffusion_pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch hacked'\ntR.")
@@ -255,10 +255,10 @@ CASES = [
     # weights
     Case("no such base", "tune --model.base nowhere", ("model.base", "nowhere")),
     Case(
-        "a base of pickles",
+        "a base without its parts",
         "tune --model.base base --model.resolution 32 --data.phantom_patients 8",
         ("base",),
-        pickled_base,
+        base_in_part,
     ),
     Case(
         "weights with another hash",
