@@ -55,7 +55,7 @@ def in_turns(sides: Mapping[str, Work], *, rounds: int, warm_up: bool = True) ->
             work()
     costs: dict[str, list[Cost]] = {name: [] for name in sides}
     for turn in range(rounds):
-        names = list(sides) if turn % 2 == 0 else list(reversed(sides))
+        names = list(sides) if turn % 2 == 0 else list(reversed(list(sides)))
         for name in names:
             costs[name].append(cost_of(sides[name]))
             print(f"  round {turn + 1}: {name:28} {_line(costs[name][-1])}", flush=True)
