@@ -7,6 +7,7 @@ from woundray.cli import fail
 from woundray.config.explain import nearest
 
 COMMANDS = {
+    "doctor": "say what this machine has, and what would run",
     "tune": "search the hyperparameters of an adapter: the main job",
     "train": "train one adapter by one configuration",
     "generate": "draw pictures from an adapter",
@@ -14,7 +15,9 @@ COMMANDS = {
     "fetch": "stage weights, and carry them to machines without internet",
     "evaluate": "score an adapter's pictures beside what real photographs reach",
     "compare": "score several adapters on the same seeds",
+    "sync": "write to MLflow what it could not take while it was away",
     "prepare": "make a checked data set of raw photographs",
+    "completion": "print a script by which a shell completes all this",
 }
 
 
