@@ -102,3 +102,17 @@ def test_a_zygote_ends_with_its_raylet_and_clears_up(tmp_path: Path, environment
     raylet.wait()
     assert warm.wait() == 0
     assert not (tmp_path / "home").exists()
+
+
+def test_a_zygote_has_not_imported_ray(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Forks of a process that has imported ray draw the same identifiers: their trials would be mixed up."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        code = "from woundray.zygote import main; main(['ray'])"
+        command = [sys.executable, "-c", code, str(listener.fileno())]
+        done = subprocess.run(
+            command, env=environment, pass_fds=[listener.fileno()], capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert "each fork imports ray itself" in done.stderr

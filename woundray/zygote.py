@@ -1,7 +1,7 @@
 """A warm process that Ray's workers of this machine are forked from, instead of each importing everything anew.
 
-A trial takes five or more worker processes, and `import` of Ray Train, torch, diffusers and peft costs each of them
-seconds of CPU. The zygote (the word of Android and Chrome for such a process) has imported them once; a fork of it is
+A trial takes five or more worker processes, and `import` of torch, diffusers and peft costs each of them seconds of
+CPU. The zygote (the word of Android and Chrome for such a process) has imported them once; a fork of it is
 ready in milliseconds and shares its memory pages.
 
     ray.init(runtime_env=with_zygote(runtime_env), ...)
@@ -29,10 +29,6 @@ from typing import Any
 from woundray.zygote_client import ADDRESS, FORKED
 
 _MODULES = (
-    "ray._private.workers.default_worker",
-    "ray.train.torch",
-    "ray.tune",
-    "woundray.search.trial",
     "woundray.training.loop",
     "torch._dynamo",  # of the first optimizer
 )
@@ -41,8 +37,11 @@ _REQUEST_TIMEOUT_S = 10.0
 
 
 def usable() -> bool:
-    """Whether Ray's workers can be forked here: on Linux, and where no GPU's driver would have to bear it."""
-    return sys.platform == "linux" and not Path("/dev/nvidia0").exists()
+    """Whether Ray's workers can be forked here: on Linux, and where no GPU's driver would have to bear it.
+
+    WOUNDRAY_ZYGOTE=0 says no.
+    """
+    return os.environ.get("WOUNDRAY_ZYGOTE") != "0" and sys.platform == "linux" and not Path("/dev/nvidia0").exists()
 
 
 def client_command() -> list[str]:
@@ -133,6 +132,8 @@ def main(modules: Sequence[str] = _MODULES) -> None:
     listener = socket.socket(fileno=int(sys.argv[1]))
     for module in modules:
         importlib.import_module(module)
+    # Ray seeds its pool of random identifiers when it is imported: forks of it would give their actors the same names
+    assert "ray" not in sys.modules, "each fork imports ray itself"
     gc.collect()
     gc.freeze()  # else the first collection in a fork copies every page that it looks at
     threads = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
