@@ -81,7 +81,8 @@ class Request:
             if not more:
                 raise ConnectionError("a client hung up in the middle of its request")
             text += more
-        return cls(*json.loads(text), list(streams))
+        argv, environment, folder = json.loads(text)
+        return cls(argv, environment, folder, list(streams))
 
     def take_over(self) -> None:
         """Makes this process what was asked for."""
