@@ -32,7 +32,7 @@ def split_by_patient(photos: Sequence[Photo], *, validation_share: float, seed: 
     """
     members: dict[str, list[Photo]] = defaultdict(list)
     photos = sorted(photos, key=lambda photo: str(photo.path))
-    for photo, label in zip(photos, _labels(photos), strict=True):
+    for photo, label in zip(photos, joined_groups(photos), strict=True):
         members[label].append(photo)
 
     # a group belongs to the phase of most of its pictures
@@ -57,7 +57,7 @@ def split_by_patient(photos: Sequence[Photo], *, validation_share: float, seed: 
     )
 
 
-def _labels(photos: Sequence[Photo]) -> list[str]:
+def joined_groups(photos: Sequence[Photo]) -> list[str]:
     """A name for each photo, common to all that a patient or a group joins, directly or through others."""
     nodes: dict[tuple[str, str], int] = {}
     pairs = [

@@ -64,7 +64,8 @@ def kappa(confusion: ArrayLike, weighting: Weighting = "unweighted") -> Floats:
     by_chance = counts.sum(axis=-1)[..., :, None] * counts.sum(axis=-2)[..., None, :]
     observed = (weights * counts).sum(axis=(-2, -1)) * counts.sum(axis=(-2, -1))
     expected = (weights * by_chance).sum(axis=(-2, -1))
-    return 1.0 - np.divide(observed, expected, out=np.ones_like(observed), where=expected > 0)
+    ratio: Floats = np.divide(observed, expected, out=np.ones_like(observed), where=expected > 0)
+    return 1.0 - ratio
 
 
 def accuracy(confusion: ArrayLike) -> Floats:
@@ -83,12 +84,11 @@ def macro_f1(confusion: ArrayLike) -> Floats:
     """Mean over phases of F1 = 2 TP / (2 TP + FP + FN): (..., K, K) -> (...)."""
     counts = np.asarray(confusion, dtype=np.float64)
     right = np.diagonal(counts, axis1=-2, axis2=-1)
-    return _share(2 * right, counts.sum(axis=-1) + counts.sum(axis=-2)).mean(axis=-1)
+    f1: Floats = _share(2 * right, counts.sum(axis=-1) + counts.sum(axis=-2)).mean(axis=-1)
+    return f1
 
 
-def bootstrap(
-    counts: Floats, statistic: Statistic, *, resamples: int, seed: int, level: float = LEVEL
-) -> Estimate:
+def bootstrap(counts: Floats, statistic: Statistic, *, resamples: int, seed: int, level: float = LEVEL) -> Estimate:
     """A statistic of pooled patients, with the BCa interval (Efron 1987) of drawing patients anew.
 
     Args:
@@ -160,7 +160,8 @@ def patients_for(gain: float, *, sd: float, patients: int, power: float = POWER)
 
 def slope_weights(doses: ArrayLike) -> Floats:
     """Weights (A,) whose product with values at doses (A,) is the least-squares slope of values over doses."""
-    centred = np.asarray(doses, dtype=np.float64) - np.mean(doses)
+    values = np.asarray(doses, dtype=np.float64)
+    centred = values - values.mean()
     weights: Floats = centred / (centred**2).sum()
     return weights
 

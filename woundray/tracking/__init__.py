@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from woundray.tracking.events import Event, Journal
 from woundray.tracking.runs import Runs, tracking_uri
 
-__all__ = ["Tracker", "tracking_uri", "versions"]
+__all__ = ["Runs", "Tracker", "tracking_uri", "versions"]
 
 _POLL_S = 0.5
 _LONGEST_PAUSE_S = 10.0

@@ -90,10 +90,21 @@ def _schedule(base: Path, zero_terminal_snr: bool) -> NoiseSchedule:
     return schedule.with_zero_terminal_snr() if zero_terminal_snr else schedule
 
 
-def prepare_materials(config: Config, folder: Path, *, device: torch.device, stage: Stage) -> Materials:
-    """Reads the photographs, splits them by patient, encodes them, and scores the base model."""
+def prepare_materials(
+    config: Config,
+    folder: Path,
+    *,
+    device: torch.device,
+    stage: Stage,
+    source: Source | None = None,
+    embedder: evaluation.Embedder | None = None,
+) -> Materials:
+    """Reads the photographs, splits them by patient, encodes them, and scores the base model.
+
+    source: photographs to take instead of all of config.data; embedder: instead of the one of the objective.
+    """
     base = resolve(config.model.base)
-    source = open_source(config)
+    source = source or open_source(config)
     key = _key(config, base, source)
     if (folder / "baseline.json").is_file() and open_materials(folder).key == key:
         return open_materials(folder)
@@ -106,7 +117,7 @@ def prepare_materials(config: Config, folder: Path, *, device: torch.device, sta
     sampling.write_png(sampling.grid(held_out[: config.validation.grid]), folder / "reference.png")
 
     # what real photographs reach
-    embedder = evaluation.make_embedder(config, device)
+    embedder = embedder or evaluation.make_embedder(config, device)
     stage("features of photographs", 0, 1)
     reference = evaluation.make_reference(
         train,
