@@ -22,7 +22,8 @@ class Arm:
     """Real pictures by a recipe, with `ratio` synthetic ones for each of them; or synthetic ones alone.
 
     The recipes: the photographs as they are; so weighted that all phases count alike, which is what drawing them again
-    and again comes to; with augmented views. Synthetic pictures are added to the recipe that is best without them.
+    and again comes to; with augmented views. Synthetic pictures are added to the recipe that is best without them, and
+    have its views, too: without them they would undo a part of the augmentation, and copies would seem to hurt.
     """
 
     recipe: Recipe | Literal["best"]
@@ -65,30 +66,40 @@ def compose(
     arm: Arm, cohort: Cohort, train: Rows, pools: Mapping[str, Pool], *, recipe: Recipe, seed: int
 ) -> TrainingSet:
     """The training set of an arm; `recipe` stands for `best`, pools: phase -> synthetic pictures of this fold."""
-    parts: list[tuple[Tensor, Rows, NDArray[np.float64], str, list[Photo | None]]] = []
-    labels = cohort.labels[train]
-    photos: list[Photo | None] = [cohort.photos[row] for row in train]
+    labels, sets = cohort.labels[train], []
     if not arm.synthetic_only:
-        views = cohort.views.shape[1] if recipe == "augmentation" else 0
-        weight = np.full(len(train), 1 / (1 + views))
         rows = torch.from_numpy(train)
-        parts.append((cohort.plain[rows], labels, weight, "real", photos))
-        parts += [(cohort.views[rows, view], labels, weight, "augmented", photos) for view in range(views)]
+        photos = tuple(cohort.photos[row] for row in train)
+        sets.append(_with_views(cohort.plain[rows], cohort.views[rows], labels, photos, recipe))
     if arm.ratio:
         for place, phase in enumerate(cohort.phases):
-            count = round(arm.ratio * int((labels == place).sum()))
-            drawn = pools[phase].draw(count, seed)
-            pictures = pools[phase].pictures[torch.from_numpy(drawn)]
-            parts.append((pictures, np.full(count, place), np.ones(count), "synthetic", [None] * count))
+            pool, count = pools[phase], round(arm.ratio * int((labels == place).sum()))
+            rows = torch.from_numpy(pool.draw(count, seed))
+            sets.append(_with_views(pool.pictures[rows], pool.views[rows], np.full(count, place), None, recipe))
 
-    labels = np.concatenate([part[1] for part in parts])
-    weights = np.concatenate([part[2] for part in parts])
+    joined = np.concatenate([part.labels for part in sets])
+    weights = np.concatenate([part.weights for part in sets])
     if recipe == "oversampling":
-        weights = weights / np.bincount(labels, weights, minlength=len(cohort.phases))[labels]
+        weights = weights / np.bincount(joined, weights, minlength=len(cohort.phases))[joined]
     return TrainingSet(
-        torch.cat([part[0] for part in parts]),
-        labels,
+        torch.cat([part.pictures for part in sets]),
+        joined,
         weights * (len(train) / weights.sum()),
-        tuple(part[3] for part in parts for _ in range(len(part[1]))),
-        tuple(photo for part in parts for photo in part[4]),
+        tuple(kind for part in sets for kind in part.kinds),
+        tuple(photo for part in sets for photo in part.photos),
+    )
+
+
+def _with_views(
+    plain: Tensor, views: Tensor, labels: Rows, photos: tuple[Photo, ...] | None, recipe: Recipe
+) -> TrainingSet:
+    """Pictures (n, 3, H, W), each of weight 1, which the recipe may share with its views (n, V, 3, H, W)."""
+    number = views.shape[1] if recipe == "augmentation" else 0
+    kinds = ("synthetic", "synthetic") if photos is None else ("real", "augmented")
+    return TrainingSet(
+        torch.cat([plain, *(views[:, place] for place in range(number))]),
+        np.tile(labels, 1 + number),
+        np.full(len(labels) * (1 + number), 1 / (1 + number)),
+        (kinds[0],) * len(labels) + (kinds[1],) * (len(labels) * number),
+        (photos or (None,) * len(labels)) * (1 + number),
     )

@@ -39,9 +39,12 @@ class TestSet:
 class Classifier(Protocol):
     """Learns from one set and predicts the phases of another, as places among `phases`: (m,).
 
-    `key` changes with everything that predictions depend on, but for the sets and the seed. `folder` is empty and its
-    own.
+    `key` changes with everything that predictions depend on, but for the sets and the seed. `random`: the seed changes
+    them. `folder` is empty and its own.
     """
+
+    @property
+    def random(self) -> bool: ...
 
     @property
     def key(self) -> str: ...
@@ -66,6 +69,7 @@ class FeatureClassifier:
 
     features: Path
     regularisation: float
+    random = False
 
     @property
     def key(self) -> str:
@@ -89,6 +93,7 @@ class Network:
     """A network of which all weights are trained, with equal optimizer steps and balanced draws; see `networks.py`."""
 
     network: NetworkClassifier
+    random = True
 
     @property
     def key(self) -> str:
@@ -111,6 +116,7 @@ class CommandClassifier:
     """
 
     command: str
+    random = True
 
     @property
     def key(self) -> str:

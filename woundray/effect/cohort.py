@@ -1,5 +1,6 @@
 """The photographs of an effect's measurement, and their folds of patients."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
+from woundray.data.augmentation import Augmentation, view
 from woundray.data.duplicates import group_patients, near_duplicate_pairs, thumbnail
 from woundray.data.manifest import Photo
 from woundray.data.source import Source
@@ -16,6 +18,7 @@ from woundray.data.split import joined_groups
 from woundray.errors import UserError
 
 Rows = NDArray[np.int64]
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def gather(source: Source, phases: Sequence[str], *, views: int) -> Cohort:
     for photo in photos:
         first = int(photo.sha256[:8], 16)
         plain.append(source.plain(photo))
-        augmented.append(torch.stack([_turned(source.view(photo, first + view), view) for view in range(views)]))
+        augmented.append(torch.stack([turned(source.view(photo, first + number), number) for number in range(views)]))
     thumbnails = np.stack([thumbnail(picture.permute(1, 2, 0).numpy()) for picture in plain])  # CHW => HWC
     labels = np.array([tuple(phases).index(photo.phase) for photo in photos])
     grouped = tuple(_grouped(photos, thumbnails))
@@ -106,6 +109,18 @@ def _grouped(photos: Sequence[Photo], thumbnails: NDArray[np.float32]) -> list[P
     return [replace(photo, group=group) for photo, group in zip(photos, joined_groups(photos), strict=True)]
 
 
-def _turned(picture: Tensor, quarters: int) -> Tensor:
+def views_of(pictures: Tensor, augmentation: Augmentation, *, views: int) -> Tensor:
+    """As `gather`'s, of finished pictures: uint8 (n, 3, H, W) -> (n, V, 3, H, W); equal pictures have equal views."""
+
+    def one(picture: Pixels, number: int) -> Tensor:
+        first = int(hashlib.sha256(picture.tobytes()).hexdigest()[:8], 16)
+        shown = view(picture, None, size_px=len(picture), augmentation=augmentation, seed=first + number)
+        return turned(torch.tensor(shown).permute(2, 0, 1), number)  # HWC => CHW
+
+    rows = np.ascontiguousarray(pictures.permute(0, 2, 3, 1).numpy())  # NCHW => NHWC
+    return torch.stack([torch.stack([one(picture, number) for number in range(views)]) for picture in rows])
+
+
+def turned(picture: Tensor, quarters: int) -> Tensor:
     """Turned by quarters: a wound has no upright position."""
     return torch.rot90(picture, quarters, (1, 2))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from woundray.data.manifest import Photo
 from woundray.data.source import Source
+from woundray.effect.cohort import views_of
 from woundray.effect.generators import Generator
 from woundray.effect.leaks import Used
 from woundray.training.checkpoint import write_json
@@ -34,27 +35,29 @@ def opened(opener: Opener) -> Source:
 
 @dataclass(frozen=True)
 class Order:
-    """A pool to be made: of which photographs, how many pictures, where."""
+    """A pool to be made: of which photographs, how many pictures with how many views each, where."""
 
     phase: str
     photos: tuple[Photo, ...]
     count: int
+    views: int
     seed: int
     folder: Path
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Synthetic pictures of a phase; see `woundray.effect.generators.Drawn`."""
+    """Synthetic pictures of a phase (see `woundray.effect.generators.Drawn`), with views as photographs have."""
 
     phase: str
     pictures: Tensor
+    views: Tensor
     passed: float
     used: Used
 
     def draw(self, count: int, seed: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-        """Rows of `count` different pictures."""
-        return np.random.default_rng(seed).permutation(len(self.pictures))[:count]
+        """Rows of `count` different pictures, rising."""
+        return np.sort(np.random.default_rng(seed).permutation(len(self.pictures))[:count])
 
 
 def make_pool(order: Order, *, opener: Opener, generator: Generator) -> Path:
@@ -67,7 +70,8 @@ def make_pool(order: Order, *, opener: Opener, generator: Generator) -> Path:
     drawn = generator(photographs, order.count, order.seed, order.folder)
     assert drawn.pictures.shape[:1] == (order.count,), f"{drawn.pictures.shape[0]} pictures, not {order.count}"
     beside = order.folder / ".pictures.safetensors.part"
-    save_file({"pictures": drawn.pictures.contiguous()}, beside)
+    views = views_of(drawn.pictures, photographs.augmentation, views=order.views)
+    save_file({"pictures": drawn.pictures.contiguous(), "views": views}, beside)
     beside.replace(order.folder / "pictures.safetensors")
     used = {stage: sorted(path.as_posix() for path in paths) for stage, paths in drawn.used.items()}
     write_json({"key": key, "phase": order.phase, "passed": drawn.passed, "used": used}, order.folder / "pool.json")
@@ -78,7 +82,8 @@ def read_pool(folder: Path) -> Pool:
     """What `make_pool` wrote; the pictures are memory-mapped."""
     facts = _facts(folder)
     used = {stage: tuple(map(Path, paths)) for stage, paths in facts["used"].items()}
-    return Pool(facts["phase"], load_file(folder / "pictures.safetensors")["pictures"], facts["passed"], used)
+    tensors = load_file(folder / "pictures.safetensors")
+    return Pool(facts["phase"], tensors["pictures"], tensors["views"], facts["passed"], used)
 
 
 def pool_key(folder: Path) -> str:
@@ -93,5 +98,5 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 
 def _key(order: Order, photographs: Source, generator: Generator) -> str:
-    parts = (photographs.content_hash, photographs.resolution, generator.key, order.count, order.seed)
+    parts = (photographs.content_hash, photographs.resolution, generator.key, order.count, order.views, order.seed)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -113,16 +113,20 @@ def measure(bench: Bench, *, pools_by: Runner = in_turn, jobs_by: Runner = in_tu
             passed[fold.number, phase] = pool.passed
 
     # controls; then synthetic pictures on top of the control that is best on the other folds
-    seeds = range(config.seeds)
     work = partial(predict, bench=bench)
-    controls = [Job(fold, Arm(recipe), recipe, seed) for fold in folds for recipe in RECIPES for seed in seeds]
+    controls = [
+        Job(fold, Arm(recipe), recipe, seed)
+        for fold in folds
+        for recipe in RECIPES
+        for seed in _seeds(bench, Arm(recipe))
+    ]
     predicted = _collect(cohort, controls, _all(jobs_by, work, controls, "controls", stage), config.seeds)
     recipes = tuple(best_recipe(cohort, fold, predicted, config) for fold in folds)
     tests = [
         Job(fold, arm, recipe, seed)
         for fold, recipe in zip(folds, recipes, strict=True)
         for arm in synthetic_arms(config.ratios)
-        for seed in seeds
+        for seed in _seeds(bench, arm)
     ]
     predicted |= _collect(cohort, tests, _all(jobs_by, work, tests, "synthetic arms", stage), config.seeds)
     return Measurement(cohort, folds, predicted, recipes, passed)
@@ -170,11 +174,17 @@ def predict(job: Job, *, bench: Bench) -> list[int]:
     return [int(label) for label in predicted]
 
 
+def _seeds(bench: Bench, arm: Arm) -> range:
+    """The seeds of an arm; one alone where no seed changes its pictures, being all of a pool, or its classifier."""
+    all_of_pool = arm.ratio in (0.0, max(bench.config.ratios))
+    return range(1 if all_of_pool and not bench.classifier.random else bench.config.seeds)
+
+
 def _order(bench: Bench, cohort: Cohort, fold: Fold, phase: str) -> Order:
     """As many pictures as the highest ratio takes, of the fold's training photographs of the phase."""
     photos = tuple(cohort.photos[row] for row in fold.train if cohort.photos[row].phase == phase)
     count = max(round(ratio * len(photos)) for ratio in bench.config.ratios)
-    return Order(phase, photos, count, bench.seed, bench.pool(fold, phase))
+    return Order(phase, photos, count, bench.config.views, bench.seed, bench.pool(fold, phase))
 
 
 def _all(
@@ -190,11 +200,11 @@ def _all(
 
 
 def _collect(cohort: Cohort, jobs: Sequence[Job], results: Sequence[list[int]], seeds: int) -> Predictions:
-    """Predictions of all folds together: arm -> (S, N)."""
+    """Predictions of all folds together: arm -> (S, N). What seed 0 alone predicted stands for all."""
     found: dict[Arm, NDArray[np.int64]] = {}
     for job, result in zip(jobs, results, strict=True):
         table = found.setdefault(job.arm, np.full((seeds, len(cohort.photos)), -1))
-        table[job.seed, job.fold.test] = result
+        table[job.seed :, job.fold.test] = result
     assert all((table >= 0).all() for table in found.values()), "each photograph is tested once"
     return found
 
