@@ -56,9 +56,8 @@ class EffectConfig(Section):
         if list(self.ratios) != sorted(set(self.ratios)) or not self.ratios:
             raise ValueError(f"ratios {', '.join(map(str, self.ratios))}: name each once, rising")
         if self.primary_ratio not in self.ratios:
-            raise ValueError(
-                f"primary_ratio {self.primary_ratio:g} is not among the ratios; set it to one of {', '.join(map(str, self.ratios))}"
-            )
+            known = ", ".join(f"{ratio:g}" for ratio in self.ratios)
+            raise ValueError(f"primary_ratio {self.primary_ratio:g} is not among the ratios; set it to one of {known}")
         if (self.classifier == "command") != bool(self.command):
             raise ValueError("classifier command and command go together: give both or neither")
         return self

@@ -43,9 +43,8 @@ def profile_path(name: str) -> Path:
 
 def for_phase(config: Config, phase: str) -> Config:
     """The same configuration for another phase: what the phase's file sets, and nobody changed, is the other's."""
-    own, other = (
-        flatten(read_yaml(packaged("configs") / f"{PHASE_FILES[name]}.yaml")) for name in (config.phase, phase)
-    )
+    files = (packaged("configs") / f"{PHASE_FILES[name]}.yaml" for name in (config.phase, phase))
+    own, other = (flatten(read_yaml(file)) for file in files)
     values = config.flat()
     unchanged = {name: value for name, value in other.items() if values[name] == own.get(name)}
     return config.with_values(unchanged | {"phase": phase})
