@@ -13,7 +13,7 @@ from woundray.data.augmentation import Augmentation
 from woundray.data.manifest import Dataset, Photo
 from woundray.data.source import Source
 from woundray.effect.arms import TrainingSet
-from woundray.effect.classifier import TestSet
+from woundray.effect.classifier import HeldOut
 from woundray.effect.cohort import Rows
 from woundray.effect.generators import Drawn
 from woundray.errors import UserError
@@ -93,7 +93,7 @@ class Pixels:
     calls: int = 0
     key: str = "pixels"
 
-    def __call__(self, train: TrainingSet, test: TestSet, phases: tuple[str, ...], *, seed: int, folder: Path) -> Rows:
+    def __call__(self, train: TrainingSet, test: HeldOut, phases: tuple[str, ...], *, seed: int, folder: Path) -> Rows:
         self.calls += 1
         model = LogisticRegression(C=0.3, max_iter=2000)
         model.fit(coarse(train.pictures), train.labels, sample_weight=train.weights)

@@ -11,7 +11,7 @@ from torch import Tensor
 from effect.fakes import PHASES, NoisyStudy
 from woundray.config import EffectConfig
 from woundray.effect.arms import Arm, TrainingSet, compose
-from woundray.effect.classifier import CommandClassifier, FeatureClassifier, TestSet, make_classifier
+from woundray.effect.classifier import CommandClassifier, FeatureClassifier, HeldOut, make_classifier
 from woundray.effect.cohort import gather
 from woundray.effect.features import PictureFeatures
 from woundray.effect.networks import make_network, train_mode
@@ -20,7 +20,7 @@ from woundray.errors import UserError
 COHORT = gather(NoisyStudy(4)(), PHASES, views=1)
 TRAIN, HELD = np.arange(0, 24, 2), np.arange(1, 24, 2)
 LEARN = compose(Arm("augmentation"), COHORT, TRAIN, {}, recipe="augmentation", seed=0)
-UNSEEN = TestSet(COHORT.plain[HELD], tuple(COHORT.photos[row] for row in HELD))
+UNSEEN = HeldOut(COHORT.plain[HELD], tuple(COHORT.photos[row] for row in HELD))
 
 PROGRAM = """
 import csv, sys
@@ -67,7 +67,7 @@ def test_the_packaged_features_tell_colours_apart(tmp_path: Path) -> None:
     half = TrainingSet(pictures[:12], labels[:12], np.ones(12), ("real",) * 12, (None,) * 12)
 
     classifier = FeatureClassifier(tmp_path, 0.1)
-    found = classifier(half, TestSet(pictures[12:], UNSEEN.photos), PHASES, seed=0, folder=tmp_path)
+    found = classifier(half, HeldOut(pictures[12:], UNSEEN.photos), PHASES, seed=0, folder=tmp_path)
 
     assert found.tolist() == labels[12:].tolist()
 

@@ -21,7 +21,7 @@ SETTINGS = {
     "training.epochs": 1,
     "training.perceptual_weight": 0.0,
     "validation.pictures": 2,
-    "data.phantom_patients": 8,
+    "data.phantom_patients": 16,
 }
 
 

@@ -29,7 +29,7 @@ _LAST_LINES = 3  # of a program that failed
 
 
 @dataclass(frozen=True)
-class TestSet:
+class HeldOut:
     """What is predicted: uint8 (m, 3, H, W), and the photograph of each."""
 
     pictures: Tensor
@@ -50,7 +50,7 @@ class Classifier(Protocol):
     def key(self) -> str: ...
 
     def __call__(
-        self, train: TrainingSet, test: TestSet, phases: Sequence[str], *, seed: int, folder: Path
+        self, train: TrainingSet, test: HeldOut, phases: Sequence[str], *, seed: int, folder: Path
     ) -> Rows: ...
 
 
@@ -76,7 +76,7 @@ class FeatureClassifier:
         """Features and penalty."""
         return f"lite0 head, logistic regression, C {self.regularisation:g}"
 
-    def __call__(self, train: TrainingSet, test: TestSet, phases: Sequence[str], *, seed: int, folder: Path) -> Rows:
+    def __call__(self, train: TrainingSet, test: HeldOut, phases: Sequence[str], *, seed: int, folder: Path) -> Rows:
         embedder = _embedder(self.features)
         learned, unseen = (
             embed(embedder, pictures).copies.astype(np.float64) for pictures in (train.pictures, test.pictures)
@@ -100,7 +100,7 @@ class Network:
         """Network and training."""
         return repr(self.network)
 
-    def __call__(self, train: TrainingSet, test: TestSet, phases: Sequence[str], *, seed: int, folder: Path) -> Rows:
+    def __call__(self, train: TrainingSet, test: HeldOut, phases: Sequence[str], *, seed: int, folder: Path) -> Rows:
         return self.network.fit_predict(
             train.pictures, train.labels, train.weights, test.pictures, classes=len(phases), seed=seed
         )
@@ -123,7 +123,7 @@ class CommandClassifier:
         """The command; what it calls is the user's to keep the same."""
         return self.command
 
-    def __call__(self, train: TrainingSet, test: TestSet, phases: Sequence[str], *, seed: int, folder: Path) -> Rows:
+    def __call__(self, train: TrainingSet, test: HeldOut, phases: Sequence[str], *, seed: int, folder: Path) -> Rows:
         files = {name: folder / f"{name}.csv" for name in ("train", "test", "predictions")}
         kinds = zip(train.labels, train.weights, train.kinds, train.photos, strict=True)
         _write(

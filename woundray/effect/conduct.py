@@ -21,8 +21,6 @@ from woundray.tracking import Runs, tracking_uri, versions
 from woundray.training.checkpoint import write_config
 from woundray.training.launch import settle
 
-_NETWORKS_ON_GPU = ("lite0", "command")  # all other classifiers want a GPU where there is one
-
 
 @dataclass(frozen=True)
 class FromConfig:
@@ -90,7 +88,7 @@ def _hands(config: Config, search: int) -> Iterator[_Hands]:
         gpus = settle(config, connected.resources).hardware.gpus_per_worker
         assert gpus != "auto"
         cpus, most = config.hardware.cpus_per_worker, config.effect.concurrent
-        own = 0.0 if config.effect.classifier in _NETWORKS_ON_GPU else gpus
+        own = 0.0 if config.effect.classifier == "command" else gpus  # a program of the user's finds its own
         pools_by: Runner = in_turn if search else OnRay(cpus, gpus, most)  # a study takes the cluster for itself
         yield _Hands(pools_by, OnRay(cpus, own, most), connected.resources)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from woundray.config import EffectConfig
 from woundray.effect.arms import RECIPES, Arm, Recipe, compose, synthetic_arms
-from woundray.effect.classifier import Classifier, TestSet
+from woundray.effect.classifier import Classifier, HeldOut
 from woundray.effect.cohort import Cohort, Fold, gather, patient_folds
 from woundray.effect.execution import Result, Runner, Task, in_turn
 from woundray.effect.generators import Generator
@@ -166,7 +166,7 @@ def predict(job: Job, *, bench: Bench) -> list[int]:
 
     pools = {phase: read_pool(bench.pool(fold, phase)) for phase in needed}
     train = compose(job.arm, cohort, fold.train, pools, recipe=job.recipe, seed=job.seed)
-    test = TestSet(cohort.plain[fold.test], tuple(cohort.photos[row] for row in fold.test))
+    test = HeldOut(cohort.plain[fold.test], tuple(cohort.photos[row] for row in fold.test))
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="woundray-arm-") as scratch:
         predicted = bench.classifier(train, test, cohort.phases, seed=job.seed, folder=Path(scratch))

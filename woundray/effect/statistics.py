@@ -4,6 +4,7 @@ Counts of true and predicted phases are confusion matrices (..., K, K), true pha
 chance: pictures of one patient are no independent cases.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -110,7 +111,8 @@ def bootstrap(counts: Floats, statistic: Statistic, *, resamples: int, seed: int
     value = float(statistic(counts.sum(axis=0)))
     if len(counts) < 2:
         return Estimate(value, float("-inf"), float("inf"), float("inf"))
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # seen to below
         result = stats.bootstrap(
             (np.arange(len(counts)),), of_patients, vectorized=True, axis=-1, n_resamples=resamples, batch=_BATCH,
             confidence_level=level, method="percentile", rng=np.random.default_rng(seed),
