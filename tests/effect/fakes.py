@@ -20,7 +20,7 @@ from woundray.errors import UserError
 
 SIDE = 32
 PHASES = ("I", "P", "R")
-SIGNAL, NOISE = 9.0, 45.0  # grey levels: a classifier of few pictures is right in about two of three
+SIGNAL, NOISE = 7.0, 45.0  # grey levels: a classifier of few pictures is right in about two of three
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Pixels:
 
     def __call__(self, train: TrainingSet, test: HeldOut, phases: tuple[str, ...], *, seed: int, folder: Path) -> Rows:
         self.calls += 1
-        model = LogisticRegression(C=0.3, max_iter=2000)
+        model = LogisticRegression(C=0.03, max_iter=2000)
         model.fit(coarse(train.pictures), train.labels, sample_weight=train.weights)
         predicted: Rows = model.predict(coarse(test.pictures))
         return predicted

@@ -39,7 +39,7 @@ def test_a_near_duplicate_among_the_classifiers_pictures() -> None:
     with pytest.raises(LeakError, match="classifier used"):
         refuse_common_patients(with_twin("darker"), train, TEST)
     with pytest.raises(LeakError, match=r"classifier used I01-2.png of patient I01"):
-        refuse_common_patients(COHORT, train, TEST[:3])
+        refuse_common_patients(COHORT, np.append(train, 3), TEST[:3])
 
 
 def test_what_can_not_be_checked() -> None:
