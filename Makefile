@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: tune test check install clean
+.PHONY: tune test check docs install clean
 
 tune: .venv/installed
 	$(BIN)/python -m woundray.tune --phase I $(ARGS)
@@ -13,6 +13,9 @@ test: .venv/installed
 
 check: .venv/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
+
+docs: .venv/installed
+	$(BIN)/mkdocs build
 
 install: .venv/installed
 
@@ -24,4 +27,4 @@ install: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv site .mypy_cache .pytest_cache .ruff_cache

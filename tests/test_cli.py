@@ -1,6 +1,7 @@
 """The command line as a user meets it: in a process of its own."""
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from woundray import cli
-from woundray.cli import Command, choose_profile, parse
+from woundray.__main__ import COMMANDS
+from woundray.cli import Command, choose_profile, parse, rate
 from woundray.errors import UserError
 from woundray.tune import Tune
 
@@ -64,7 +66,7 @@ def test_the_profile_is_chosen_and_says_why(caplog: pytest.LogCaptureFixture, tm
     assert "profile demo: " in caplog.text or "profile sd" in caplog.text
 
 
-@pytest.mark.parametrize("command", ["tune", "train", "generate", "prepare", "fetch"])
+@pytest.mark.parametrize("command", ["tune", "train", "generate", "prepare", "fetch", "doctor"])
 def test_help_answers_without_torch(command: str) -> None:
     code = "\n".join(
         [
@@ -85,3 +87,34 @@ def test_the_program_lists_its_commands_and_refuses_others() -> None:
     assert done.returncode == 2
     assert "did you mean tune?" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_completion_knows_commands_flags_and_settings() -> None:
+    done = woundray("completion", "bash")
+    assert done.returncode == 0, done.stderr
+    assert "complete -F _tyro_woundray woundray" in done.stdout
+    assert all(f"'{name}': {{'description'" in done.stdout for name in COMMANDS)
+    assert "'--lora.rank'" in done.stdout
+    assert subprocess.run(["bash", "-n"], input=done.stdout, text=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_help_has_no_colour_where_none_is_wanted(no_color: str, coloured: bool) -> None:
+    code = f"import pty, sys; sys.exit(pty.spawn([{sys.executable!r}, '-m', 'woundray.fetch', '--help']))"
+    environment = os.environ | {"NO_COLOR": no_color, "TERM": "xterm"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert "usage" in done.stdout
+    assert ("\x1b[" in done.stdout) is coloured
+
+
+def test_rates_are_of_things_or_bytes() -> None:
+    assert rate(None, 100) == ""
+    assert rate(3.21, 100) == "3.2/s"
+    assert rate(41_300_000, 5_200_000_000) == "41.3 MB/s"
+
+
+def test_a_pipe_gets_a_line_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    with cli.Stages() as stages:
+        for done in range(4):
+            stages("pictures", done, 3)
+    assert capsys.readouterr() == ("", "pictures ...\n")

@@ -7,6 +7,7 @@ from woundray.cli import fail
 from woundray.config.explain import nearest
 
 COMMANDS = {
+    "doctor": "say what this machine has, and what would run",
     "tune": "search the hyperparameters of an adapter: the main job",
     "train": "train one adapter by one configuration",
     "generate": "draw pictures from an adapter",
@@ -15,7 +16,9 @@ COMMANDS = {
     "evaluate": "score an adapter's pictures beside what real photographs reach",
     "compare": "score several adapters on the same seeds",
     "augment": "measure whether synthetic pictures help a phase classifier",
+    "sync": "write to MLflow what it could not take while it was away",
     "prepare": "make a checked data set of raw photographs",
+    "completion": "print a script by which a shell completes all this",
 }
 
 

@@ -16,7 +16,7 @@ from woundray.metrics.weights import ALIASES, WEIGHTS, checkpoints_home, path_of
 from woundray.model import layout
 from woundray.model.checksums import FACTS_NAME, Stage, file_sha256, wrong_files
 from woundray.model.registry import REPOSITORIES, staged, weights_home
-from woundray.staging import check_names, inventory
+from woundray.staging import check_names, inventory, weights_file
 
 _SUMS = "SHA256SUMS"
 _SUMS_LIMIT = 1 << 20  # bytes
@@ -90,7 +90,7 @@ def bring_in(file: Path, *, stage: Stage | None = None) -> list[str]:
 def _members(name: str) -> dict[str, Path]:
     """Name in the archive -> file, of one name."""
     if name in WEIGHTS:
-        path = path_of(name)
+        path = weights_file(name) or path_of(name)
         if not path.is_file() or file_sha256(path) != WEIGHTS[name].sha256:
             raise UserError(f"--export: {path} is missing or damaged; run `python -m woundray.fetch {name}`")
         return {f"checkpoints/{path.name}": path}

@@ -1,5 +1,8 @@
 """The command line: defaults < profile < phase < --config FILE < flags. Nothing slow is imported here."""
 
+import contextlib
+import io
+import itertools
 import logging
 import os
 import sys
@@ -15,11 +18,14 @@ from woundray.config.base import Section
 from woundray.config.explain import names, nearest
 from woundray.config.layers import load, read_yaml
 from woundray.errors import UserError
+from woundray.machine import gpus
 from woundray.model.registry import offline, staged
+from woundray.redaction import redact
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+SectionType = TypeVar("SectionType", bound=Section)
 CommandType = TypeVar("CommandType", bound="Command")
 
 
@@ -32,7 +38,7 @@ class Command(Section):
     """Settings for a base model and machine: demo, sd15, sd21, sd21-v, sdxl; auto: by what this machine has."""
     config: Path | None = None
     """YAML file with settings of your own; it goes over profile and phase."""
-    settings: Annotated[Config, tyro.conf.arg(name="")] = Config()
+    settings: Annotated[Config, tyro.conf.FlagConversionOff, tyro.conf.arg(name="")] = Config()
 
     def shortcuts(self) -> dict[str, Any]:
         """Settings that have a flag of their own, by their dotted names."""
@@ -52,9 +58,7 @@ def parse(command_type: type[CommandType], arguments: list[str] | None = None) -
     arguments = sys.argv[1:] if arguments is None else arguments
     flags, rest = _split_dotted(arguments)
     _refuse_unknown(rest, command_type)
-    command = tyro.cli(
-        command_type, args=rest, prog=_program(), config=(tyro.conf.FlagConversionOff,), use_underscores=True
-    )
+    command = read_flags(command_type, rest, prog=_program())
     for name in flags:
         if name not in names(Config):
             raise UserError(f"command line: --{name} is not a setting{nearest(name, names(Config))}")
@@ -68,11 +72,43 @@ def parse(command_type: type[CommandType], arguments: list[str] | None = None) -
     return command.with_settings(settings)
 
 
-def choose_profile(data: Path | None) -> tuple[str, str]:
-    """Name of the profile that suits this machine, and why."""
+def read_flags(
+    command_type: type[SectionType],
+    arguments: list[str] | None = None,
+    *,
+    prog: str,
+    config: tuple[Any, ...] = (tyro.conf.FlagCreatePairsOff,),
+) -> SectionType:
+    """A command out of its flags by tyro. Raises UserError for a wrong one: tyro's own words, in one line."""
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            return tyro.cli(
+                command_type,
+                args=arguments,
+                prog=prog,
+                description=command_type.__doc__,
+                use_underscores=True,
+                config=config,
+            )
+    except SystemExit as ended:
+        if not ended.code:  # --help
+            raise
+    raise UserError(f"command line: {_first_words(told.getvalue())}; see {prog} --help")
+
+
+def _first_words(box: str) -> str:
+    """What tyro frames, up to the first line drawn across."""
+    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith("╭")]
+    words = " ".join(itertools.takewhile(lambda line: "──" not in line, lines)).split(" Got errors:")[0]
+    return words.split(" (required)")[0].rstrip(". ")
+
+
+def choose_profile(data: Path | None, *, has_gpu: bool | None = None) -> tuple[str, str]:
+    """Name of the profile that suits this machine, and why; it is looked at where `has_gpu` is None."""
     if data is None:
         return "demo", "no --data: drawn phantoms and the packaged tiny model"
-    if not _has_gpu():
+    if not (bool(gpus()) if has_gpu is None else has_gpu):
         return "demo", "no GPU here: the packaged tiny model on CPU cores"
     for name in ("sd21", "sd15"):
         if staged(name):
@@ -85,23 +121,33 @@ def choose_profile(data: Path | None) -> tuple[str, str]:
 def run(main: Callable[[], None]) -> None:
     """Runs a command's body: a user's mistake is one line and exit code 2; Ctrl-C is exit code 130."""
     configure_logging()
+    if os.environ.get("NO_COLOR"):  # rich knows it by itself
+        tyro._experimental_options["ansi_codes"] = False
     try:
         main()
     except UserError as error:
         fail(str(error))
-    except KeyboardInterrupt:
-        sys.stderr.write("\nstopped\n")
+    except KeyboardInterrupt as error:
+        sys.stderr.write(f"\n{error or 'stopped'}\n")
         sys.exit(130)
 
 
 class Stages:
-    """Progress bars, one a stage of slow work, on a terminal; plain lines elsewhere."""
+    """Progress bars with rate and time left, one a stage of slow work, on a terminal; plain lines elsewhere."""
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import Progress
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self._progress = Progress(console=Console(stderr=True), transient=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
@@ -114,25 +160,43 @@ class Stages:
         """Told what is being done, how much of it is done, and how much there is."""
         live = self._progress.console.is_terminal
         if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total)
+            self._tasks[stage] = self._progress.add_task(stage, total=total, rate="")
             if not live:
                 self._progress.console.print(f"{stage} ...")
-        self._progress.update(self._tasks[stage], completed=done, total=total)
+        task = self._tasks[stage]
+        self._progress.update(task, completed=done, total=total)
+        self._progress.update(task, rate=rate(self._progress.tasks[task].speed, total))
         if live and done < total:
             self._progress.start()
         elif all(task.finished for task in self._progress.tasks):
             self._progress.stop()  # the next thing to draw may be a table of trials
 
 
+def rate(per_s: float | None, total: int) -> str:
+    """`3.2/s`, or `41.3 MB/s` where so many are counted that they are bytes; empty while it is not known."""
+    if per_s is None:
+        return ""
+    return f"{per_s / 1e6:.1f} MB/s" if total > 10_000_000 else f"{per_s:.1f}/s"
+
+
 def fail(message: str) -> NoReturn:
-    """One line on stderr and exit code 2."""
-    sys.stderr.write(f"woundray: {' '.join(message.split())}\n")
+    """One line on stderr, without secrets, and exit code 2."""
+    sys.stderr.write(f"woundray: {redact(' '.join(message.split()))}\n")
     sys.exit(2)
+
+
+class Redacted(logging.Formatter):
+    """Lines of a log, and tracebacks below them, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
 
 
 def configure_logging() -> None:
     """Plain lines of woundray's own on stderr; other libraries only from warnings up."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(Redacted("%(message)s"))
     logging.getLogger("woundray").setLevel(logging.INFO)
 
 
@@ -173,16 +237,20 @@ def _split_dotted(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _refuse_unknown(rest: list[str], command_type: type[Command]) -> None:
-    known = {"help", "phase", *command_type.model_fields} - {"settings"}
+    known = {"help", "phase", "tyro_print_completion", *_flags(command_type)}
     for argument in rest:
         name = argument.removeprefix("--").partition("=")[0].replace("-", "_")
         if argument.startswith("--") and name not in known:
             raise UserError(f"command line: {argument} is not a flag{nearest(name, [*known, *names(Config)])}")
 
 
-def _has_gpu() -> bool:
-    """Whether CUDA has a device, without the seconds that importing torch takes."""
-    return Path("/dev/nvidia0").exists() and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1")
+def _flags(command_type: type[Command]) -> list[str]:
+    """Names of a command's own flags; a field may be spelt otherwise, as `json` is, which pydantic has taken."""
+    found = []
+    for name, field in command_type.model_fields.items():
+        spelt = [mark.name for mark in field.metadata if getattr(mark, "name", None)]
+        found += [*spelt] or [name]
+    return [name for name in found if name != "settings"]
 
 
 def _program() -> str:

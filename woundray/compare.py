@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from woundray.cli import Stages, run
+from woundray.cli import Stages, read_flags, run
 from woundray.config.base import Section
 from woundray.errors import UserError
 
@@ -33,8 +33,7 @@ def main() -> None:
 
 
 def _compare() -> None:
-    options = (tyro.conf.FlagCreatePairsOff,)
-    command = tyro.cli(Compare, prog="python -m woundray.compare", use_underscores=True, config=options)
+    command = read_flags(Compare, prog="python -m woundray.compare")
     if command.n < 4 or len(command.sources) < 2:
         raise UserError(f"compare: {len(command.sources)} REFs, -n {command.n}; give 2 REFs or more and 4 pictures")
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""The error that a user can mend."""
+"""Errors that are told in one line."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Commands print it without a traceback and exit with code 2.
     """
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C ended a study or run: one line that says what is kept and how to go on. Exit code 130."""

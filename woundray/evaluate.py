@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from woundray.cli import Stages, run
+from woundray.cli import Stages, read_flags, run
 from woundray.config.base import Section
 from woundray.errors import UserError
 
@@ -36,8 +36,7 @@ def main() -> None:
 
 
 def _evaluate() -> None:
-    options = (tyro.conf.FlagCreatePairsOff,)
-    command = tyro.cli(Evaluate, prog="python -m woundray.evaluate", use_underscores=True, config=options)
+    command = read_flags(Evaluate, prog="python -m woundray.evaluate")
     if command.n < 4:
         raise UserError(f"-n: {command.n} pictures; give at least 4")
     from rich.console import Console

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from woundray.cli import Stages, run
+from woundray.cli import Stages, read_flags, run
 from woundray.config.base import Section
 
 
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def _export() -> None:
-    command = tyro.cli(Export, prog="python -m woundray.export", description=Export.__doc__, use_underscores=True)
+    command = read_flags(Export, prog="python -m woundray.export")
     from woundray.training.export import export_checkpoint
     from woundray.training.generation import find_checkpoint
 

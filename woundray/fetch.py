@@ -1,12 +1,14 @@
 """Stage weights on this machine, and carry them to machines without internet."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from woundray import archive, staging
-from woundray.cli import Stages, run
+from woundray.cli import Stages, read_flags, run
 from woundray.config.base import Section
 from woundray.errors import UserError
 
@@ -20,6 +22,8 @@ class Fetch(Section):
     """Base models in fp16: half the size, and enough for bf16 and fp16 training."""
     list: bool = False
     """Show names, licences, sizes, and what is on this machine."""
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """With --list: print it as JSON, for a program."""
     export_to: Annotated[Path | None, tyro.conf.arg(name="export")] = None
     """Write the named weights, or all that are on this machine, into this tar file; nothing is fetched."""
     import_from: Annotated[Path | None, tyro.conf.arg(name="import")] = None
@@ -32,13 +36,7 @@ def main() -> None:
 
 
 def _fetch() -> None:
-    command = tyro.cli(
-        Fetch,
-        prog="python -m woundray.fetch",
-        description=Fetch.__doc__,
-        use_underscores=True,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    command = read_flags(Fetch, prog="python -m woundray.fetch")
     if not (command.names or command.list or command.export_to or command.import_from):
         raise UserError("fetch: give names such as sd21 inception lpips, or --list, --export FILE or --import FILE")
     staging.check_names(command.names)
@@ -50,6 +48,9 @@ def _fetch() -> None:
         for name in command.names if command.export_to is None else ():
             print(f"{name}: licence {staging.licence_of(name)}", flush=True)
             print(f"{name}: {staging.fetch(name, half=command.half, stage=stages)}")
+    if command.list and command.as_json:
+        print(json.dumps([asdict(entry) for entry in staging.inventory()], indent=1, default=str))
+        return
     for entry in staging.inventory() if command.list else ():
         size = "?" if entry.size_mb is None else f"{entry.size_mb:,.0f} MB"
         print(f"{entry.name:10}  {entry.licence:24}  {size:>9}  {entry.place or 'not on this machine'}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from woundray.cli import Stages, run
+from woundray.cli import Stages, read_flags, run
 from woundray.config.base import Section
 from woundray.errors import UserError
 
@@ -39,13 +39,7 @@ def main() -> None:
 
 
 def _generate() -> None:
-    command = tyro.cli(
-        Generate,
-        prog="python -m woundray.generate",
-        description=Generate.__doc__,
-        use_underscores=True,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    command = read_flags(Generate, prog="python -m woundray.generate")
     if command.n < 1:
         raise UserError(f"-n: {command.n} pictures; give at least 1")
     from woundray.training.generation import Wish, draw_from, find_checkpoint

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import tyro
-
-from woundray.cli import Stages, run
+from woundray.cli import Stages, read_flags, run
 from woundray.config.base import Section
 from woundray.errors import UserError
 
@@ -30,7 +28,7 @@ def main() -> None:
 
 
 def _prepare() -> None:
-    command = tyro.cli(Prepare, use_underscores=True, prog="python -m woundray.prepare", description=Prepare.__doc__)
+    command = read_flags(Prepare, prog="python -m woundray.prepare")
     if (command.raw is None) == (command.phantoms is None):
         raise UserError("prepare: give one of --raw DIR and --phantoms N")
     if command.phantoms is not None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from woundray.config.explain import nearest
 from woundray.errors import UserError
-from woundray.metrics.weights import ALIASES, WEIGHTS, path_of
-from woundray.model.checksums import Stage
+from woundray.metrics.weights import ALIASES, WEIGHTS, checkpoints_home, path_of
+from woundray.model.checksums import FACTS_NAME, Stage, file_sha256, wrong_files
 from woundray.model.download import download
-from woundray.model.registry import REPOSITORIES, staged
+from woundray.model.layout import read_json
+from woundray.model.registry import REPOSITORIES, staged, weights_home
 
 NAMES = (*REPOSITORIES, *WEIGHTS, *ALIASES)
 """Everything that `fetch` understands: base models, weights files, and other names of the latter."""
@@ -37,9 +38,34 @@ def inventory() -> list[Entry]:
         folder = staged(name)
         entries.append(Entry(name, repository.licence, _size_mb(folder) or 1000 * repository.size_gb, folder))
     for name, weights in WEIGHTS.items():
-        file = path_of(name) if path_of(name).is_file() else None
+        file = weights_file(name)
         entries.append(Entry(name, weights.licence, _size_mb(file) or weights.size_mb, file))
     return entries
+
+
+def weights_file(name: str) -> Path | None:
+    """File of a feature extractor's weights on this machine, by name or alias."""
+    return staged_file(path_of(name).name)
+
+
+def staged_file(file_name: str) -> Path | None:
+    """A weights file that is on this machine: where torch looks, in woundray's folder of weights, or one below it."""
+    homes = (checkpoints_home(), weights_home(), *(folder for folder in weights_home().glob("*") if folder.is_dir()))
+    return next((home / file_name for home in homes if (home / file_name).is_file()), None)
+
+
+def wrong_bytes(entry: Entry) -> list[Path] | None:
+    """Files of staged weights that are missing or have other bytes than their sha256 says; None: no sha256 is known.
+
+    Reads all of them: seconds a gigabyte.
+    """
+    place = entry.place
+    assert place is not None
+    if entry.name in WEIGHTS:
+        return [] if file_sha256(place) == WEIGHTS[entry.name].sha256 else [place]
+    if not (place / FACTS_NAME).is_file():  # a copy of the user's own, or of the hub's cache
+        return None
+    return [place / path for path in wrong_files(place, read_json(place / FACTS_NAME)["sha256"])]
 
 
 def check_names(names: Iterable[str]) -> None:

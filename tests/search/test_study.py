@@ -1,9 +1,15 @@
 """One small Ray cluster: a study with an analytic loop in place of training, and a run of two ranks."""
 
+import json
 import math
 import os
+import re
 import stat
+import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -13,7 +19,8 @@ import pytest
 from woundray.cluster import Cluster, cluster
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.search.study import conclude, journal_path, run_study
+from woundray.search.conclusion import conclude, journal_path
+from woundray.search.study import run_study
 from woundray.tracking.events import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
 from woundray.training.launch import Report, fit, settle
 from woundray.training.place import Place
@@ -28,6 +35,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[Cluster]:
+    os.environ["RAY_metrics_report_interval_ms"] = "500"  # noqa: SIM112  Ray spells it so; default 10 s
     with cluster(dashboard_port=8390, cpus=2) as connected:
         import ray
 
@@ -106,6 +114,10 @@ def test_study(tmp_path: Path, ray_cluster: Cluster, capsys: pytest.CaptureFixtu
     assert "stopped early" in shown.err
     assert "failed" in shown.err
     assert "ray" not in shown.out.lower()
+    # The dashboard shows where each trial stands
+    standing = {("epoch", trial.id): float(trial.epochs) for trial in scored}
+    standing |= {("score", trial.id): trial.last_score or 0.0 for trial in scored}
+    assert wait_for_gauges(ray_cluster, standing) == pytest.approx(standing)
     # Optuna knows the best epoch of each trial, and nothing that is not a number
     assert optuna_values(folder) == {trial.best_score for trial in scored}
 
@@ -214,6 +226,44 @@ def test_a_study_in_which_every_trial_copies_says_so(tmp_path: Path) -> None:
     journal, new = write_finals(tmp_path, 0.1, rigged=1)
     with pytest.raises(UserError, match=r"trial 1: 50% of its pictures look like copies.*none can win"):
         conclude(make_config(tmp_path), tmp_path, journal, lambda checkpoint: (8, new[checkpoint.parent.name]))
+
+
+def ask_dashboard(cluster: Cluster, path: str, token: str) -> str:
+    request = urllib.request.Request(f"{cluster.dashboard}{path}", headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request) as answer:
+        return str(answer.read(), "utf-8")
+
+
+def wait_for_gauges(cluster: Cluster, wanted: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    """Name and trial -> value, of the study `study`, as soon as they are as wanted, or after a minute."""
+    token = subprocess.run(cluster.token_command.split(), capture_output=True, text=True, check=True).stdout.strip()
+    deadline, found = time.monotonic() + 60, dict[tuple[str, str], float]()
+    while found != pytest.approx(wanted) and time.monotonic() < deadline:
+        time.sleep(0.5)
+        [nodes] = json.loads(ask_dashboard(cluster, "/api/prometheus/sd", token))
+        with urllib.request.urlopen(f"http://{nodes['targets'][0]}/metrics") as answer:
+            text = str(answer.read(), "utf-8")
+        lines = re.findall(r'^ray_woundray_(\w+)\{.*study="study".*trial="(\w+)".*\} (\S+)$', text, re.MULTILINE)
+        found = {(name, trial): float(value) for name, trial, value in lines}
+    return found
+
+
+def test_the_dashboard_asks_for_the_token(ray_cluster: Cluster) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+        ask_dashboard(ray_cluster, "/api/prometheus/sd", "wrong")
+    refused.value.close()
+
+
+def test_doctor_says_what_a_cluster_offers(tmp_path: Path, ray_cluster: Cluster) -> None:
+    import ray
+
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "woundray.doctor", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["services"]["cluster"]["resources"] == {"cpus": 2.0, "gpus": 0.0, "nodes": 1}
+    assert found["outlook"]["at_once"] == 2
 
 
 def test_ray_is_private(ray_cluster: Cluster) -> None:

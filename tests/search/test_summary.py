@@ -3,10 +3,11 @@
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from woundray.config import Config
-from woundray.search.progress import Follower, table
+from woundray.search.progress import Follower, share_done, table, time_left
 from woundray.search.summary import best_trial, summarise
 from woundray.tracking.events import (
     EpochReported,
@@ -168,3 +169,14 @@ def test_a_listener_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
         for event in EVENTS:
             journal.append(event)
     assert len(calls) == len(EVENTS)
+
+
+def test_how_far_a_study_is_and_how_long_it_takes() -> None:
+    config = CONFIG.with_values({"study.trials": 4})
+    trials = summarise(EVENTS[:8], "fd_lite0")  # one epoch of three, stopped early, failed; one has not begun
+    assert share_done(trials, config) == pytest.approx((1 / 3 + 1 + 1) / 4)
+    run = TrialStarted(trial="run", number=1, values={}, settings={})
+    assert share_done(summarise([run, epoch("run", 2, 9)], "fd_lite0"), config) == pytest.approx(2 / 3)
+    assert time_left(0.5, 0.0, 600) == ", about 10 min left"
+    assert time_left(0.5, 0.25, 7200) == ", about 4.0 h left"  # half of it was done before it was resumed
+    assert time_left(0.25, 0.25, 60) == time_left(1, 0, 60) == ""

@@ -127,6 +127,8 @@ def _checked(root: Path, photo: Photo, max_pixels: int) -> Photo:
     path = root / photo.path
     if not path.is_file():
         raise PhotoError(f"{path}: no such file")
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise PhotoError(f"{path}: a link that leaves the data set's folder; put the picture itself there")
     height, width = read_photo(path, max_pixels=max_pixels).shape[:2]
     box = photo.box
     if box is not None:

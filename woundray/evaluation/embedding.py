@@ -1,6 +1,5 @@
 """What scores see of a picture: features for distances between sets, features for copies, and class logits."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +11,10 @@ from torch import Tensor
 
 from woundray.config import Config
 from woundray.metrics.features import Extractor, Inception, Lite0Layers, cached_features
+from woundray.metrics.staged import Dinov2, Sscd
+from woundray.metrics.weights import WEIGHTS
 from woundray.model.registry import weights_home
+from woundray.staging import staged_file
 
 Rows = NDArray[np.int64]
 Columns = NDArray[np.float32]
@@ -81,6 +83,20 @@ class InceptionEmbedder:
         return torch.cat([pool, self._head(images)["head"], logits], dim=1)
 
 
+class Alone:
+    """An extractor as an embedder: the same features for distances and for copies, and no classes."""
+
+    def __init__(self, extractor: Extractor) -> None:
+        self._extractor = extractor
+        self.name, self.content_hash = extractor.name, f"alone {extractor.content_hash}"
+        self.parts = (extractor.dim, extractor.dim, 0)
+        self.dim = sum(self.parts)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        features = self._extractor(images)
+        return torch.cat([features, features], dim=1)
+
+
 def embed(embedder: Embedder, images: Tensor, cache: Path | None = None) -> Features:
     """Features of uint8 NCHW RGB pictures; read from the folder `cache` where they were measured before."""
     columns = embedder(images) if cache is None else cached_features(embedder, images, cache)
@@ -95,13 +111,6 @@ def split_columns(columns: Tensor, parts: tuple[int, int, int]) -> Features:
 def score_name(score: str, embedder: str) -> str:
     """A score's name with its features: `kid_lite0`; those of Inception, as in the literature, go without: `kid`."""
     return score if embedder == "inception" else f"{score}_{embedder}"
-
-
-def staged_file(name: str) -> Path | None:
-    """A weights file that is on this machine: in woundray's folder of weights, or torch hub's."""
-    hub = Path(os.environ.get("TORCH_HOME", Path.home() / ".cache/torch")) / "hub/checkpoints"
-    homes = (weights_home(), *(path for path in weights_home().glob("*") if path.is_dir()), hub)
-    return next((home / name for home in homes if (home / name).is_file()), None)
 
 
 def settle_objective(config: Config) -> Config:
@@ -121,3 +130,17 @@ def make_embedder(config: Config, device: torch.device) -> Embedder:
         weights = staged_file(INCEPTION_FILE) or weights_home() / INCEPTION_FILE
         return InceptionEmbedder(Inception(weights, device), device)
     return Lite0Embedder(device)
+
+
+def staged_extractors(device: torch.device) -> list[Extractor]:
+    """Extractors of a full evaluation that are used where their weights are on this machine.
+
+    Raises:
+        UserError: a file is not the known one.
+    """
+    found: list[Extractor] = []
+    if file := staged_file(WEIGHTS["dinov2"].file_name):
+        found.append(Dinov2(file, device))
+    if file := staged_file(WEIGHTS["sscd"].file_name):
+        found.append(Sscd(file, device))
+    return found

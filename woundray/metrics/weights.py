@@ -61,6 +61,8 @@ WEIGHTS = {
 }
 ALIASES = {"lpips": "alexnet"}
 """LPIPS brings its linear weights along; its trunk is AlexNet unless another is asked for."""
+LPIPS_TRUNKS = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet"}
+"""quality.lpips.network -> name of its trunk's weights."""
 
 
 def checkpoints_home() -> Path:

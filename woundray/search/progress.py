@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -32,15 +33,23 @@ class Display(Protocol):
 
 
 class LiveTable:
-    """One row a trial, drawn anew in place."""
+    """One row a trial, drawn anew in place; below it how far the study is, and how long it may still take."""
 
     def __init__(self, console: Console, config: Config) -> None:
         self._config = config
+        self._started_s = time.monotonic()
+        self._at_start: float | None = None
         self._live = Live(console=console, refresh_per_second=4)
         self._live.start()
 
     def show(self, event: Event, trials: Trials) -> None:
-        self._live.update(table(trials, self._config))
+        share = share_done(trials, self._config)
+        if self._at_start is None:  # above 0 for a study that is resumed
+            self._at_start = share
+        drawn = table(trials, self._config)
+        left = time_left(share, self._at_start, time.monotonic() - self._started_s)
+        drawn.caption = f"{share:.0%} done{left}"
+        self._live.update(drawn)
 
     def close(self) -> None:
         self._live.stop()
@@ -81,6 +90,22 @@ def table(trials: Trials, config: Config) -> Table:
             style="bold green" if trial == best else "red" if trial.status == "failed" else "",
         )
     return drawn
+
+
+def share_done(trials: Trials, config: Config) -> float:
+    """How much of a study's or run's epochs are done, 0 to 1; those that ASHA spared count as done."""
+    searched = any(trial.values for trial in trials)
+    total = max(len(trials), config.study.trials if searched else 1)
+    done = sum(1.0 if trial.status != "running" else trial.epochs / config.training.epochs for trial in trials)
+    return done / total
+
+
+def time_left(share: float, at_start: float, elapsed_s: float) -> str:
+    """`, about 12 min left` at the pace since the start; empty while there is none."""
+    if share <= at_start or share >= 1:
+        return ""
+    left_s = elapsed_s * (1 - share) / (share - at_start)
+    return f", about {left_s / 3600:.1f} h left" if left_s > 5400 else f", about {left_s / 60:.0f} min left"
 
 
 def line(event: Event, trials: Trials, config: Config) -> str:
@@ -130,7 +155,7 @@ class Follower:
         self,
         journal: Journal,
         config: Config,
-        on_change: OnChange | None = None,
+        on_change: Sequence[OnChange] = (),
         console: Console | None = None,
     ) -> None:
         console = console or Console(stderr=True)
@@ -174,9 +199,8 @@ class Follower:
     def _tell(self, event: Event) -> None:
         trials = by_number(self._trials)
         self._display.show(event, trials)
-        if self._on_change is None:
-            return
-        try:
-            self._on_change(trials)
-        except Exception:  # a listener that fails must not end the display of a study that goes on
-            log.exception("listener of the study failed")
+        for listener in self._on_change:
+            try:
+                listener(trials)
+            except Exception:  # a listener that fails must not end the display of a study that goes on
+                log.exception("listener of the study failed")

@@ -1,14 +1,21 @@
 """One run of one configuration, with the journal and the display of a study."""
 
+import signal
+import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ray.train import TrainingFailedError, UserCallback
 
 from woundray.config import Config
-from woundray.errors import UserError
+from woundray.errors import Stopped, UserError
+from woundray.redaction import redact
+from woundray.search.conclusion import journal_path
+from woundray.search.gauges import show
+from woundray.search.interruption import Interruption
 from woundray.search.progress import Follower
-from woundray.search.study import journal_path
 from woundray.search.trial import ERROR_FILE, last_line
 from woundray.tracking.events import Journal, TrialEnded, TrialStarted
 from woundray.training.launch import Loop, epoch_event, fit
@@ -17,12 +24,14 @@ from woundray.training.launch import Loop, epoch_event, fit
 class JournalCallback(UserCallback):
     """Writes each epoch of a run that Tune does not know into its journal."""
 
-    def __init__(self, journal: Path, name: str) -> None:
+    def __init__(self, journal: Path, name: str, objective: str) -> None:
         self._journal = journal
         self._name = name
+        self._objective = objective
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         """Called by Ray Train with the reports of all ranks."""
+        show(metrics[0], study=self._name, trial=self._name, objective=self._objective)
         event = epoch_event(self._name, metrics[0])
         journal = Journal(self._journal)
         if event.epoch > journal.last_epoch(self._name):  # a resumed run tells its last epoch again
@@ -41,26 +50,52 @@ def single_run(config: Config, *, loop: Loop, materials: Path, output: Path, fol
 
     Raises:
         UserError: training failed; names the error and where all of it is.
+        Stopped: Ctrl-C; the epoch is finished first, or, after a second one, is not.
     """
     journal, name = Journal(journal_path(folder)), folder.name
-    with Follower(journal, config):
+    interruption = Interruption(signal.SIGINT)
+    with interruption, Follower(journal, config, [interruption]):
         journal.append(TrialStarted(trial=name, number=1, values={}, settings=config.flat()))
         try:
-            fit(
-                config,
-                loop=loop,
-                materials=materials,
-                output=output,
-                name=name,
-                storage=folder / "ray",
-                callbacks=[JournalCallback(journal.path, name)],
+            _aside(
+                partial(
+                    fit,
+                    config,
+                    loop=loop,
+                    materials=materials,
+                    output=output,
+                    name=name,
+                    storage=folder / "ray",
+                    callbacks=[JournalCallback(journal.path, name, config.metrics.objective)],
+                    told=journal.last_epoch(name),
+                )
             )
         except TrainingFailedError as error:
             log = output / ERROR_FILE
-            log.write_text(str(error), encoding="utf-8")
+            log.write_text(redact(str(error)), encoding="utf-8")
             journal.append(TrialEnded(trial=name, status="FAILED", stopped_early=False, output=output))
             raise UserError(f"training failed with `{last_line(log)}`: see {log}") from None
         except KeyboardInterrupt:
             journal.append(TrialEnded(trial=name, status="KILLED", stopped_early=False, output=output))
-            raise
+            raise Stopped(
+                f"stopped after epoch {journal.last_epoch(name)} of {config.training.epochs}; "
+                f"the same command with --study.name {name} goes on"
+            ) from None
         journal.append(TrialEnded(trial=name, status="FINISHED", stopped_early=False, output=output))
+
+
+def _aside(call: Callable[[], object]) -> None:
+    """Calls in a thread and waits: in the main one Train takes Ctrl-C for itself, and ends the run in mid-epoch."""
+    errors: list[Exception] = []
+
+    def work() -> None:
+        try:
+            call()
+        except Exception as error:  # raised below, where it can be caught
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="run", daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]

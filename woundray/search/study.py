@@ -1,8 +1,7 @@
 """A study: Ray Tune runs trials, Optuna proposes their values, ASHA stops the poor ones."""
 
+import signal
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,46 +15,25 @@ from ray.tune.search.optuna import OptunaSearch
 
 from woundray.cluster import Resources
 from woundray.config import Config
-from woundray.errors import UserError
+from woundray.errors import Stopped, UserError
+from woundray.search.conclusion import (
+    Rescore,
+    StudyResult,
+    conclude,
+    end_unfinished,
+    how_to_go_on,
+    journal_path,
+)
+from woundray.search.interruption import Interruption
 from woundray.search.progress import Follower, OnChange
 from woundray.search.space import Space, load_space
-from woundray.search.summary import TrialSummary, best_trial, ranked, summarise
-from woundray.search.trial import ERROR_FILE, Recorder, last_line, run_trial, trial_folder
-from woundray.tracking.events import FinalistScored, Journal, StudyEnded, TrialEnded
+from woundray.search.trial import ERROR_FILE, Recorder, run_trial
+from woundray.storage import lost_storage
+from woundray.tracking.events import Journal, StudyEnded
 from woundray.training.launch import Loop, runs_at_once, settle
 
+_OPTUNA_FILE = "optuna.journal"  # `optuna-dashboard FILE` opens it
 _DRIVER = {"node:__internal_head__": 0.001}  # a trial's driver only waits: it takes no CPU, and stays on the head
-_DRIVER_RETRIES = 1
-
-Rescore = Callable[[Path], tuple[int, dict[str, float]]]  # checkpoint -> number and metrics of its new pictures
-
-
-@dataclass(frozen=True)
-class StudyResult:
-    """What a study came to.
-
-    Attributes:
-        folder: the study's folder.
-        best: the trial that won (see `woundray.search.summary.best_trial`).
-        config: the configuration of that trial.
-        trials: all trials by number.
-    """
-
-    folder: Path
-    best: TrialSummary
-    config: Config
-    trials: tuple[TrialSummary, ...]
-
-    @property
-    def checkpoint(self) -> Path:
-        """The best trial's folder of its best epoch."""
-        assert self.best.checkpoint is not None
-        return self.best.checkpoint
-
-    @property
-    def grid(self) -> Path:
-        """The picture grid of that epoch."""
-        return self.checkpoint / "grid.png"
 
 
 class BestEpochSearch(OptunaSearch):
@@ -119,7 +97,7 @@ def run_study(
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(folder / "ray"),
-            failure_config=tune.FailureConfig(max_failures=_DRIVER_RETRIES),
+            failure_config=tune.FailureConfig(max_failures=config.study.max_failures),
             callbacks=[Recorder(folder, journal_path(folder), config)],
             verbose=0,
         ),
@@ -139,13 +117,22 @@ def resume_study(
 ) -> StudyResult:
     """Goes on with a study that was killed: finished trials stay, others resume, failed ones are tried again.
 
-    Args and errors as `run_study`'s.
+    One that was killed before its first trial began starts. Args and errors as `run_study`'s.
     """
+    state = folder.absolute() / "ray" / "tune"
+    if not tune.Tuner.can_restore(str(state)):
+        (folder / _OPTUNA_FILE).unlink(missing_ok=True)
+        return run_study(
+            config,
+            materials=materials,
+            folder=folder,
+            loop=loop,
+            resources=resources,
+            on_change=on_change,
+            rescore=rescore,
+        )
     config = settle(config, resources)
     folder, materials = folder.absolute(), materials.absolute()
-    state = folder / "ray" / "tune"
-    if not tune.Tuner.can_restore(str(state)):
-        raise UserError(f"{folder}: not a study that can be resumed: {state} holds none")
     for error in folder.glob(f"trials/*/{ERROR_FILE}"):
         error.unlink()
     tuner = tune.Tuner.restore(str(state), _trainable(config, loop, materials, folder), resume_errored=True)
@@ -155,15 +142,31 @@ def resume_study(
 def _run(
     tuner: tune.Tuner, config: Config, folder: Path, on_change: OnChange | None, rescore: Rescore | None
 ) -> StudyResult:
+    """Trials, then their conclusion, while a table of them is shown.
+
+    Raises:
+        Stopped: Ctrl-C; trials that ran have finished their epoch, or, after a second one, have not.
+        UserError: the disk is full, read-only or gone; or as `conclude`.
+    """
     journal = Journal(journal_path(folder))
-    with Follower(journal, config, on_change):
-        tuner.fit()
-        return conclude(config, folder, journal, rescore)
-
-
-def journal_path(folder: Path) -> Path:
-    """The journal of a study's folder."""
-    return folder / "events.jsonl"
+    listeners = [on_change] if on_change else []
+    interruption = Interruption(signal.SIGUSR1)  # which Tune takes as: save the study's state and return
+    try:
+        with interruption, Follower(journal, config, [interruption, *listeners]):
+            tuner.fit()
+            if interruption.asked:
+                raise KeyboardInterrupt
+        with Follower(journal, config, listeners):
+            return conclude(config, folder, journal, rescore)
+    except KeyboardInterrupt:
+        end_unfinished(folder, journal, config)
+        journal.append(StudyEnded(status="KILLED", best_trial=None, metrics={}))
+        raise Stopped(how_to_go_on(folder, journal, config)) from None
+    except (OSError, tune.TuneError) as error:
+        lost = lost_storage(error, folder)
+        if not lost:
+            raise
+        raise UserError(f"{lost}; finished epochs are kept: mend it, then `tune --resume {folder}`") from None
 
 
 def _trainable(config: Config, loop: Loop, materials: Path, folder: Path) -> Any:
@@ -189,7 +192,7 @@ def _search(config: Config, space: Space, folder: Path) -> BestEpochSearch:
             sampler=sampler,
             points_to_evaluate=[space.nearest_to(config)],
             study_name=folder.name,
-            storage=JournalStorage(JournalFileBackend(str(folder / "optuna.journal"))),
+            storage=JournalStorage(JournalFileBackend(str(folder / _OPTUNA_FILE))),
         )
 
 
@@ -202,49 +205,3 @@ def _scheduler(config: Config) -> ASHAScheduler:
         grace_period=min(config.study.grace_epochs, epochs),
         reduction_factor=config.study.reduction_factor,
     )
-
-
-def conclude(config: Config, folder: Path, journal: Journal, rescore: Rescore | None = None) -> StudyResult:
-    """Ends what did not end by itself, scores the finalists again, and finds the best trial.
-
-    Raises:
-        UserError: no trial came to a score; names the last error and where all of it is.
-    """
-    objective = config.metrics.objective
-    for trial in summarise(journal.events(), objective):
-        if trial.status == "running":
-            journal.append(
-                TrialEnded(
-                    trial=trial.id,
-                    status="KILLED",
-                    stopped_early=False,
-                    output=trial_folder(folder, trial.id),
-                )
-            )
-    trials = summarise(journal.events(), objective)
-    if rescore is not None:
-        for trial in ranked(trials)[: config.study.finalists]:
-            assert trial.checkpoint is not None
-            pictures, metrics = rescore(trial.checkpoint)
-            journal.append(FinalistScored(trial=trial.id, pictures=pictures, metrics=metrics))
-        trials = summarise(journal.events(), objective)
-    best = best_trial(trials, objective)
-    if best is None:
-        journal.append(StudyEnded(status="FAILED", best_trial=None, metrics={}))
-        raise UserError(_why_none(folder, trials))
-    killed = any(trial.status == "killed" for trial in trials)
-    metrics = dict(best.metrics or {}) | {f"final.{name}": value for name, value in (best.final or {}).items()}
-    journal.append(StudyEnded(status="KILLED" if killed else "FINISHED", best_trial=best.id, metrics=metrics))
-    return StudyResult(folder, best, config.with_values(dict(best.values)), trials)
-
-
-def _why_none(folder: Path, trials: tuple[TrialSummary, ...]) -> str:
-    """Why a study has no best trial, with the last error and where it is."""
-    if any(trial.copies for trial in trials):
-        lines = "; ".join(f"trial {trial.number}: {trial.copies}" for trial in trials if trial.copies)
-        return f"{lines}; none can win: lower training.epochs or lora.rank; all are in {folder / 'trials'}"
-    for trial in reversed(trials):
-        log = trial_folder(folder, trial.id) / ERROR_FILE
-        if log.exists():
-            return f"every trial failed; the last with `{last_line(log)}`: see {log}"
-    return f"no trial finished an epoch; see {folder / 'ray'}"

@@ -9,6 +9,9 @@ from ray.tune import Callback
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from woundray.config import Config
+from woundray.redaction import redact
+from woundray.search.gauges import show
+from woundray.storage import refuse_lost
 from woundray.tracking.events import Journal, TrialEnded, TrialStarted
 from woundray.training.launch import CHECKPOINT, Loop, epoch_event, fit
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
 ERROR_FILE = "error.txt"
+JOURNAL_FILE = "events.jsonl"
 
 
 def trial_folder(study: Path, trial: str) -> Path:
@@ -48,9 +52,10 @@ def run_trial(values: dict[str, Any], *, base: Config, loop: Loop, materials: Pa
             name=name,
             storage=study / "ray" / "runs",
             callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call]
+            told=Journal(study / JOURNAL_FILE).last_epoch(name),
         )
     except TrainingFailedError as error:
-        failed.write_text(str(error), encoding="utf-8")
+        failed.write_text(redact(str(error)), encoding="utf-8")
         raise
     # A run that had finished before its driver died reports nothing more: Tune would have no result of it
     if last:
@@ -80,6 +85,7 @@ class Recorder(Callback):
     ) -> None:
         if CHECKPOINT not in result:
             return
+        show(result, study=self._study.name, trial=trial.trial_id, objective=self._base.metrics.objective)
         event = epoch_event(trial.trial_id, result)
         if event.epoch > Journal(self._journal).last_epoch(
             trial.trial_id
@@ -95,6 +101,15 @@ class Recorder(Callback):
         if trial.trial_id not in self._numbers():
             self.on_trial_start(iteration, trials, trial)  # its process never came up
         self._end(trial, "FAILED")
+        refuse_lost(self._study)  # trials that are still to come would fail, too
+
+    def get_state(self) -> dict[str, Any]:
+        """What Tune keeps for a study that is resumed."""
+        return {"stopped": list(self._stopped)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Gets it back."""
+        self._stopped = tuple(state["stopped"])
 
     def _numbers(self) -> dict[str, int]:
         events = Journal(self._journal).events()

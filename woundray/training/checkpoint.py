@@ -3,7 +3,7 @@
 A checkpoint is written beside and renamed into place, so that one that can be seen is whole. It holds
 `pytorch_lora_weights.safetensors`, the adapter that was scored (or `unet/`, where all weights are trained);
 `state.safetensors`, the raw weights, their average and what the optimizer keeps; `run.json`, epoch, updates and scores;
-`config.yaml`; `grid.png`.
+`config.yaml`; `grid.png`. Of epochs that were cleared away `grids/epoch_0001.png` stays.
 """
 
 import json
@@ -144,6 +144,9 @@ def publish(
         contenders: other epochs that may yet be best.
     """
     write_json({"epoch": progress.epoch, "updates": progress.updates, "history": progress.history}, part / "run.json")
+    for path in part.rglob("*"):
+        if path.is_file():
+            _flush(path)
     folder = run / f"epoch_{progress.epoch:04d}"
     if folder.exists():  # left by a run that died between renaming and linking
         shutil.rmtree(folder)
@@ -155,8 +158,17 @@ def publish(
     kept = {best_epoch, *contenders, *range(progress.epoch - keep_last + 1, progress.epoch + 1)}
     for old in run.glob("epoch_*"):
         if int(old.name.removeprefix("epoch_")) not in kept:
+            if (old / "grid.png").is_file():  # MLflow may not have it yet
+                (run / "grids").mkdir(exist_ok=True)
+                (old / "grid.png").replace(run / "grids" / f"{old.name}.png")
             shutil.rmtree(old)
     return folder
+
+
+def _flush(path: Path) -> None:
+    """Has a file's bytes on the disk before it gets its name: a machine may lose power."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def read_progress(folder: Path) -> Progress:

@@ -19,6 +19,8 @@ Report = Callable[[dict[str, float], Path], None]
 
 CHECKPOINT, METRICS = "checkpoint_folder", "metrics"
 """Keys of the epoch's folder, and of all that the loop reported, among the values that go through Ray."""
+PICTURES_PER_S, GPU_MEMORY = "pictures_per_s", "gpu_memory_gib"
+"""Keys of what the epoch took of the machine, see `woundray.training.usage`."""
 
 
 class Loop(Protocol):
@@ -68,6 +70,7 @@ def fit(
     name: str,
     storage: Path,
     callbacks: Sequence["UserCallback"] = (),
+    told: int = 0,
 ) -> dict[str, Any]:
     """Runs the loop on `hardware.workers` workers and waits for its end.
 
@@ -81,6 +84,7 @@ def fit(
         name: name of the run, the same when it is resumed.
         storage: folder where Ray keeps the run's state.
         callbacks: Ray Train callbacks of the run.
+        told: epochs of the run that are known already; those after it that are on disk are reported first.
 
     Returns:
         The last report of rank 0 by `epoch_event`'s keys; empty if there was none.
@@ -97,7 +101,7 @@ def fit(
     output.mkdir(parents=True, exist_ok=True)
 
     def work() -> Any:  # Ray brings rank 0's value back, though it asks for a function without one
-        return _work(config, loop, materials, output)
+        return _work(config, loop, materials, output, told)
 
     trainer = TorchTrainer(
         work,
@@ -120,7 +124,7 @@ def fit(
     return last
 
 
-def _work(config: Config, loop: Loop, materials: Path, output: Path) -> dict[str, Any]:
+def _work(config: Config, loop: Loop, materials: Path, output: Path, told: int) -> dict[str, Any]:
     """One worker's part of a run."""
     import ray.train
     import ray.train.torch
@@ -128,23 +132,26 @@ def _work(config: Config, loop: Loop, materials: Path, output: Path) -> dict[str
 
     from woundray.training.checkpoint import read_progress
     from woundray.training.place import Place
+    from woundray.training.usage import usage
 
     hardware, context = config.hardware, ray.train.get_context()
     torch.set_num_threads(hardware.threads or math.ceil(hardware.cpus_per_worker))
+    device = ray.train.torch.get_device()
+    place = Place(rank=context.get_world_rank(), world_size=context.get_world_size(), device=device)
     last: dict[str, Any] = {}
 
     def report(metrics: dict[str, float], checkpoint: Path) -> None:
         last.clear()
-        last.update({**metrics, METRICS: metrics, CHECKPOINT: str(checkpoint.absolute())})
+        used = usage(metrics, checkpoint, config, place)
+        last.update({**metrics, **used, METRICS: metrics, CHECKPOINT: str(checkpoint.absolute())})
         ray.train.report(dict(last))
 
-    # The last run's process may have died between keeping an epoch and telling it: twice does no harm
+    # Those who were told may have died while the loop went on. Ray needs one report at least: twice does no harm
     latest = (output / "latest").resolve()
-    if latest.is_dir():
-        report(read_progress(latest).history[-1], latest)
+    history = read_progress(latest).history if latest.is_dir() else []
+    for entry in history[min(told, len(history) - 1) :] if history else ():
+        report(entry, output / f"epoch_{int(entry['epoch']):04d}")
 
-    device = ray.train.torch.get_device()
-    place = Place(rank=context.get_world_rank(), world_size=context.get_world_size(), device=device)
     loop(config, materials=materials, output=output, place=place, report=report)
     return last
 

@@ -1,0 +1,152 @@
+"""What the documentation takes out of the code: a hook of mkdocs fills `<!-- insert: NAME -->` in its pages.
+
+So a setting's meaning, a flag's, and the start page (the README) are each written in one place.
+"""
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from woundray.__main__ import COMMANDS
+from woundray.cli import Command
+from woundray.config import Config
+from woundray.search import space
+
+REPOSITORY = Path(__file__).parents[1]
+_MARK = re.compile(r"^<!-- insert: (\w+) -->$", re.MULTILINE)
+_SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "multiple_of": "a multiple of"}
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """mkdocs' hook: called with the source of each page."""
+    return _MARK.sub(lambda found: PARTS[found[1]](), markdown)
+
+
+def readme() -> str:
+    """The README, with links as seen from the documentation's folder."""
+    return (REPOSITORY / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
+
+
+def settings() -> str:
+    """A table a section of the configuration."""
+    return "\n".join(_section(Config, ""))
+
+
+def commands() -> str:
+    """A table of flags a command."""
+    lines = []
+    for name, what in COMMANDS.items():
+        lines += [f"## {name}", "", f"{what[0].upper()}{what[1:]}.", ""]
+        described = command_type(name)
+        lines += [f"{' '.join(line.split())}\n" for line in (described.__doc__ or "").split("\n\n")]
+        lines += ["| flag | default | |", "|---|---|---|", *_flags(described)]
+        if issubclass(described, Command):
+            lines += ["", "And every [setting](settings.md) by its name, as `--lora.rank 8`."]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def profiles() -> str:
+    """The packaged YAML files of profiles."""
+    return "\n".join(_yaml(path) for path in sorted((REPOSITORY / "configs/profiles").glob("*.yaml")))
+
+
+def spaces() -> str:
+    """How a search space is written, and the packaged ones."""
+    _, example, rest = (space.__doc__ or "").split("\n\n", 2)
+    example = "\n".join(line.removeprefix("    ") for line in example.splitlines())
+    files = "\n".join(_yaml(path) for path in sorted((REPOSITORY / "search_spaces").glob("*.yaml")))
+    return f"```yaml\n{example}\n```\n\n{rest}\n\n## The packaged spaces\n\n{files}"
+
+
+PARTS = {"readme": readme, "settings": settings, "commands": commands, "profiles": profiles, "spaces": spaces}
+
+
+def command_type(name: str) -> type[BaseModel]:
+    """The class that describes a command's flags: Tune of woundray.tune."""
+    described: type[BaseModel] = getattr(importlib.import_module(f"woundray.{name}"), name.capitalize())
+    return described
+
+
+def _section(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    """Heading, docstring and table of one section, then of those below it."""
+    own = {name: field for name, field in model.model_fields.items() if not _is_section(field)}
+    title = prefix.rstrip(".") or "Every run"
+    yield from (f"{'###' if title.count('.') else '##'} {title}", "", *_paragraphs(model.__doc__), "")
+    if own:
+        yield from ("| setting | values | default | |", "|---|---|---|---|")
+        for name, field in own.items():
+            values = _cell(_values(field.annotation, field.metadata))
+            yield f"| `{prefix}{name}` | {values} | {_default(field)} | {_cell(field.description)} |"
+        yield ""
+    for name, field in model.model_fields.items():
+        if _is_section(field):
+            assert isinstance(field.annotation, type)
+            yield from _section(field.annotation, f"{prefix}{name}.")
+
+
+def _flags(command: type[BaseModel]) -> Iterator[str]:
+    for name, field in command.model_fields.items():
+        if name == "settings":
+            continue
+        spelt = next((mark.name for mark in field.metadata if getattr(mark, "name", None)), name)
+        positional = "Positional" in str(field.metadata) + str(field.annotation)
+        flag = spelt.upper() if positional else f"--{spelt}"
+        yield f"| `{flag}` | {_default(field)} | {_cell(field.description)} |"
+    if issubclass(command, Command):
+        yield f"| `--phase` | `I` | {_cell(Config.model_fields['phase'].description)} |"
+
+
+def _values(kind: Any, marks: list[Any]) -> str:
+    """Which values are allowed, in words."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _values(arguments[0], [*marks, *arguments[1:]])
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin is tuple:
+        return f"a list of: {_values(arguments[0], [])}"
+    if arguments:  # a union; None means: not given
+        return " or ".join(_values(part, marks) for part in arguments if part is not type(None))
+    word = {int: "whole number", float: "number", bool: "`true`, `false`", str: "text", Path: "path"}[kind]
+    return " ".join([word, *dict.fromkeys(_bounds(marks))])
+
+
+def _bounds(marks: list[Any]) -> Iterator[str]:
+    for mark in marks:
+        if hasattr(mark, "metadata"):  # a Field inside Annotated
+            yield from _bounds(mark.metadata)
+        for name, sign in _SIGNS.items():
+            if getattr(mark, name, None) is not None:
+                yield f"{sign} {getattr(mark, name)}"
+
+
+def _is_section(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "*needed*"
+    if field.default in (None, "", ()):
+        return ""
+    if isinstance(field.default, tuple):
+        return " ".join(f"`{value}`" for value in field.default)
+    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+
+
+def _paragraphs(text: str | None) -> list[str]:
+    return [" ".join((text or "").split())]
+
+
+def _cell(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|")
+
+
+def _yaml(path: Path) -> str:
+    return f"### {path.stem}\n\n```yaml\n{path.read_text(encoding='utf-8')}```\n"

@@ -1,0 +1,164 @@
+"""`woundray doctor` on a machine with nothing, with a GPU, with a cluster."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from families import build_family
+from loopback import serve
+from test_machine import SMI
+
+from woundray.cli import parse
+from woundray.cluster import Resources
+from woundray.data.photos import write_photo
+from woundray.diagnosis.report import Diagnosis, diagnose
+from woundray.doctor import Doctor
+from woundray.errors import UserError
+from woundray.metrics.weights import path_of
+
+
+@pytest.fixture(autouse=True)
+def machine_with_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU, no weights, no way to the hub, no cluster, no MLflow."""
+    bare = tmp_path / "bin"
+    bare.mkdir()
+    monkeypatch.setenv("PATH", str(bare))
+    monkeypatch.setenv("WOUNDRAY_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def two_gpus(tmp_path: Path) -> None:
+    (tmp_path / "bin/nvidia-smi").write_text(SMI)
+    (tmp_path / "bin/nvidia-smi").chmod(0o755)
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Grey pictures of four patients of phase I, and one damaged file."""
+    for number in range(4):
+        write_photo(np.full((40, 40, 3), number * 20, dtype=np.uint8), tmp_path / f"data/I/{number}.png")
+    (tmp_path / "data/I/torn.png").write_bytes(b"\x89PNG")
+    return tmp_path / "data"
+
+
+def never() -> Resources:
+    raise AssertionError("no cluster was named")
+
+
+def doctor(*arguments: object) -> Diagnosis:
+    command = parse(Doctor, [str(argument) for argument in arguments])
+    return diagnose(command, check_weights=command.check_weights, join=never)
+
+
+def test_a_machine_with_nothing_runs_the_practice_study(tmp_path: Path) -> None:
+    code = "\n".join(
+        [
+            "import sys; sys.argv = ['doctor', '--json']; from woundray.doctor import main",
+            "try: main()",
+            "finally: assert not {'torch', 'ray', 'mlflow', 'diffusers'} & sys.modules.keys()",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["would_run"] is True
+    assert found["machine"]["gpus"] == []
+    assert found["services"]["hub"]["answers"] is None
+    assert found["outlook"]["profile"] == "demo"
+    assert found["outlook"]["objective"] == "fd_lite0"
+    assert {weight["name"] for weight in found["weights"] if weight["place"]} == {"tiny"}
+    assert list(tmp_path.iterdir()) == [tmp_path / "bin"]  # it changes nothing
+
+
+def test_a_profile_without_weights_and_hub_is_a_problem_with_its_mend() -> None:
+    [problem] = doctor("--profile", "sd21").problems
+    assert "sd21 is not on this machine" in problem
+    assert "HF_HUB_OFFLINE is set" in problem
+    assert "--import weights.tar" in problem
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_with_gpus_and_weights_stable_diffusion_is_taken(tmp_path: Path, photographs: Path) -> None:
+    assert doctor("--data", photographs).outlook.profile == "demo"  # GPUs alone draw nothing
+    build_family("sd21", tmp_path / "weights/sd21")
+    found = doctor("--data", photographs)
+    assert [gpu.name for gpu in found.machine.gpus] == ["NVIDIA H100 80GB HBM3", "NVIDIA T4"]
+    assert found.outlook.profile == "sd21"
+    assert found.outlook.reason == "a GPU, and the weights of sd21 are on this machine"
+    assert found.outlook.at_once == min(2, found.machine.cpus)
+    assert found.problems == ()
+    assert any(note.startswith("phase I: ") for note in found.outlook.notes)  # few are held out
+
+
+def test_photographs_are_counted_and_bad_ones_named(photographs: Path) -> None:
+    found = doctor("--data", photographs).photographs
+    assert found is not None
+    count = found.phases["I"]
+    assert (count.photographs, count.patients, count.training + count.held_out) == (4, 4, 4)
+    assert "not a picture" in found.left_out["I/torn.png"]
+    [problem] = doctor("--data", photographs, "--phase", "R").problems
+    assert problem == f"{photographs}: no photograph of phase R"
+    [problem] = doctor("--data", photographs / "none").problems
+    assert problem == f"--data: {photographs / 'none'} is no folder"
+
+
+def test_with_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    found = diagnose(parse(Doctor, []), join=lambda: Resources(cpus=64, gpus=8, nodes=4))
+    assert found.problems == ()
+    assert found.outlook.at_once == found.outlook.trials == 6
+    assert any("name one, as --profile sd21" in note for note in found.outlook.notes)
+
+    def no_answer() -> Resources:
+        raise UserError("RAY_ADDRESS: no Ray cluster answers at 10.0.0.1:6379")
+
+    assert diagnose(parse(Doctor, []), join=no_answer).problems == (
+        "RAY_ADDRESS: no Ray cluster answers at 10.0.0.1:6379",
+    )
+
+
+def test_workers_that_do_not_fit_are_a_problem() -> None:
+    [problem] = doctor("--hardware.workers", 1000).problems
+    assert problem.startswith("hardware.workers: 1000 x 1 CPUs are more than the")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_mlflow_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve() as site:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", site.url)
+        site.files["/health"] = b"OK"
+        assert doctor().problems == ()
+        assert site.asked == [("HEAD", "/health", None)]
+    [problem] = doctor().problems
+    assert problem.startswith(f"MLflow at {site.url}: no answer")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///mlruns")
+    assert "name a server" in doctor().problems[0]
+
+
+def test_weights_are_read_only_when_asked_to() -> None:
+    path_of("inception").parent.mkdir(parents=True)
+    path_of("inception").write_bytes(b"other")
+    assert doctor().problems == ()
+    assert doctor().outlook.objective == "fid"
+    [problem] = doctor("--check_weights").problems
+    assert problem == f"{path_of('inception')} is damaged; run `python -m woundray.fetch inception`"
+
+
+def test_the_answer_is_a_table_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    from woundray.diagnosis.report import report_table
+
+    Console(width=200).print(report_table(doctor("--profile", "sdxl")))
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("GPUs") and line.rstrip().endswith("none") for line in lines)
+    assert lines[-1].rstrip().endswith("would not run: mend the problems")

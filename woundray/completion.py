@@ -1,0 +1,38 @@
+"""Print what makes a shell complete `woundray` on the tab key."""
+
+import importlib
+from typing import Annotated, Any, Literal, Union
+
+import tyro
+
+from woundray.cli import run
+from woundray.config.base import Section
+
+
+class Completion(Section):
+    """Prints a script by which a shell completes commands, flags and settings of `woundray`."""
+
+    shell: Annotated[Literal["bash", "zsh", "tcsh"], tyro.conf.Positional] = "bash"
+    """Whose script."""
+
+
+def main() -> None:
+    """Entry point of `woundray completion`."""
+    run(_completion)
+
+
+def _completion() -> None:
+    from woundray.__main__ import COMMANDS
+
+    command = tyro.cli(Completion, prog="python -m woundray.completion", use_underscores=True)
+    described = {name: getattr(importlib.import_module(f"woundray.{name}"), name.capitalize()) for name in COMMANDS}
+    parts = [Annotated[kind, tyro.conf.subcommand(name)] for name, kind in described.items()]
+    program: Any = Union[tuple(parts)]  # noqa: UP007  made of a list
+    options = (tyro.conf.FlagCreatePairsOff,)
+    tyro.cli(
+        program, prog="woundray", args=["--tyro-print-completion", command.shell], use_underscores=True, config=options
+    )
+
+
+if __name__ == "__main__":
+    main()

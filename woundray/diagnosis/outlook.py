@@ -1,0 +1,190 @@
+"""What `tune` would do with all that: profile, scores, trials at one time; what keeps it from running; advice."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from woundray.cluster import Resources
+from woundray.config import Config
+from woundray.diagnosis.photographs import Photographs
+from woundray.diagnosis.services import MLFLOW_PORT, Services
+from woundray.errors import UserError
+from woundray.machine import Machine, disk_free_gib
+from woundray.metrics.weights import ALIASES, LPIPS_TRUNKS
+from woundray.model.registry import REPOSITORIES, staged
+from woundray.search.space import load_space
+from woundray.staging import weights_file
+from woundray.training.launch import runs_at_once, settle
+
+_LEAST_DISK_GIB = 2.0
+_LEAST_SHARED_GIB = 0.25  # Ray's object store, see woundray.cluster
+_LEAST_HELD_OUT = 30  # below it only gross copying is significant: docs/scores.md
+_GPU_GIB = {"sd15": 6.0, "sd21": 6.0, "sd21-v": 6.0, "sdxl": 12.0}
+"""SD 2.1's shape trained within 5.7 GiB (fp32, batch 2, 128 px, on a CPU); SDXL's bf16 weights alone are 6.5 GiB."""
+_CHECKPOINT_MB_A_RANK = 4.2  # adapter, raw weights, average and AdamW's moments of SD 1.5 and 2.1, attention
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a study would be.
+
+    Attributes:
+        reason: why this profile is taken.
+        at_once: trials at one time.
+        scores: name -> with what it is computed, or why it is not.
+        problems: each keeps the study from running, and names its mend.
+        notes: what is worth knowing.
+    """
+
+    profile: str
+    reason: str
+    base_model: str
+    trials: int
+    epochs: int
+    at_once: int
+    objective: str
+    scores: dict[str, str]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def foresee(
+    config: Config, profile: str, reason: str, *, machine: Machine, services: Services, photographs: Photographs | None
+) -> Outlook:
+    """What `tune` would do by this configuration.
+
+    Args:
+        config: of the study.
+        profile, reason: see `woundray.cli.choose_profile`.
+    """
+    resources = _resources(machine, services)
+    problems = [
+        *_missing_packages(machine),
+        *_unreachable(config, services),
+        *_photographs(config, photographs),
+        *_no_room(config),
+    ]
+    at_once = 0
+    try:
+        load_space(config.study.space, config)
+        at_once = min(
+            config.study.trials, config.study.concurrent or runs_at_once(settle(config, resources), resources)
+        )
+    except UserError as error:
+        problems.append(str(error))
+    objective = config.metrics.objective
+    if objective == "auto":
+        objective = "fid" if weights_file("inception") else "fd_lite0"
+    return Outlook(
+        profile=profile,
+        reason=reason,
+        base_model=config.model.base,
+        trials=config.study.trials,
+        epochs=config.training.epochs,
+        at_once=at_once,
+        objective=objective,
+        scores=_scores(config, objective),
+        problems=tuple(problems),
+        notes=tuple(_notes(config, objective, machine, services, photographs)),
+    )
+
+
+def _resources(machine: Machine, services: Services) -> Resources:
+    """What Ray would offer: the cluster that is joined, else this machine."""
+    if services.cluster is not None and services.cluster.resources is not None:
+        return services.cluster.resources
+    return Resources(cpus=machine.cpus, gpus=len(machine.gpus), nodes=1)
+
+
+def _missing_packages(machine: Machine) -> Iterator[str]:
+    missing = [name for name, version in machine.packages.items() if version is None]
+    if missing:
+        yield f"not installed: {', '.join(missing)}; run `make install`"
+
+
+def _unreachable(config: Config, services: Services) -> Iterator[str]:
+    base, hub = config.model.base, services.hub
+    if base in REPOSITORIES and staged(base) is None and not hub.answers:
+        yield (
+            f"{base} is not on this machine, and the model hub can't be asked ({hub.note}); run `python -m "
+            f"woundray.fetch {base} --export weights.tar` on a machine with internet, and --import weights.tar here"
+        )
+    elif base not in (*REPOSITORIES, "tiny") and staged(base) is None:
+        yield f"model.base: {base} is no folder in diffusers' layout"
+    if services.cluster is not None and services.cluster.resources is None:
+        yield services.cluster.note
+    if services.mlflow.answers is False:
+        yield f"MLflow at {services.mlflow.address}: {services.mlflow.note}; start it, or unset MLFLOW_TRACKING_URI"
+
+
+def _photographs(config: Config, photographs: Photographs | None) -> Iterator[str]:
+    if photographs is None:
+        return
+    if photographs.problem:
+        yield photographs.problem
+    elif config.phase != "all" and config.phase not in photographs.phases:
+        yield f"{photographs.root}: no photograph of phase {config.phase}"
+    for phase, count in photographs.phases.items():
+        if count.problem and config.phase in (phase, "all"):
+            yield count.problem
+
+
+def _no_room(config: Config) -> Iterator[str]:
+    free = disk_free_gib(config.study.output)
+    if free < _LEAST_DISK_GIB:
+        yield f"study.output: {free:.1f} GiB are free in {config.study.output}; a study wants {_LEAST_DISK_GIB:g}"
+
+
+def _scores(config: Config, objective: str) -> dict[str, str]:
+    features = "Inception" if objective == "fid" else "the packaged EfficientNet-Lite0"
+    trunk = LPIPS_TRUNKS[config.quality.lpips.network]
+    fetched_as = next((alias for alias, name in ALIASES.items() if name == trunk), trunk)
+    return {
+        objective: "loss on held-out patients" if objective == "validation_loss" else f"with {features}",
+        "kid, precision, recall, density, coverage": f"with {features}",
+        "copy_rate, train_gap": "with the packaged EfficientNet-Lite0",
+        "ssim_nn": "on pixels",
+        "lpips_nn": f"with {trunk}"
+        if weights_file(trunk)
+        else f"not computed: run `python -m woundray.fetch {fetched_as}`",
+    }
+
+
+def _notes(
+    config: Config, objective: str, machine: Machine, services: Services, photographs: Photographs | None
+) -> Iterator[str]:
+    base = config.model.base
+    if objective == "fd_lite0":
+        yield "fid, as papers have it, wants Inception's weights: `python -m woundray.fetch inception`"
+    if base in REPOSITORIES and staged(base) is None and services.hub.answers:
+        yield f"{base} will be fetched first: {REPOSITORIES[base].size_gb:g} GB; see its licence in `fetch --list`"
+    least = _GPU_GIB.get(base)
+    memory = [gpu.memory_gib for gpu in machine.gpus if gpu.memory_gib is not None]
+    if least is not None and memory and min(memory) < least:
+        yield (
+            f"{min(memory):.0f} GiB of GPU memory are few for {base}: set model.gradient_checkpointing true and "
+            "training.batch_size 2"
+        )
+    if least is not None and not machine.gpus and services.cluster is None:
+        yield f"{base} without a GPU takes about an hour an epoch; profile demo takes minutes"
+    if base in ("sd15", "sd21", "sd21-v") and config.training.method == "lora":
+        kept = config.study.trials * (config.checkpointing.keep_last + 1)
+        gigabytes = kept * _CHECKPOINT_MB_A_RANK * config.lora.rank / 1000
+        yield f"checkpoints: about {gigabytes:.0f} GB at lora.rank {config.lora.rank}, twice that at twice the rank"
+    yield from _machine_notes(config, machine, services)
+    for phase, count in photographs.phases.items() if photographs else ():
+        if config.phase in (phase, "all") and 0 < count.held_out < _LEAST_HELD_OUT:
+            yield f"phase {phase}: {count.held_out} held-out photographs show large differences and gross copying only"
+
+
+def _machine_notes(config: Config, machine: Machine, services: Services) -> Iterator[str]:
+    cluster, port = services.cluster, config.study.dashboard_port
+    if cluster is not None and cluster.resources is not None and cluster.resources.gpus and not machine.gpus:
+        yield "the GPUs are on other nodes, and a profile is chosen by this machine: name one, as --profile sd21"
+    if cluster is not None and cluster.resources is not None and cluster.resources.nodes > 1:
+        yield f"every node of the cluster must see {config.study.output.absolute()}"
+    if machine.shared_gib is not None and machine.shared_gib < _LEAST_SHARED_GIB:
+        yield f"/dev/shm has {machine.shared_gib:.2f} GiB, Ray wants {_LEAST_SHARED_GIB:g}: `docker run --shm-size 1g`"
+    if port in services.busy_ports and cluster is None:
+        yield f"port {port} is in use: the Ray dashboard takes the next free one"
+    if MLFLOW_PORT in services.busy_ports:
+        yield f"port {MLFLOW_PORT} is in use: `mlflow ui --port {MLFLOW_PORT + 1}`, or the UI is running"

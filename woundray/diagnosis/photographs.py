@@ -1,0 +1,62 @@
+"""A data set as a study would take it: counts of each phase, and what keeps it from being used."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from woundray.config import Config
+from woundray.data.manifest import PHASES, Dataset, read_dataset
+from woundray.data.split import split_by_patient
+from woundray.errors import UserError
+
+
+@dataclass(frozen=True)
+class PhaseCount:
+    """The photographs of one phase; those of `problem` can not be split."""
+
+    photographs: int
+    patients: int
+    training: int = 0
+    held_out: int = 0
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """A data set.
+
+    Attributes:
+        phases: those that have photographs.
+        left_out: file -> why it is not used.
+        problem: why none of it can be used; empty: it can.
+    """
+
+    root: Path
+    phases: dict[str, PhaseCount]
+    left_out: dict[str, str]
+    problem: str = ""
+
+
+def survey(config: Config) -> Photographs | None:
+    """Reads every photograph of `data.root`; None where a study would draw phantoms."""
+    root = config.data.root
+    if root is None:
+        return None
+    try:
+        dataset = read_dataset(root, max_pixels=config.data.max_pixels)
+    except UserError as error:
+        return Photographs(root, {}, {}, str(error))
+    counts = {phase: _count(dataset.of_phase(phase), config) for phase in PHASES}
+    left_out = {item.path.as_posix(): item.reason for item in dataset.left_out}
+    return Photographs(root, {phase: count for phase, count in counts.items() if count.photographs}, left_out)
+
+
+def _count(dataset: Dataset, config: Config) -> PhaseCount:
+    pictures, patients = len(dataset.photos), len({photo.patient for photo in dataset.photos})
+    if not pictures:
+        return PhaseCount(0, 0)
+    share, seed = config.validation.share, config.reproducibility.seed
+    try:
+        split = split_by_patient(dataset.photos, validation_share=share, seed=seed)
+    except UserError as error:
+        return PhaseCount(pictures, patients, problem=str(error))
+    return PhaseCount(pictures, patients, len(split.train), len(split.validation))

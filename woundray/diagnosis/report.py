@@ -1,0 +1,164 @@
+"""The whole answer of `woundray doctor`, as plain values for a program and as a table for a person."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+from woundray.cli import Command, choose_profile
+from woundray.diagnosis.outlook import Outlook, foresee
+from woundray.diagnosis.photographs import Photographs, survey
+from woundray.diagnosis.services import Join, Services, ask, join_cluster
+from woundray.machine import Gpu, Machine, disk_free_gib, look
+from woundray.staging import inventory, wrong_bytes
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Weights that are known.
+
+    Attributes:
+        place: None where they are not on this machine.
+        bytes_are: right or damaged, by sha256; unknown where none is known of them; unchecked.
+    """
+
+    name: str
+    place: str | None
+    bytes_are: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What this machine has, and what would run."""
+
+    phase: str
+    machine: Machine
+    disk_free_gib: float
+    weights: tuple[Weight, ...]
+    services: Services
+    photographs: Photographs | None
+    outlook: Outlook
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Each keeps a study from running."""
+        damaged = (weight for weight in self.weights if weight.bytes_are == "damaged")
+        return (
+            *self.outlook.problems,
+            *(f"{weight.place} is damaged; run `python -m woundray.fetch {weight.name}`" for weight in damaged),
+        )
+
+    def values(self) -> dict[str, Any]:
+        """Everything, as JSON's types."""
+        return asdict(self) | {"would_run": not self.problems, "problems": list(self.problems)}
+
+
+def diagnose(command: Command, *, check_weights: bool = False, join: Join = join_cluster) -> Diagnosis:
+    """Looks at everything.
+
+    Args:
+        check_weights: read all staged weights and compare their sha256: seconds a gigabyte.
+        join: see `woundray.diagnosis.services.ask`.
+    """
+    config, machine = command.settings, look()
+    profile, reason = command.profile, "asked for"
+    if profile == "auto":
+        profile, reason = choose_profile(config.data.root, has_gpu=bool(machine.gpus))
+    services = ask(dashboard_port=config.study.dashboard_port, join=join)
+    photographs = survey(config)
+    return Diagnosis(
+        phase=config.phase,
+        machine=machine,
+        disk_free_gib=disk_free_gib(config.study.output),
+        weights=tuple(_weights(check_weights)),
+        services=services,
+        photographs=photographs,
+        outlook=foresee(config, profile, reason, machine=machine, services=services, photographs=photographs),
+    )
+
+
+def report_table(diagnosis: Diagnosis) -> Table:
+    """Two columns: a topic, and what was found; problems in red, with their mends."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for topic, lines in _topics(diagnosis).items():
+        table.add_row(topic, "\n".join(lines))
+    for topic, lines, style in (("problem", diagnosis.problems, "red"), ("note", diagnosis.outlook.notes, "")):
+        for line in lines:
+            table.add_row(topic, line, style=style)
+    would = "would not run: mend the problems" if diagnosis.problems else "would run"
+    table.add_row("verdict", f"tune --phase {diagnosis.phase} {would}")
+    return table
+
+
+def _weights(check: bool) -> Iterator[Weight]:
+    yield Weight("tiny", "in the package", "unchecked")
+    for entry in inventory():
+        state = "unchecked"
+        if check and entry.place is not None:
+            wrong = wrong_bytes(entry)
+            state = "unknown" if wrong is None else "damaged" if wrong else "right"
+        yield Weight(entry.name, str(entry.place) if entry.place else None, state)
+
+
+def _topics(found: Diagnosis) -> dict[str, list[str]]:
+    machine, outlook = found.machine, found.outlook
+    versions = ", ".join(f"{name} {version or 'missing'}" for name, version in machine.packages.items())
+    at_once = f"{outlook.at_once} at one time" if outlook.at_once else "none fits"
+    return {
+        "versions": [f"python {machine.python}, {versions}"],
+        "machine": [
+            f"{machine.cpus} CPU cores, {machine.memory_gib:.0f} GiB of memory ({machine.memory_free_gib:.0f} free), "
+            f"{found.disk_free_gib:.0f} GiB of disk free"
+        ],
+        "GPUs": [_gpu(number, gpu) for number, gpu in enumerate(machine.gpus)] or ["none"],
+        "weights": [*_weight_lines(found.weights)],
+        "photographs": [*_photograph_lines(found.photographs)],
+        "model hub": [f"{found.services.hub.address}: {found.services.hub.note}"],
+        "MLflow": [": ".join(part for part in (found.services.mlflow.address, found.services.mlflow.note) if part)],
+        "Ray": [_ray(found)],
+        "profile": [f"{outlook.profile}: {outlook.reason}"],
+        "study": [f"base model {outlook.base_model}, {outlook.trials} trials of {outlook.epochs} epochs, {at_once}"],
+        "scores": [f"{name}: {how}" for name, how in outlook.scores.items()],
+    }
+
+
+def _gpu(number: int, gpu: Gpu) -> str:
+    if gpu.memory_gib is None or gpu.free_gib is None:
+        return f"{number}: {gpu.name}"
+    return f"{number}: {gpu.name}, {gpu.memory_gib:.0f} GiB ({gpu.free_gib:.0f} free)"
+
+
+def _weight_lines(weights: tuple[Weight, ...]) -> Iterator[str]:
+    for weight in weights:
+        if weight.place is not None:
+            yield f"{weight.name}: {weight.place}" + (
+                "" if weight.bytes_are == "unchecked" else f", {weight.bytes_are}"
+            )
+    missing = [weight.name for weight in weights if weight.place is None]
+    if missing:
+        yield f"not on this machine: {', '.join(missing)}"
+
+
+def _photograph_lines(photographs: Photographs | None) -> Iterator[str]:
+    if photographs is None:
+        yield "none given: a study draws phantoms"
+        return
+    yield str(photographs.root)
+    for phase, count in photographs.phases.items():
+        sides = "" if count.problem else f": {count.training} to train on, {count.held_out} held out"
+        yield f"{phase}: {count.photographs} of {count.patients} patients{sides}"
+    if photographs.left_out:
+        yield f"{len(photographs.left_out)} left out, such as {next(iter(photographs.left_out.values()))}"
+
+
+def _ray(found: Diagnosis) -> str:
+    cluster = found.services.cluster
+    if cluster is None:
+        return f"a study starts it on this machine, {found.machine.cpus} CPUs and {len(found.machine.gpus)} GPUs"
+    if cluster.resources is None:
+        return f"{cluster.address}: no answer"
+    offered = cluster.resources
+    return f"{cluster.address}: {offered.nodes} nodes, {offered.cpus:g} CPUs, {offered.gpus:g} GPUs"

@@ -1,0 +1,132 @@
+"""What a study talks to: the model hub, MLflow, a Ray cluster, two ports. Each is asked, and nothing is changed."""
+
+import os
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from woundray.cluster import Resources
+from woundray.errors import UserError
+from woundray.model.registry import offline
+from woundray.tracking import tracking_uri
+
+MLFLOW_PORT = 5000  # of a bare `mlflow ui`
+
+_TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """Something at an address.
+
+    Attributes:
+        answers: None where it was not asked.
+        note: in words, why or what of it.
+    """
+
+    address: str
+    answers: bool | None
+    note: str
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """The cluster that RAY_ADDRESS names.
+
+    Attributes:
+        resources: None where it does not answer; `note` says why.
+    """
+
+    address: str
+    resources: Resources | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that was asked.
+
+    Attributes:
+        cluster: None: a study starts one of its own on this machine.
+        busy_ports: of those that a study and `mlflow ui` listen on, the ones in use.
+    """
+
+    hub: Service
+    mlflow: Service
+    cluster: RayCluster | None
+    busy_ports: tuple[int, ...]
+
+
+Join = Callable[[], Resources]
+
+
+def ask(*, dashboard_port: int, join: Join) -> Services:
+    """Asks all of them, seconds at most where one does not answer.
+
+    Args:
+        dashboard_port: of the Ray dashboard.
+        join: joins the cluster of RAY_ADDRESS and says what it offers; UserError if it does not answer.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    return Services(
+        hub=_hub(),
+        mlflow=_mlflow(),
+        cluster=_cluster(address, join) if address not in ("", "local") else None,
+        busy_ports=tuple(port for port in (dashboard_port, MLFLOW_PORT) if _in_use(port)),
+    )
+
+
+def join_cluster() -> Resources:
+    """Joins the cluster of RAY_ADDRESS as a study does, and leaves it."""
+    from woundray.cluster import cluster
+
+    with cluster(dashboard_port=0) as joined:
+        return joined.resources
+
+
+def _hub() -> Service:
+    from huggingface_hub.constants import ENDPOINT  # HF_ENDPOINT, else the hub itself
+
+    if offline():
+        return Service(ENDPOINT, None, "HF_HUB_OFFLINE is set: never asked")
+    return _http(ENDPOINT, ENDPOINT)
+
+
+def _mlflow() -> Service:
+    try:
+        uri = tracking_uri()
+    except UserError as error:
+        return Service(os.environ.get("MLFLOW_TRACKING_URI", ""), False, str(error))
+    if uri.startswith(("http://", "https://")):
+        return _http(uri, f"{uri.rstrip('/')}/health")
+    database = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or database.is_file():
+        return Service(uri, None, "")
+    return Service(uri, None, "made by the first study")
+
+
+def _http(address: str, page: str) -> Service:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(page, method="HEAD"), timeout=_TIMEOUT_S):
+            return Service(address, True, "answers")
+    except urllib.error.HTTPError as error:  # an answer: it may want a name and password
+        return Service(address, True, f"answers {error.code} {error.reason}")
+    except (OSError, ValueError) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        return Service(address, False, f"no answer: {reason}")
+
+
+def _cluster(address: str, join: Join) -> RayCluster:
+    try:
+        return RayCluster(address, join())
+    except UserError as error:
+        return RayCluster(address, None, str(error))
+
+
+def _in_use(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

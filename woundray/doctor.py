@@ -1,0 +1,44 @@
+"""Say what this machine has, and what would run on it."""
+
+import json
+import sys
+from typing import Annotated
+
+import tyro
+
+from woundray.cli import Command, parse, run
+
+
+class Doctor(Command):
+    """Says what this machine has and what `tune` would do with the same flags; changes nothing.
+
+    Exit code 0: a study would run; 1: something keeps it from running, and the answer names the mend.
+    """
+
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print everything as JSON, for a program."""
+    check_weights: bool = False
+    """Read all staged weights and compare their sha256: seconds a gigabyte."""
+
+
+def main() -> None:
+    """Entry point of `woundray doctor`."""
+    run(_doctor)
+
+
+def _doctor() -> None:
+    command = parse(Doctor)
+    from rich.console import Console
+
+    from woundray.diagnosis.report import diagnose, report_table
+
+    found = diagnose(command, check_weights=command.check_weights)
+    if command.as_json:
+        print(json.dumps(found.values(), indent=1, default=str))
+    else:
+        Console(highlight=False).print(report_table(found))
+    sys.exit(1 if found.problems else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What a study comes to: finalists are scored again, one trial is elected, the journal is closed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from woundray.config import Config
+from woundray.errors import UserError
+from woundray.search.summary import TrialSummary, best_trial, ranked, summarise
+from woundray.search.trial import ERROR_FILE, JOURNAL_FILE, last_line, trial_folder
+from woundray.tracking.events import Event, FinalistScored, Journal, StudyEnded, TrialEnded
+
+Rescore = Callable[[Path], tuple[int, dict[str, float]]]  # checkpoint -> number and metrics of its new pictures
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study came to.
+
+    Attributes:
+        folder: the study's folder.
+        best: the trial that won (see `woundray.search.summary.best_trial`).
+        config: the configuration of that trial.
+        trials: all trials by number.
+    """
+
+    folder: Path
+    best: TrialSummary
+    config: Config
+    trials: tuple[TrialSummary, ...]
+
+    @property
+    def checkpoint(self) -> Path:
+        """The best trial's folder of its best epoch."""
+        assert self.best.checkpoint is not None
+        return self.best.checkpoint
+
+    @property
+    def grid(self) -> Path:
+        """The picture grid of that epoch."""
+        return self.checkpoint / "grid.png"
+
+
+def journal_path(folder: Path) -> Path:
+    """The journal of a study's folder."""
+    return folder / JOURNAL_FILE
+
+
+def how_to_go_on(folder: Path, journal: Journal, config: Config) -> str:
+    """What an interrupted study has, and the command that goes on with it."""
+    trials = summarise(journal.events(), config.metrics.objective)
+    ended = sum(trial.status in ("finished", "failed") for trial in trials)
+    best = best_trial(trials, config.metrics.objective)
+    so_far = f", the best so far in {best.checkpoint}" if best else ""
+    return (
+        f"stopped: {ended} of {config.study.trials} trials have ended{so_far}; "
+        f"go on with: python -m woundray.tune --resume {folder}"
+    )
+
+
+def conclude(config: Config, folder: Path, journal: Journal, rescore: Rescore | None = None) -> StudyResult:
+    """Ends what did not end by itself, scores the finalists again, and finds the best trial.
+
+    Raises:
+        UserError: no trial came to a score; names the last error and where all of it is.
+    """
+    objective = config.metrics.objective
+    end_unfinished(folder, journal, config)
+    trials = summarise(journal.events(), objective)
+    if rescore is not None:
+        for trial in ranked(trials)[: config.study.finalists]:
+            if trial.final:  # before the study was interrupted
+                continue
+            assert trial.checkpoint is not None
+            pictures, metrics = rescore(trial.checkpoint)
+            journal.append(FinalistScored(trial=trial.id, pictures=pictures, metrics=metrics))
+        trials = summarise(journal.events(), objective)
+    best = best_trial(trials, objective)
+    if best is None:
+        journal.append(StudyEnded(status="FAILED", best_trial=None, metrics={}))
+        raise UserError(_why_none(folder, trials))
+    killed = any(trial.status == "killed" for trial in trials)
+    metrics = dict(best.metrics or {}) | {f"final.{name}": value for name, value in (best.final or {}).items()}
+    ended = StudyEnded(status="KILLED" if killed else "FINISHED", best_trial=best.id, metrics=metrics)
+    if not _says_the_same(journal.events()[-1], ended):  # one that had ended, and was resumed
+        journal.append(ended)
+    return StudyResult(folder, best, config.with_values(dict(best.values)), trials)
+
+
+def end_unfinished(folder: Path, journal: Journal, config: Config) -> None:
+    """Writes down that trials which still run will not go on."""
+    for trial in summarise(journal.events(), config.metrics.objective):
+        if trial.status == "running":
+            output = trial_folder(folder, trial.id)
+            journal.append(TrialEnded(trial=trial.id, status="KILLED", stopped_early=False, output=output))
+
+
+def _says_the_same(last: Event, ended: StudyEnded) -> bool:
+    return last.model_copy(update={"time_ms": ended.time_ms}) == ended
+
+
+def _why_none(folder: Path, trials: tuple[TrialSummary, ...]) -> str:
+    """Why a study has no best trial, with the last error and where it is."""
+    if any(trial.copies for trial in trials):
+        lines = "; ".join(f"trial {trial.number}: {trial.copies}" for trial in trials if trial.copies)
+        return f"{lines}; none can win: lower training.epochs or lora.rank; all are in {folder / 'trials'}"
+    for trial in reversed(trials):
+        log = trial_folder(folder, trial.id) / ERROR_FILE
+        if log.exists():
+            return f"every trial failed; the last with `{last_line(log)}`: see {log}"
+    return f"no trial finished an epoch; see {folder / 'ray'}"
