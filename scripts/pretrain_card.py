@@ -22,12 +22,20 @@ Perceptual loss: EfficientNet-Lite0 of ImageNet (package `efficientnet-lite0-pyt
 
 
 def write_card(folder: Path, vae_report_path: Path, unet_report: dict[str, object]) -> None:
-    """Write README.md with the reports of both stages, and report.json, into the model's `folder`."""
+    """Write README.md with the reports of all stages, and report.json, into the model's `folder`."""
     reports = {"vae": json.loads(vae_report_path.read_text()), "unet": unet_report}
     size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
-    sections = [f"## Stage {name}\n\n{_table(report)}" for name, report in reports.items()]
+    sections = [section for name, report in reports.items() for section in _sections(name, report)]
     (folder / "README.md").write_text("\n".join([_CARD.format(size_mb=size / 1e6), *sections]))
     (folder / "report.json").write_text(json.dumps(reports, indent=2) + "\n")
+
+
+def _sections(name: str, report: dict[str, object]) -> list[str]:
+    """A stage as Markdown, after the stage that it went on from."""
+    before = report.get("went_on_from")
+    facts = {key: value for key, value in report.items() if key != "went_on_from"}
+    earlier = _sections(name, before) if isinstance(before, dict) else []
+    return [*earlier, f"## Stage {facts.pop('stage', name)}\n\n{_table(facts)}"]
 
 
 def _table(report: dict[str, object]) -> str:

@@ -1,16 +1,20 @@
 """Trains the tiny base model that woundray ships, on drawn wounds and procedural textures alone.
 
-Two calls, each within a time box, on one GPU (or slowly on a CPU):
+Three calls, each within a time box, on one GPU (or slowly on a CPU):
 
-    python scripts/pretrain_tiny.py --stage vae  --minutes 9 --work /tmp/pretrain --out OUT
-    python scripts/pretrain_tiny.py --stage unet --minutes 9 --work /tmp/pretrain --out OUT [--vae OUT/vae]
+    python scripts/pretrain_tiny.py --stage vae     --minutes 9 --work /tmp/pretrain --out OUT
+    python scripts/pretrain_tiny.py --stage decoder --minutes 9 --work /tmp/pretrain --out OUT
+    python scripts/pretrain_tiny.py --stage unet    --minutes 9 --work /tmp/pretrain --out OUT
 
-The first writes OUT/vae, the second OUT/tiny, a folder that diffusers' StableDiffusionPipeline loads.
+The first writes OUT/vae, the second makes its decoder sharp and leaves the latents as they are, so that it may run
+beside or after the third, which writes OUT/tiny, a folder that diffusers' StableDiffusionPipeline loads. --vae names
+the VAE of stages 2 and 3 (default: WORK/vae), --start a model whose UNet and text encoder the third goes on from.
 --minutes counts from the start, drawing of the pictures included; measuring takes about a minute more.
 --steps N instead ends after N steps. State and pictures in --work let a call that was cut off go on.
 """
 
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -21,12 +25,14 @@ from pathlib import Path
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from pretrain_card import write_card
 from pretrain_pictures import UNSEEN, Pictures, draw_pictures
 from pretrain_run import TimeBox, Training, move, write_json
 from pretrain_unet import measure_model, train_unet
-from pretrain_vae import measure_vae, normalise_latents, train_vae
+from pretrain_vae import measure_vae, normalise_latents, train_decoder, train_vae
 from torch import nn
+from transformers import CLIPTextModel
 
 from woundray.model.tiny_architecture import MICRO, TINY, TinyBase, build_tiny, save_tiny
 
@@ -39,6 +45,7 @@ class Options:
     work: Path
     out: Path
     vae: Path | None
+    start: Path | None
     shape: str
     seed: int
     batch: int
@@ -69,23 +76,24 @@ def main() -> None:
 
     # One stage: its module's training, resumed where a state lies
     base = build_tiny(options.seed, MICRO if options.shape == "micro" else TINY)
-    stage = run_vae if options.stage == "vae" else run_unet
+    stage = {"vae": run_vae, "decoder": run_decoder, "unet": run_unet}[options.stage]
     stage(options, base, pictures.to(device), unseen.to(device), start_s + 60 * options.minutes)
     print(f"done in {(time.monotonic() - start_s) / 60:.1f} min", flush=True)
 
 
 def parse() -> Options:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stage", choices=("vae", "unet"), required=True)
+    parser.add_argument("--stage", choices=("vae", "decoder", "unet"), required=True)
     parser.add_argument("--minutes", type=float, default=9.0, help="training ends so long after the start")
     parser.add_argument("--steps", type=int, help="end after so many steps instead")
     parser.add_argument("--work", type=Path, required=True, help="folder of pictures and of the state to resume from")
     parser.add_argument("--out", type=Path, required=True, help="folder for models, losses and picture grids")
-    parser.add_argument("--vae", type=Path, help="trained VAE for stage unet (default: WORK/vae)")
+    parser.add_argument("--vae", type=Path, help="trained VAE for later stages (default: WORK/vae)")
+    parser.add_argument("--start", type=Path, help="stage unet: a tiny base whose UNet and text encoder to go on from")
     parser.add_argument("--shape", choices=("tiny", "micro"), default="tiny")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch", type=int, help="pictures a step (default: vae 128, unet 256)")
-    parser.add_argument("--rate", type=float, help="peak learning rate (default: vae 1e-3, unet 6e-4)")
+    parser.add_argument("--batch", type=int, help="pictures a step (default: 128, unet 256)")
+    parser.add_argument("--rate", type=float, help="peak learning rate (default: 1e-3, unet 6e-4)")
     parser.add_argument("--crop-px", type=int, default=128, help="side of what the VAE is trained on")
     parser.add_argument("--phantoms", type=int, default=28_000)
     parser.add_argument("--textures", type=int, default=14_000)
@@ -94,9 +102,9 @@ def parse() -> Options:
     parser.add_argument("--save-minutes", type=float, default=3.0, help="between states on disk")
     parser.add_argument("--no-compile", action="store_true", help="do without torch.compile")
     given = parser.parse_args()
-    given.batch = given.batch or {"vae": 128, "unet": 256}[given.stage]
-    given.rate = given.rate or {"vae": 1e-3, "unet": 6e-4}[given.stage]
-    if given.stage == "unet" and not (given.vae or given.work / "vae").exists():
+    given.batch = given.batch or (256 if given.stage == "unet" else 128)
+    given.rate = given.rate or (6e-4 if given.stage == "unet" else 1e-3)
+    if given.stage != "vae" and not (given.vae or given.work / "vae").exists():
         parser.error(f"--vae: no VAE in {given.vae or given.work / 'vae'}; run --stage vae first")
     if given.stage == "unet" and (given.out / "tiny").exists():
         parser.error(f"--out: {given.out / 'tiny'} exists; remove it or name another folder")
@@ -129,10 +137,44 @@ def run_vae(options: Options, base: TinyBase, pictures: Pictures, unseen: Pictur
     write_json(options.out / "losses_vae.json", training.losses)
 
 
+def run_decoder(options: Options, _: TinyBase, pictures: Pictures, unseen: Pictures, deadline_s: float) -> None:
+    """Go on with the decoder of a trained VAE, measure it, and write the VAE to WORK/vae and OUT/vae."""
+    vae_folder = options.vae or options.work / "vae"
+    vae: AutoencoderKL = AutoencoderKL.from_pretrained(vae_folder)
+    move(vae, pictures.pixels.device)
+    assert vae.post_quant_conv is not None
+    training = begin(options, nn.ModuleList([vae.post_quant_conv, vae.decoder]).train())
+    box = TimeBox(deadline_s, options.steps, training.share)
+    train_decoder(
+        vae,
+        pictures,
+        training,
+        box,
+        batch=options.batch,
+        crop_px=options.crop_px,
+        seed=options.seed,
+        is_compiled=not options.no_compile,
+    )
+
+    vae.eval()
+    scores = measure_vae(vae, unseen, options.batch, options.out / "reconstructions.png")
+    facts = report(options, training, scores) | earlier(vae_folder / "report.json")
+    for folder in (options.work / "vae", options.out / "vae"):
+        vae.save_pretrained(folder)
+        write_json(folder / "report.json", facts)
+    write_json(options.out / "losses_decoder.json", training.losses)
+
+
 def run_unet(options: Options, base: TinyBase, pictures: Pictures, unseen: Pictures, deadline_s: float) -> None:
     """Train UNet and text encoder on the VAE's latents, write the model, and measure what was written."""
     vae_folder = options.vae or options.work / "vae"
     base = replace(base, vae=AutoencoderKL.from_pretrained(vae_folder))
+    if options.start:
+        base = replace(
+            base,
+            unet=UNet2DConditionModel.from_pretrained(options.start / "unet"),
+            text_encoder=CLIPTextModel.from_pretrained(options.start / "text_encoder"),
+        )
     for part in (base.vae, base.unet, base.text_encoder):
         move(part, pictures.pixels.device)
     training = begin(options, nn.ModuleList([base.unet, base.text_encoder]).train())
@@ -159,7 +201,8 @@ def run_unet(options: Options, base: TinyBase, pictures: Pictures, unseen: Pictu
         out=options.out,
     )
     write_json(options.out / "losses_unet.json", training.losses)
-    write_card(folder, vae_folder / "report.json", report(options, training, scores))
+    before = earlier(options.start / "report.json", "unet") if options.start else {}
+    write_card(folder, vae_folder / "report.json", report(options, training, scores) | before)
 
 
 def begin(options: Options, module: nn.Module) -> Training:
@@ -172,6 +215,7 @@ def begin(options: Options, module: nn.Module) -> Training:
 def report(options: Options, training: Training, scores: dict[str, float]) -> dict[str, object]:
     """What the model card says of a stage."""
     return {
+        "stage": options.stage,
         "command": shlex.join(["python", *sys.argv]),
         "seed": options.seed,
         "data": f"{options.phantoms} phantoms, {options.textures} textures",
@@ -182,6 +226,14 @@ def report(options: Options, training: Training, scores: dict[str, float]) -> di
         "last_losses": training.losses[-1] if training.losses else {},
         "scores": scores,
     }
+
+
+def earlier(path: Path, stage: str | None = None) -> dict[str, object]:
+    """The report of what a stage went on from, where there is one."""
+    if not path.exists():
+        return {}
+    facts = json.loads(path.read_text())
+    return {"went_on_from": facts[stage] if stage else facts}
 
 
 if __name__ == "__main__":

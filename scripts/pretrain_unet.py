@@ -17,7 +17,7 @@ from woundray.data.phantoms import PHASES
 from woundray.metrics.frechet import frechet_distance
 from woundray.model.tiny_architecture import TinyBase
 
-TEXTURE_SHARE = 0.15
+TEXTURE_SHARE = 0.05
 EMPTY_SHARE = 0.1  # of prompts, for classifier-free guidance (Ho and Salimans, 2022)
 SNR_CLAMP = 5.0  # min-SNR weighting (Hang et al., ICCV 2023)
 CROPS = 1  # of each picture

@@ -14,10 +14,12 @@ from torch.nn import functional
 from woundray.metrics.frechet import frechet_distance
 
 TEXTURE_SHARE = 0.45
+DECODER_TEXTURE_SHARE = 0.2
 PERCEPTUAL_WEIGHT = 0.3
 PERCEPTUAL_SHARE = 1 / 3  # of a batch: half the step's cost otherwise, on a CPU
 COLOUR_WEIGHT = 5.0  # with less the four channels keep no yellow against blue: slough turns pink
 KL_WEIGHT = 3e-5  # on the mean over latent elements
+STYLE_WEIGHT = 1.0  # of the decoder's own stage: without it what the latents do not hold is drawn as its mean, a blur
 MEASURED_PICTURES = 1024  # for the latents' scale
 
 
@@ -59,15 +61,28 @@ class Perceptual(nn.Module):
         """Mean of the last map, (N, 112): what Fréchet distances are measured in."""
         return self.features(pictures)[-1].mean((2, 3))
 
-    def forward(self, drawn: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-        """Squared distance of unit features, mean over blocks and positions; gradient to `drawn` only."""
+    def forward(self, drawn: torch.Tensor, true: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Content and style distance of each picture to its original, means; gradient to `drawn` only.
+
+        Content: squared distance of unit features, mean over positions. Style (Gatys et al., CVPR 2016, in the form
+        of Huang and Belongie, ICCV 2017, eq. 13): squared distance of each channel's mean and standard deviation over
+        a picture, in units of the channel's variance. Both are means over blocks.
+        """
         with torch.no_grad():
             wanted = self.features(true)
-        distances = [
-            (functional.normalize(a.float(), dim=1) - functional.normalize(b.float(), dim=1)).square().sum(1).mean()
-            for a, b in zip(self.features(drawn), wanted, strict=True)
-        ]
-        return torch.stack(distances).mean()
+        content, style = [], []
+        for a, b in zip((x.float() for x in self.features(drawn)), (x.float() for x in wanted), strict=True):
+            content.append((functional.normalize(a, dim=1) - functional.normalize(b, dim=1)).square().sum(1).mean())
+            variance = b.var((0, 2, 3)) + 1e-4
+            mean = (a.mean((2, 3)) - b.mean((2, 3))).square() / variance
+            spread = (_deviation(a) - _deviation(b)).square() / variance
+            style.append((mean + spread).mean())
+        return torch.stack(content).mean(), torch.stack(style).mean()
+
+
+def _deviation(maps: torch.Tensor) -> torch.Tensor:
+    """Standard deviation over each picture, NCHW => NC, with a gradient where a map is flat."""
+    return (maps.var((2, 3)) + 1e-6).sqrt()
 
 
 def colour_distance(drawn: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
@@ -104,7 +119,7 @@ def train_vae(
         pixel = pixel + COLOUR_WEIGHT * colour_distance(drawn, true)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         judged = max(1, round(PERCEPTUAL_SHARE * len(true)))
-        return pixel, perceptual(drawn[:judged], true[:judged]), kl
+        return pixel, perceptual(drawn[:judged], true[:judged])[0], kl
 
     step_losses = torch.compile(losses) if is_compiled else losses
     log = Log(training, batch)
@@ -117,6 +132,43 @@ def train_vae(
         loss = pixel + PERCEPTUAL_WEIGHT * perceived + KL_WEIGHT * kl
         training.advance(loss, share)
         log.note({"loss": loss, "pixel": pixel, "perceptual": perceived, "kl": kl})
+    training.finish()
+
+
+def train_decoder(
+    vae: AutoencoderKL,
+    pictures: Pictures,
+    training: Training,
+    box: TimeBox,
+    *,
+    batch: int,
+    crop_px: int,
+    seed: int,
+    is_compiled: bool,
+) -> None:
+    """Train the decoder alone for sharp pictures: the latents stay what they are, so a UNet of theirs stays right."""
+    device = pictures.pixels.device
+    perceptual = Perceptual(crop_px)
+    move(perceptual, device)
+    generator = torch.Generator(device).manual_seed(seed + training.step)
+
+    def losses(true: torch.Tensor, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        drawn = vae.decode(latents).sample.float()
+        pixel = (drawn - true).abs().mean() + COLOUR_WEIGHT * colour_distance(drawn, true)
+        return pixel, *perceptual(drawn, true)
+
+    step_losses = torch.compile(losses) if is_compiled else losses
+    log = Log(training, batch)
+    while (share := box.share(training.step)) < 1:
+        numbers = mixed_numbers(pictures.phantoms, pictures.textures, DECODER_TEXTURE_SHARE, batch, generator)
+        true = pictures.crops(numbers, generator, crop_px).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with torch.no_grad():
+                latents = vae.encode(true).latent_dist.mean
+            pixel, content, style = step_losses(true, latents)
+        loss = pixel + PERCEPTUAL_WEIGHT * content + STYLE_WEIGHT * style
+        training.advance(loss, share)
+        log.note({"loss": loss, "pixel": pixel, "content": content, "style": style})
     training.finish()
 
 

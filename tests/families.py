@@ -1,4 +1,5 @@
-"""Base models of each family at tiny widths: the classes, config fields, file names and keys of the real ones.
+"""Base models of each family at tiny widths: the classes, config fields, file names and keys of the real ones; and a
+run of a few seconds on one of them.
 
 Sources are the configs of stable-diffusion-v1-5, stable-diffusion-2-1-base, stable-diffusion-2-1 and
 stable-diffusion-xl-base-1.0 as diffusers publishes them; only widths and numbers of layers are smaller.
@@ -11,11 +12,18 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from woundray.config import Config
+from woundray.config.layers import load
 from woundray.model.tiny_architecture import build_tokenizer
+
+SIDE_PX, STEPS, NEGATIVE = 64, 3, "blurry, dark"
 
 FAMILIES = ("sd15", "sd21", "sd21-v", "sdxl")
 
@@ -87,6 +95,41 @@ def build_family(name: str, folder: Path) -> None:
             _save_tokenizer(tokenizer, padding, folder / part.replace("text_encoder", "tokenizer"))
     _write(SCHEDULERS[name], folder / "scheduler/scheduler_config.json")
     _write(_index(name), folder / "model_index.json")
+
+
+def family_config(base: Path) -> Config:
+    """Two epochs of two updates on drawn wounds; pictures in three steps, guided."""
+    flags = {
+        "model.base": str(base),
+        "model.resolution": SIDE_PX,
+        "data.phantom_patients": 8,
+        "data.views_per_photo": 1,
+        "lora.rank": 2,
+        "training.epochs": 2,
+        "training.steps_per_epoch": 2,
+        "training.batch_size": 2,
+        "training.learning_rate": 0.01,
+        "training.warmup_steps": 0,
+        "training.perceptual_max_timestep": 1000,
+        "validation.pictures": 4,
+        "validation.sampling_steps": STEPS,
+        "validation.guidance_scale": 2.0,
+        "validation.loss_draws": 1,
+        "validation.grid": 4,
+        "metrics.floor_repeats": 2,
+        "prompts.negative": NEGATIVE,
+    }
+    return load("I", profile="demo", flags=flags)
+
+
+def pipeline_of(family: str, folder: Path) -> Any:
+    """Diffusers' own pipeline, with the solver that woundray samples with."""
+    kind = StableDiffusionXLPipeline if family == "sdxl" else StableDiffusionPipeline
+    without = {} if family == "sdxl" else {"safety_checker": None, "feature_extractor": None}
+    pipeline = kind.from_pretrained(folder, local_files_only=True, **without)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, use_karras_sigmas=True)
+    return pipeline
 
 
 def _index(name: str) -> dict[str, Any]:

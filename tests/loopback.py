@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+from woundray.model.registry import REPOSITORIES
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -48,7 +50,9 @@ class Site:
             tree.append(entry)
             self.files[f"/{hub_id}/resolve/{COMMIT}/{path}"] = content
         info = {"id": hub_id, "modelId": hub_id, "sha": COMMIT, "private": False, "tags": [], "siblings": []}
-        self.files[f"/api/models/{hub_id}/revision/main"] = json.dumps(info).encode()
+        pinned = [commit for base in REPOSITORIES.values() for commit in base.revisions.values()]
+        for revision in ("main", *pinned):
+            self.files[f"/api/models/{hub_id}/revision/{revision}"] = json.dumps(info).encode()
         self.files[f"/api/models/{hub_id}/tree/{COMMIT}"] = json.dumps(tree).encode()
 
     def fetched(self) -> list[str]:

@@ -1,5 +1,6 @@
 """The main job as a user runs it: raw photographs, prepare, tune, MLflow, generate; processes of their own."""
 
+import json
 import os
 import subprocess
 import sys
@@ -32,9 +33,30 @@ def test_from_raw_photographs_to_pictures(tmp_path: Path, micro_base: Path) -> N
         *("--model.base", str(micro_base), "--model.resolution", "64"),
         *("--training.epochs", "3", "--study.grace_epochs", "1", "--study.name", "first"),
         *("--validation.pictures", "8", "--validation.sampling_steps", "2", "--metrics.floor_repeats", "3"),
+        *("--study.finalists", "1", "--validation.folds", "2", "--refit"),
     )
     assert "best trial" in summary
     assert "mlflow ui" in summary
+
+    # the finalist was trained again with the other half of the patients held out, then on all photographs
+    assert "mean of 2 folds of patients" in summary
+    assert "trained on all photographs, and judged by none" in summary
+    study = tmp_path / "woundray-runs/first"
+    sides = [json.loads((study / folder / "split.json").read_text()) for folder in (
+        "materials", "folds/1/materials", "refit/materials",
+    )]  # fmt: skip
+    files = [{side: set(split[side]["files"]) for side in split} for split in sides]
+    assert files[0]["validation"] == files[1]["train"] != set()
+    assert files[2]["train"] == files[0]["train"] | files[0]["validation"]
+    best = json.loads((study / "best/run.json").read_text())
+    again = json.loads((study / "refit/run/latest/run.json").read_text())
+    assert again["epoch"] == best["epoch"]
+    assert again["history"][-1].keys() == {
+        "epoch", "train_loss", "perceptual_loss", "gradient_norm", "learning_rate", "seconds_training",
+        "seconds_scoring",
+    }  # fmt: skip
+    refused = call(tmp_path, "evaluate", "--from", str(study / "refit/run"), "-n", "4")
+    assert "trained on all photographs: none is left to score it against" in refused.stderr
 
     # a name that is taken loses nothing
     refused = call(tmp_path, "tune", "--data", "data", "--study.name", "first")
@@ -51,6 +73,9 @@ def test_from_raw_photographs_to_pictures(tmp_path: Path, micro_base: Path) -> N
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
     assert (len(parents), len(children)) == (1, 3)
+    kept = {file.path for file in client.list_artifacts(parents[0].info.run_id, "refit")}
+    assert "refit/pytorch_lora_weights.safetensors" in kept
+    assert any("final.fd_lite0_sd_of_folds" in run.data.metrics for run in children)
     for run in children:
         epochs = [metric.step for metric in client.get_metric_history(run.info.run_id, "fd_lite0")]
         assert epochs == list(range(1, len(epochs) + 1)) != []

@@ -20,6 +20,7 @@ from woundray.config.layers import load, read_yaml
 from woundray.errors import UserError
 from woundray.machine import gpus
 from woundray.model.registry import offline, staged
+from woundray.redaction import redact
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -179,14 +180,23 @@ def rate(per_s: float | None, total: int) -> str:
 
 
 def fail(message: str) -> NoReturn:
-    """One line on stderr and exit code 2."""
-    sys.stderr.write(f"woundray: {' '.join(message.split())}\n")
+    """One line on stderr, without secrets, and exit code 2."""
+    sys.stderr.write(f"woundray: {redact(' '.join(message.split()))}\n")
     sys.exit(2)
+
+
+class Redacted(logging.Formatter):
+    """Lines of a log, and tracebacks below them, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
 
 
 def configure_logging() -> None:
     """Plain lines of woundray's own on stderr; other libraries only from warnings up."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(Redacted("%(message)s"))
     logging.getLogger("woundray").setLevel(logging.INFO)
 
 

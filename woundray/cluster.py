@@ -1,15 +1,18 @@
 """The Ray cluster: the only caller of `ray.init`, and Ray's settings with the reason for each."""
 
 import logging
+import math
 import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from woundray import zygote
 from woundray.errors import UserError
 
 _STUDY_SETTINGS = {
@@ -27,6 +30,8 @@ _STUDY_SETTINGS = {
 }
 _LOCAL_SETTINGS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: every socket of Ray is on 127.0.0.1
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",  # of a machine that is busy; default 60
+    "RAY_worker_register_timeout_seconds": "300",  # the first worker waits for the zygote's imports; default 60
 }
 _LOCAL_WORKER_SETTINGS = {
     "GLOO_SOCKET_IFNAME": "lo",  # gradients between workers stay on the loopback device
@@ -37,6 +42,7 @@ for _name, _value in (_STUDY_SETTINGS | (_LOCAL_SETTINGS if _LOCAL else {})).ite
     os.environ.setdefault(_name, _value)  # now: Ray reads most of them when it is imported
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # pictures and latents go by memory-mapped files: the default, 30 % of RAM, is idle
+_NODES_POLL_S = 2.0
 _DASHBOARD_HOST = "127.0.0.1"
 
 
@@ -83,6 +89,8 @@ def connect(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -
 
     runtime_env = {"env_vars": {name: os.environ.get(name, value) for name, value in workers.items()}}
     if _LOCAL:
+        if zygote.usable():
+            runtime_env = zygote.with_zygote(runtime_env)
         ray.init(
             address="local",
             num_cpus=cpus,
@@ -103,6 +111,84 @@ def connect(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -
                 "start one with `ray start --head`, or unset RAY_ADDRESS"
             ) from None
     return Cluster(resources=_resources(), dashboard=_dashboard(), own=_LOCAL)
+
+
+def wait_for_nodes(
+    bundles: list[dict[str, float]], *, timeout_s: float, stage: Callable[[str, int, int], None]
+) -> Resources:
+    """Waits until a cluster that others started has what one run needs; asks its autoscaler for it, if it has one.
+
+    Args:
+        bundles: what each worker of a run needs, as {"CPU": 1, "GPU": 1}.
+        timeout_s: after that what is there is given back, enough or not.
+        stage: told how much is there of how much is needed, in hundredths of the scarcest kind.
+    """
+    from ray.autoscaler.sdk import request_resources
+
+    needed = {kind: sum(bundle.get(kind, 0.0) for bundle in bundles) for kind in ("CPU", "GPU")}
+    there = _resources()
+    give_up = time.monotonic() + timeout_s
+    while (share := _share(there, needed)) < 1 and time.monotonic() < give_up:
+        stage("waiting for nodes", math.floor(100 * share), 100)
+        request_resources(bundles=bundles)
+        time.sleep(_NODES_POLL_S)
+        there = _resources()
+        if _share(there, needed) >= 1:
+            stage("waiting for nodes", 100, 100)
+            request_resources(bundles=[])  # trials ask for themselves
+    return there
+
+
+def _share(there: Resources, needed: dict[str, float]) -> float:
+    """How much of what is needed is there, of the scarcest kind."""
+    has = {"CPU": there.cpus, "GPU": there.gpus}
+    return min(has[kind] / wanted for kind, wanted in needed.items() if wanted > 0)
+
+
+def check_shared(folder: Path) -> None:
+    """Makes sure that every node of the cluster sees a folder, and what is written there.
+
+    Raises:
+        UserError: names the node that does not.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    if len(nodes) < 2:
+        return
+    probe = folder / f".nodes-{os.getpid()}"
+    probe.write_text(secrets.token_hex(8), encoding="ascii")
+    try:
+        look = ray.remote(num_cpus=0)(_read_or_say_why)
+        answers = {
+            node["NodeManagerAddress"]: look.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(str(probe))
+            for node in nodes
+        }
+        for address, answer in answers.items():
+            try:
+                seen = ray.get(answer)
+            except ray.exceptions.RayError as error:
+                reason = str(error).splitlines()[-1]
+                raise UserError(
+                    f"RAY_ADDRESS: node {address} can not run woundray ({reason}); install it there"
+                ) from None
+            if seen != probe.read_text(encoding="ascii"):
+                raise UserError(
+                    f"study.output: node {address} does not see {folder} ({seen}); "
+                    "give a folder on a file system that all nodes share"
+                )
+    finally:
+        probe.unlink()
+
+
+def _read_or_say_why(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii")
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def shutdown() -> None:

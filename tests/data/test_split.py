@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from woundray.config import Config
 from woundray.data.manifest import Photo
-from woundray.data.split import split_by_patient, write_split
+from woundray.data.split import count_folds, split_by_fold, split_by_patient, split_for, write_split
 from woundray.errors import UserError
 
 
@@ -116,3 +117,35 @@ def test_a_patient_of_whom_some_rows_name_a_group_stays_on_one_side() -> None:
     for seed in range(10):
         split = split_by_patient(photos, validation_share=0.4, seed=seed)
         assert not {photo.patient for photo in split.train} & {photo.patient for photo in split.validation}
+
+
+@given(manifests(), st.integers(2, 4), st.integers(0, 2**32))
+def test_every_photograph_is_held_out_in_one_fold(photos, folds, seed) -> None:  # type: ignore[no-untyped-def]
+    main = groups_by_main_phase(photos)
+    if any(len(main[phase]) < folds for phase in {photo.phase for photo in photos}):
+        with pytest.raises(UserError, match=f"{folds} or more to hold one out"):
+            split_by_fold(photos, folds=folds, fold=0, seed=seed)
+        return
+    splits = [split_by_fold(photos, folds=folds, fold=fold, seed=seed) for fold in range(folds)]
+    held_out = [str(photo.path) for split in splits for photo in split.validation]
+    assert sorted(held_out) == [str(photo.path) for photo in photos]
+    largest = max(Counter(photo.group for photo in photos).values())
+    for split in splits:
+        assert len(split.train) + len(split.validation) == len(photos)
+        assert not {photo.group for photo in split.train} & {photo.group for photo in split.validation}
+    sizes = [len(split.validation) for split in splits]
+    assert max(sizes) - min(sizes) <= largest * len(main)
+
+
+def test_folds_are_for_few_photographs_and_a_share_of_0_holds_nobody_out() -> None:
+    photos = [Photo(Path(f"{number:03}.png"), "I", f"p{number}", group=f"p{number}") for number in range(70)]
+    few = Config().with_values({"validation.pictures": 64})  # 0.3 of 70 are fewer
+    assert count_folds(70, few) == 3
+    assert count_folds(214, few) == 1
+    assert len(split_for(photos, few).validation) in (23, 24)
+    none = few.with_values({"validation.folds": 1})
+    assert len(split_for(photos, none).validation) == 21
+    everybody = split_for(photos, few.with_values({"validation.share": 0.0}))
+    assert everybody.train == tuple(photos) and not everybody.validation
+    with pytest.raises(UserError, match="3, but there are 3 folds: 0 to 2"):
+        split_for(photos, few.with_values({"validation.fold": 3}))

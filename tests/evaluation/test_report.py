@@ -18,6 +18,7 @@ from woundray.evaluation.embedding import INCEPTION_FILE, embed, settle_objectiv
 from woundray.evaluation.report import Report, Sets, evaluate
 from woundray.evaluation.table import score_table, score_values
 from woundray.metrics.bars import Score
+from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.similarity import untrained_lpips
 
 NEW = pictures(40, seed=5)
@@ -95,7 +96,7 @@ def test_copies_fail_and_are_named_with_their_photographs() -> None:
 def test_the_order_of_pictures_changes_no_score_and_only_intervals_are_dealt_anew(new: Report) -> None:
     turned = by_name(report(NEW.flip(0)))
     for name, score in by_name(new).items():
-        assert turned[name].value == pytest.approx(score.value, abs=1e-6), name
+        assert turned[name].value == pytest.approx(score.value, rel=1e-9, abs=1e-6), name
 
 
 def test_a_collapsed_generator_has_no_diversity_and_equal_pictures_are_scored(new: Report) -> None:
@@ -124,6 +125,31 @@ def test_lpips_is_taken_where_its_network_is_there() -> None:
     assert score.bar is not None and score.bar.kind == "max"
     assert 0 <= score.value < 2
     assert not any("lpips" in note for note in found.notes)
+
+
+class Patches:
+    """A picture in small."""
+
+    name, dim, content_hash = "patches", 48, "patches"
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images.float(), 4).flatten(1)
+
+
+def test_one_more_extractor_adds_scores_under_its_own_name(tmp_path: Path) -> None:
+    copied = NEW.clone()
+    copied[:12] = TRAIN[30:42]
+    sets = Sets(copied, TRAIN, HELD_OUT)
+    found = evaluate(sets, reference(), Colours(), QualityConfig(), extractors=[Patches()], cache=tmp_path)
+    scores = by_name(found)
+    more = scores.keys() - by_name(evaluate(sets, reference(), Colours(), QualityConfig())).keys()
+    assert more == {"fd_patches", "kid_patches", "copy_rate_patches"}
+    x, y = (Patches()(pictures).numpy() for pictures in (copied, HELD_OUT))
+    assert scores["fd_patches"].value == pytest.approx(frechet_distance(x, y))
+    assert scores["fd_patches"].floor is not None
+    real = scores["copy_rate_patches"].of_real
+    assert real is not None and scores["copy_rate_patches"].value >= 12 / 40 > 3 * real
+    assert len(list(tmp_path.glob("patches-*"))) == 4  # generated, training, held out, views of the training ones
 
 
 def test_every_figure_is_jsons_and_a_row(new: Report) -> None:

@@ -29,6 +29,7 @@ Kind = Literal["worker", "driver", "study", "node"]
 
 ROOT = Path(__file__).parents[2]
 TITLES = {"worker": "ray::RayTrainWorker", "driver": "ray::ImplicitFunc"}  # what Ray calls their processes
+MARK = "WOUNDRAY_FAULTS"  # in the environment of every process that the harness starts, and of their children
 POLL_S = 0.1
 PATIENCE_S = 420.0
 SPACE = "training.learning_rate: {log: [1.0e-3, 1.0e-1]}\nlora.rank: {choice: [1, 2, 3]}\n"
@@ -55,7 +56,23 @@ def environment(**more: str) -> dict[str, str]:
     """Of processes that can import the loop above."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     # Ray's workers are nice by default: beside other work they would hardly run
-    return os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"} | more
+    return (
+        os.environ
+        | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0", MARK: str(os.getpid())}
+        | more
+    )
+
+
+def ours() -> list[psutil.Process]:
+    """Processes that descend from this one, wherever their parents have gone."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == str(os.getpid()):
+                found.append(process)
+        except psutil.Error:  # of another user, or gone
+            continue
+    return found
 
 
 def kill_tree(pid: int) -> None:
@@ -77,14 +94,13 @@ class Study:
     """A study of the loop above, whose process can be killed and started again.
 
     Attributes:
-        roots: processes under which Ray's are, beside the study's own.
+        variables: of its environment, beside `environment`.
         survivors: trials that had finished at some kill -> epochs that they had reported.
     """
 
     folder: Path
     config: Config
     variables: dict[str, str] = field(default_factory=dict)
-    roots: Sequence[int] = ()
     process: "subprocess.Popen[bytes] | None" = None
     survivors: dict[str, int] = field(default_factory=dict)
 
@@ -146,12 +162,10 @@ class Study:
             self.process.kill()
             self.process.wait()
             return True
-        for pid in (self.process.pid, *self.roots):
-            for process in psutil.Process(pid).children(recursive=True):
-                if " ".join(process.cmdline()).startswith(TITLES[kind]):
-                    process.kill()
-                    return True
-        return False
+        running = [process for process in ours() if " ".join(process.cmdline()).startswith(TITLES[kind])]
+        for process in running[:1]:
+            process.kill()
+        return bool(running)
 
     def interrupt(self, *, times: int = 1, signum: signal.Signals = signal.SIGINT) -> int:
         """Ctrl-C, as a terminal sends it: to the process and all of its group. Gives the exit code."""
@@ -227,3 +241,48 @@ def check(study: Study, undisturbed: Path) -> None:
 
 def _silent(metrics: dict[str, float], checkpoint: Path) -> None:
     """Nobody is told."""
+
+
+class TwoNodes:
+    """A Ray cluster of two nodes on this machine's loopback device, of one CPU each; the second can be killed.
+
+    Attributes:
+        variables: environment of a study that joins it.
+    """
+
+    def __init__(self, folder: Path, *, port: int = 6390) -> None:
+        self._folder = folder
+        self._address = f"127.0.0.1:{port}"
+        local = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "GLOO_SOCKET_IFNAME": "lo"}
+        self._local = local | {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_USAGE_STATS_ENABLED": "0"}
+        self.variables = self._local | {"RAY_ADDRESS": self._address}
+        self._head = self._start("head", "--head", f"--port={port}", "--dashboard-port=8470", "--num-cpus=1")
+        self._node: subprocess.Popen[bytes] | None = None
+
+    def add_node(self) -> None:
+        """Starts the second node."""
+        self._node = self._start("second", f"--address={self._address}", "--num-cpus=1")
+
+    def kill_node(self) -> None:
+        """SIGKILL to all of the second node."""
+        assert self._node is not None
+        kill_tree(self._node.pid)
+        self._node.wait()
+
+    def end(self) -> None:
+        """Ends both nodes."""
+        for node in (self._node, self._head):
+            if node is not None:
+                kill_tree(node.pid)
+                node.wait()
+
+    def _start(self, name: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        command = [str(Path(sys.executable).with_name("ray")), "start", *arguments, "--block"]
+        with (self._folder / f"{name}.txt").open("ab") as output:
+            return subprocess.Popen(
+                [*command, "--object-store-memory=100000000"],
+                env=environment(**self._local),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )

@@ -1,6 +1,5 @@
 """A training loop that takes milliseconds: a low-rank regression with the project's own state and checkpoints."""
 
-import os
 import time
 from pathlib import Path
 
@@ -32,8 +31,7 @@ def train(
     if (output / "latest").exists():
         progress = read_progress(output / "latest")
         read_state(output / "latest" / "state.safetensors", parameters, ema, optimizer, **known)
-    (output / f"rank_{place.rank}.pid").write_text(str(os.getpid()))
-    (output / f"rank_{place.rank}.node").write_text(os.environ.get("WOUNDRAY_NODE", ""))
+    (output / f"rank_{place.rank}.node").write_text(_node())
 
     steps = config.training.steps_per_epoch
     for epoch in range(progress.epoch + 1, config.training.epochs + 1):
@@ -59,6 +57,13 @@ def train(
             publish(part, output, progress, best_epoch=epoch, keep_last=config.checkpointing.keep_last)
         place.wait()
         report(metrics, output / f"epoch_{epoch:04d}")
+
+
+def _node() -> str:
+    """Ray's name of the node that this runs on; empty outside of Ray."""
+    import ray
+
+    return ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
 
 
 def _parameters(config: Config) -> dict[str, nn.Parameter]:

@@ -14,10 +14,10 @@ from woundray.metrics.features import (
     Lite0,
     Lite0Layers,
     Lite0Trunk,
-    _file_sha256,
     _load_lite0,
     cached_features,
     check_images,
+    file_sha256,
     frechet_name,
 )
 
@@ -130,7 +130,7 @@ def test_inception_loads_only_weights_of_the_known_hash(tmp_path: Path) -> None:
 
     random = Untrained("random", ["2048"], feature_extractor_weights_path=str(empty))
     torch.save(random.state_dict(), weights)
-    inception = Inception(weights, sha256=_file_sha256(weights))
+    inception = Inception(weights, sha256=file_sha256(weights))
     features, logits = inception.features_and_logits(pictures(2))
     assert features.shape == (2, 2048)
     assert logits.shape == (2, 1008)

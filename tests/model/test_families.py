@@ -9,10 +9,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
-from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-from families import build_family
+from families import NEGATIVE, SIDE_PX, STEPS, build_family, family_config, pipeline_of
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -20,7 +17,6 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from woundray import sampling
 from woundray.config import Config
-from woundray.config.layers import load
 from woundray.errors import UserError
 from woundray.model import layout
 from woundray.model.base import NoiseSchedule, embed_prompts, encode_moments, load_unet, load_vae
@@ -34,18 +30,8 @@ from woundray.training.materials import Materials, prepare_materials
 from woundray.training.place import Place
 
 CPU = torch.device("cpu")
-PROMPT, NEGATIVE = "a photo of a diabetic foot ulcer, red granulation!", "blurry, dark"
-LATENT_PX, SIDE_PX, STEPS = 8, 64, 3
-
-
-def pipeline_of(base: Path) -> Any:
-    """Diffusers' own pipeline, with the solver that woundray samples with."""
-    kind = StableDiffusionXLPipeline if base.name == "sdxl" else StableDiffusionPipeline
-    without = {} if base.name == "sdxl" else {"safety_checker": None, "feature_extractor": None}
-    pipeline = kind.from_pretrained(base, local_files_only=True, **without)
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config, use_karras_sigmas=True)
-    return pipeline
+PROMPT = "a photo of a diabetic foot ulcer, red granulation!"
+LATENT_PX = 8
 
 
 def pipeline_latents(pipeline: Any, noise: Tensor, guidance_scale: float, negative: str | None) -> Tensor:
@@ -97,7 +83,7 @@ def test_a_folder_as_on_the_hub_is_whole_and_of_its_prediction_type(family_base:
 def test_text_embeddings_are_those_of_diffusers(family_base: Path) -> None:
     long = "a photo of a foot " * 30  # is cut
     ours = embed_prompts(family_base, [PROMPT, NEGATIVE, long], device=CPU)
-    pipeline = pipeline_of(family_base)
+    pipeline = pipeline_of(family_base.name, family_base)
     for row, prompt in ((0, PROMPT), (2, long)):
         with torch.no_grad():
             theirs = pipeline.encode_prompt(
@@ -116,7 +102,7 @@ def test_text_embeddings_are_those_of_diffusers(family_base: Path) -> None:
 def test_an_empty_negative_prompt_is_what_diffusers_takes_for_none(family_base: Path) -> None:
     ours = embed_prompts(family_base, [PROMPT, ""], device=CPU)
     with torch.no_grad():
-        theirs = pipeline_of(family_base).encode_prompt(
+        theirs = pipeline_of(family_base.name, family_base).encode_prompt(
             PROMPT, device=CPU, num_images_per_prompt=1, do_classifier_free_guidance=True
         )
     torch.testing.assert_close(ours.hidden[1], theirs[1][0])
@@ -129,7 +115,7 @@ def test_an_empty_negative_prompt_is_what_diffusers_takes_for_none(family_base: 
 def test_sampling_calls_the_unet_as_diffusers_pipeline_does(family_base: Path, guidance_scale: float) -> None:
     ours: list[dict[str, Any]] = []
     theirs: list[dict[str, Any]] = []
-    unet, pipeline = fresh(family_base), pipeline_of(family_base)
+    unet, pipeline = fresh(family_base), pipeline_of(family_base.name, family_base)
     inputs_of(unet, ours)
     inputs_of(pipeline.unet, theirs)
     latents = our_latents(unet, family_base, guidance_scale)
@@ -159,30 +145,6 @@ def test_latents_are_scaled_as_the_family_has_it(family_base: Path) -> None:
     torch.testing.assert_close(encode_moments(vae, picture)[:, :4], mean * factor)
 
 
-def settings(base: Path) -> Config:
-    flags = {
-        "model.base": str(base),
-        "model.resolution": SIDE_PX,
-        "data.phantom_patients": 8,
-        "data.views_per_photo": 1,
-        "lora.rank": 2,
-        "training.epochs": 2,
-        "training.steps_per_epoch": 2,
-        "training.batch_size": 2,
-        "training.learning_rate": 0.01,
-        "training.warmup_steps": 0,
-        "training.perceptual_max_timestep": 1000,
-        "validation.pictures": 4,
-        "validation.sampling_steps": STEPS,
-        "validation.guidance_scale": 2.0,
-        "validation.loss_draws": 1,
-        "validation.grid": 4,
-        "metrics.floor_repeats": 2,
-        "prompts.negative": NEGATIVE,
-    }
-    return load("I", profile="demo", flags=flags)
-
-
 def told_the_unet_the_same_of_a_row(config: Config, materials: Materials) -> None:
     """In training, tokens and pooled text of a row are both the caption's, or both the empty one's; and its size."""
     bank, seen = materials.bank, list[dict[str, Any]]()
@@ -205,12 +167,12 @@ def told_the_unet_the_same_of_a_row(config: Config, materials: Materials) -> Non
 
 
 def test_from_photographs_to_an_adapter_that_draws_the_trainers_pictures(family_base: Path, tmp_path: Path) -> None:
-    materials = prepare_materials(settings(family_base), tmp_path / "materials", device=CPU, stage=lambda *_: None)
-    told_the_unet_the_same_of_a_row(settings(family_base), materials)
+    materials = prepare_materials(family_config(family_base), tmp_path / "materials", device=CPU, stage=lambda *_: None)
+    told_the_unet_the_same_of_a_row(family_config(family_base), materials)
     output = tmp_path / "run"
     reports: list[dict[str, float]] = []
     train(
-        settings(family_base),
+        family_config(family_base),
         materials=materials.folder,
         output=output,
         place=Place.alone(),
@@ -235,7 +197,7 @@ def test_from_photographs_to_an_adapter_that_draws_the_trainers_pictures(family_
 def test_diffusers_pipeline_draws_with_the_saved_adapter_what_we_draw(family_base: Path, tmp_path: Path) -> None:
     unet = fresh(family_base)
     generator = torch.Generator().manual_seed(0)
-    config = settings(family_base).lora
+    config = family_config(family_base).lora
     with torch.no_grad():
         for parameter in add_adapter(unet, config, seed=0).values():
             parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
@@ -243,7 +205,7 @@ def test_diffusers_pipeline_draws_with_the_saved_adapter_what_we_draw(family_bas
     loaded = fresh(family_base)
     load_adapter(loaded, tmp_path / WEIGHTS_NAME)
     ours = our_latents(loaded, family_base, 4.0)
-    pipeline = pipeline_of(family_base)
+    pipeline = pipeline_of(family_base.name, family_base)
     pipeline.load_lora_weights(tmp_path)
     torch.testing.assert_close(pipeline_latents(pipeline, noise_of(), 4.0, NEGATIVE), ours, atol=1e-2, rtol=1e-3)
     assert (our_latents(fresh(family_base), family_base, 4.0) - ours).abs().max() > 0.5

@@ -72,6 +72,16 @@ def test_what_a_run_opens_is_fetched_once_with_its_hashes(site: Site, files: dic
     assert site.asked == []
 
 
+def test_the_pinned_commit_is_asked_for(site: Site, files: dict[str, bytes]) -> None:
+    site.add_repository(FIRST, files)
+    fetch_base("sd21", endpoint=site.url)
+    commit = REPOSITORIES["sd21"].revisions[FIRST]
+    assert any(path == f"/api/models/{FIRST}/revision/{commit}" for _, path, _ in site.asked)
+    for repository in REPOSITORIES.values():
+        assert set(repository.revisions) <= set(repository.hub_ids)
+        assert all(len(digest) == 64 for digest in repository.sha256.values())
+
+
 def test_half_precision_on_request(site: Site, files: dict[str, bytes]) -> None:
     site.add_repository(FIRST, files)
     folder = fetch_base("sd21", half=True, endpoint=site.url)

@@ -9,12 +9,14 @@ from safetensors.torch import load_file
 from torch import distributed as dist
 from torch import multiprocessing
 
+from woundray import evaluation, sampling
 from woundray.config import Config
 from woundray.errors import UserError
+from woundray.model.base import load_unet, load_vae
 from woundray.model.lora import WEIGHTS_NAME
 from woundray.training.checkpoint import read_progress, start_from
 from woundray.training.loop import stopped_early, train
-from woundray.training.materials import Materials
+from woundray.training.materials import Materials, sampler_of
 from woundray.training.place import Place
 
 
@@ -131,6 +133,25 @@ def test_two_workers_are_one_with_the_same_global_batch(
     _, two = results(tmp_path / "run")
     for alone, shared in zip(one, two, strict=True):
         assert alone == pytest.approx(shared, rel=2e-3)
+
+
+def test_scores_do_not_depend_on_the_number_of_ranks_or_the_batch(
+    micro_config: Config, micro_materials: Materials
+) -> None:
+    """Pictures may differ by a rounded grey level here and there."""
+    unet = load_unet(micro_materials.base, dtype=torch.float32, device=torch.device("cpu"))
+    vae = load_vae(micro_materials.base, device=torch.device("cpu"))
+    seeds, embedder = sampling.seeds_of(6), evaluation.make_embedder(micro_config, torch.device("cpu"))
+    found = []
+    for world_size, batch_size in ((1, 6), (1, 4), (2, 2)):
+        sampler = sampler_of(micro_config.with_values({"validation.batch_size": batch_size}), micro_materials.schedule)
+        shares = [Place(rank, world_size, torch.device("cpu")).share(6) for rank in range(world_size)]
+        parts = [
+            sampling.draw(unet, vae, micro_materials.prompt, seeds[own.start : own.stop], sampler) for own in shares
+        ]
+        found.append(evaluation.score(torch.cat(parts), micro_materials.reference, embedder))
+    for scores in found[1:]:
+        assert scores == pytest.approx(found[0], rel=1e-3, abs=1e-6)
 
 
 def test_a_run_goes_on_from_another_runs_checkpoint_with_its_history(

@@ -66,6 +66,15 @@ def test_each_kind_trains_and_draws_from_its_checkpoint_what_the_trainer_drew(
     assert len(drawn) == 4
 
 
+def test_xformers_that_can_not_be_used_is_refused(
+    micro_config: Config, micro_materials: Materials, tmp_path: Path
+) -> None:
+    """It is not installed, or there is no GPU."""
+    config = micro_config.with_values({"model.attention": "xformers"})
+    with pytest.raises(UserError, match=r"model\.attention: xformers can not be used here .*; set sdpa"):
+        run(config, micro_materials.folder, tmp_path)
+
+
 def test_full_training_resumes_to_the_bit(micro_config: Config, micro_materials: Materials, tmp_path: Path) -> None:
     config = micro_config.with_values({"training.method": "full", "training.learning_rate": 1e-3})
     run(config, micro_materials.folder, tmp_path / "whole")

@@ -12,8 +12,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class ValidationConfig(Section):
     """What each epoch is judged on."""
 
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    """Share of patients that no training step sees."""
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of patients that no training step sees; 0: none, and nothing is judged (see `tune --refit`)."""
+    folds: Annotated[int, Field(ge=0, le=10)] = 0
+    """Folds of patients of which one is held out instead of `share`; a study trains its finalists anew with each other
+    fold held out, so that every photograph judges. 1: none; 0: 3 where fewer photographs would be held out than
+    pictures are drawn."""
+    fold: Annotated[int, Field(ge=0)] = 0
+    """Which fold is held out, from 0."""
     loss_draws: Annotated[int, Field(ge=1)] = 2
     """Fixed draws of noise and timestep a held-out picture in the validation loss."""
     pictures: Annotated[int, Field(ge=2)] = 64

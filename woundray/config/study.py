@@ -31,5 +31,7 @@ class StudyConfig(Section):
     """Best trials whose pictures are drawn again, with new seeds and twice as many, before one is elected; 0: none."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     """Times that a trial is resumed from its last checkpoint after a worker died."""
+    wait_for_nodes_s: Annotated[float, Field(ge=0)] = 900.0
+    """Longest time to wait for nodes of a cluster at RAY_ADDRESS that are still to come, s."""
     dashboard_port: Annotated[int, Field(ge=1, le=65535)] = 8265
     """Port of the Ray dashboard on this machine."""

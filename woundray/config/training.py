@@ -14,6 +14,8 @@ class TrainingConfig(Section):
     """What is trained: a low-rank adapter, or all weights of the UNet (16 bytes a weight more in memory)."""
     epochs: Annotated[int, Field(ge=1)] = 30
     """Epochs at most; early stopping and ASHA may end a run before."""
+    last_epoch: Annotated[int, Field(ge=0)] = 0
+    """A run ends after this epoch, on the learning rates of a run of all `epochs`; 0: after the last."""
     steps_per_epoch: Annotated[int, Field(ge=0)] = 0
     """Optimizer updates an epoch; 0: as many as it takes to see each photograph once."""
     batch_size: Annotated[int, Field(ge=1)] = 8

@@ -94,17 +94,18 @@ HIGHEST = Clinic(
     noise_sd=0.022,
 )
 
-# The clinic of the built-in demo study: close zoom, warm low light, teal drapes, skin types IV to V.
+# The clinic of the built-in demo study: close zoom, warm light, teal drapes, skin types IV to V.
+# Light and blur are such that its pictures have the power spectrum of photographs of real wounds at 128 px.
 HOME_CLINIC = Clinic(
     warmth_stops=0.48,
     tint_stops=-0.02,
     exposure_stops=0.05,
-    contrast=1.18,
+    contrast=1.1,
     saturation=1.18,
     vignette=0.35,
     light_azimuth_deg=-130.0,
-    light_elevation_deg=42.0,
-    light_softness=0.33,
+    light_elevation_deg=60.0,
+    light_softness=0.62,
     share_mean=0.59,
     share_spread=0.05,
     tone_mean=4.4,
@@ -117,6 +118,6 @@ HOME_CLINIC = Clinic(
     p_gauze=0.03,
     p_ruler=0.03,
     p_glove=0.03,
-    p_blur=0.03,
+    p_blur=0.4,
     noise_sd=0.006,
 )

@@ -10,8 +10,11 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from woundray.config import Config
 from woundray.data.manifest import Photo
 from woundray.errors import UserError
+
+FEW_FOLDS = 3
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,23 @@ class Split:
     validation: tuple[Photo, ...]
 
 
+def split_for(photos: Sequence[Photo], config: Config) -> Split:
+    """The sides as `config.validation` wants them: one of several folds of patients held out, a share, or nobody."""
+    validation, seed = config.validation, config.reproducibility.seed
+    folds = count_folds(len(photos), config)
+    if validation.share == 0:
+        return Split(train=tuple(sorted(photos, key=lambda photo: str(photo.path))), validation=())
+    if folds == 1:
+        return split_by_patient(photos, validation_share=validation.share, seed=seed)
+    return split_by_fold(photos, folds=folds, fold=validation.fold, seed=seed)
+
+
+def count_folds(photos: int, config: Config) -> int:
+    """Folds of so many photographs: those of `validation.folds`, or as many as so few call for; 1: no folds."""
+    few = photos * config.validation.share < config.validation.pictures
+    return config.validation.folds or (FEW_FOLDS if few else 1)
+
+
 def split_by_patient(photos: Sequence[Photo], *, validation_share: float, seed: int) -> Split:
     """Deals groups of patients to the two sides, phase by phase, so that each gets its share of the pictures.
 
@@ -30,6 +50,39 @@ def split_by_patient(photos: Sequence[Photo], *, validation_share: float, seed: 
     Raises:
         UserError: a phase is the main one of fewer than two groups of patients.
     """
+    members, shuffled = _groups(photos, seed, at_least=2)
+    held_out: set[str] = set()
+    for groups in shuffled.values():
+        held_out |= _deal(groups, members, validation_share)
+    return _sides(members, held_out)
+
+
+def split_by_fold(photos: Sequence[Photo], *, folds: int, fold: int, seed: int) -> Split:
+    """Deals groups of patients to folds of about equally many pictures, phase by phase, and holds one out.
+
+    With the folds 0 to folds - 1 each photograph is held out once.
+
+    Raises:
+        UserError: no such fold, or a phase is the main one of fewer groups of patients than there are folds.
+    """
+    if fold >= folds:
+        raise UserError(f"validation.fold: {fold}, but there are {folds} folds: 0 to {folds - 1}")
+    members, shuffled = _groups(photos, seed, at_least=folds)
+    held_out: set[str] = set()
+    for groups in shuffled.values():
+        sizes = [0] * folds
+        for group in groups:
+            smallest = sizes.index(min(sizes))
+            sizes[smallest] += len(members[group])
+            if smallest == fold:
+                held_out.add(group)
+    return _sides(members, held_out)
+
+
+def _groups(
+    photos: Sequence[Photo], seed: int, *, at_least: int
+) -> tuple[dict[str, list[Photo]], dict[str, list[str]]]:
+    """Photographs of each group of patients, and of each phase its groups in random order."""
     members: dict[str, list[Photo]] = defaultdict(list)
     photos = sorted(photos, key=lambda photo: str(photo.path))
     for photo, label in zip(photos, _labels(photos), strict=True):
@@ -42,15 +95,19 @@ def split_by_patient(photos: Sequence[Photo], *, validation_share: float, seed: 
         groups_of[max(sorted(set(phases)), key=phases.count)].append(group)
 
     generator = np.random.default_rng(seed)
-    held_out: set[str] = set()
+    shuffled = {}
     for phase in sorted({photo.phase for photo in photos}):
         groups = groups_of[phase]
-        if len(groups) < 2:
+        if len(groups) < at_least:
             raise UserError(
                 f"data: phase {phase} is the main phase of {len(groups)} groups of patients; "
-                "add photographs of other patients: it takes 2 or more to hold one out"
+                f"add photographs of other patients: it takes {at_least} or more to hold one out"
             )
-        held_out |= _deal([groups[index] for index in generator.permutation(len(groups))], members, validation_share)
+        shuffled[phase] = [groups[index] for index in generator.permutation(len(groups))]
+    return members, shuffled
+
+
+def _sides(members: dict[str, list[Photo]], held_out: set[str]) -> Split:
     return Split(
         train=tuple(photo for group in sorted(set(members) - held_out) for photo in members[group]),
         validation=tuple(photo for group in sorted(held_out) for photo in members[group]),

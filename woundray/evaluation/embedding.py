@@ -11,6 +11,8 @@ from torch import Tensor
 
 from woundray.config import Config
 from woundray.metrics.features import Extractor, Inception, Lite0Layers, cached_features
+from woundray.metrics.staged import Dinov2, Sscd
+from woundray.metrics.weights import WEIGHTS
 from woundray.model.registry import weights_home
 from woundray.staging import staged_file
 
@@ -81,6 +83,20 @@ class InceptionEmbedder:
         return torch.cat([pool, self._head(images)["head"], logits], dim=1)
 
 
+class Alone:
+    """An extractor as an embedder: the same features for distances and for copies, and no classes."""
+
+    def __init__(self, extractor: Extractor) -> None:
+        self._extractor = extractor
+        self.name, self.content_hash = extractor.name, f"alone {extractor.content_hash}"
+        self.parts = (extractor.dim, extractor.dim, 0)
+        self.dim = sum(self.parts)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        features = self._extractor(images)
+        return torch.cat([features, features], dim=1)
+
+
 def embed(embedder: Embedder, images: Tensor, cache: Path | None = None) -> Features:
     """Features of uint8 NCHW RGB pictures; read from the folder `cache` where they were measured before."""
     columns = embedder(images) if cache is None else cached_features(embedder, images, cache)
@@ -114,3 +130,17 @@ def make_embedder(config: Config, device: torch.device) -> Embedder:
         weights = staged_file(INCEPTION_FILE) or weights_home() / INCEPTION_FILE
         return InceptionEmbedder(Inception(weights, device), device)
     return Lite0Embedder(device)
+
+
+def staged_extractors(device: torch.device) -> list[Extractor]:
+    """Extractors of a full evaluation that are used where their weights are on this machine.
+
+    Raises:
+        UserError: a file is not the known one.
+    """
+    found: list[Extractor] = []
+    if file := staged_file(WEIGHTS["dinov2"].file_name):
+        found.append(Dinov2(file, device))
+    if file := staged_file(WEIGHTS["sscd"].file_name):
+        found.append(Sscd(file, device))
+    return found

@@ -1,6 +1,6 @@
 """Every score of a set of pictures, each beside what real photographs reach, with its bar and verdict."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,13 +11,14 @@ from lpips import LPIPS  # type: ignore[import-untyped]
 from torch import Tensor
 
 from woundray.config import QualityConfig
-from woundray.evaluation.basis import COPY_FEATURES, Basis
+from woundray.evaluation.basis import COPY_FEATURES, Basis, binomial
 from woundray.evaluation.copying import Judge, copy_scores
-from woundray.evaluation.embedding import Embedder, embed
+from woundray.evaluation.embedding import Alone, Embedder, embed
 from woundray.evaluation.filtering import Passes, heuristics, usable
 from woundray.evaluation.measures import Pairs, all_pairs, feature_measures, pair_measure, shrunk
-from woundray.evaluation.reference import Reference
+from woundray.evaluation.reference import Reference, make_reference
 from woundray.metrics.bars import Bar, Score
+from woundray.metrics.features import Extractor
 from woundray.metrics.kernel import SMALLEST_RESAMPLED, kid_interval
 from woundray.metrics.memorization import Suspect
 from woundray.metrics.similarity import lpips_matrix, nearest, ssim_matrix
@@ -68,12 +69,14 @@ def evaluate(
     quality: QualityConfig,
     *,
     lpips: LPIPS | None = None,
+    extractors: Sequence[Extractor] = (),
     cache: Path | None = None,
     stage: Stage = lambda *_: None,
 ) -> Report:
     """All scores of the generated pictures against the reference of the same photographs.
 
-    quality: the bars, with those of the phase laid over; lpips: None leaves `lpips_nn` out, and says so.
+    quality: the bars, with those of the phase laid over; lpips: None leaves `lpips_nn` out, and says so; extractors:
+    more of them, of which each adds scores under its own name.
 
     Raises:
         UserError: pictures in another form, or too few of them or of patients.
@@ -85,6 +88,8 @@ def evaluate(
     basis = Basis(generated, reference.at(n), quality, sets.first_seed)
     copies = basis.reference.copy_rate(generated)
     scores = [*_feature_scores(basis, stage), *copy_scores(basis, copies)]
+    for extractor in extractors:
+        scores += _scores_of(extractor, basis, sets, cache)
 
     # each picture by itself, and held-out photographs in the same way
     judge = Judge.of(basis.reference, quality, copies.threshold)
@@ -133,6 +138,27 @@ def _feature_scores(basis: Basis, stage: Stage) -> list[Score]:
         scores.append(score)
     stage("scores", len(measures), len(measures))
     return scores
+
+
+def _scores_of(extractor: Extractor, basis: Basis, sets: Sets, cache: Path | None) -> list[Score]:
+    """Distances of the sets on one more extractor's features, and the share of copies that these see."""
+    embedder, own = Alone(extractor), basis.reference
+    reference = make_reference(
+        sets.train, own.train.groups, sets.held_out, own.held_out.groups, embedder,
+        n=basis.n, copies=own.copies, repeats=own.repeats, seed=own.seed, cache=cache,
+    )  # fmt: skip
+    basis = replace(basis, generated=embed(embedder, sets.generated, cache), reference=reference)
+    real = reference.everything
+    distances = feature_measures(extractor.name, basis.generated, reference.held_out.features, real.features, k=1)[:2]
+    splits, copies = basis.splits(real.groups), reference.copy_rate(basis.generated)
+    rate = basis.score(
+        f"copy_rate_{extractor.name}",
+        copies.rate,
+        extractor.name,
+        interval=binomial(copies.rate, basis.n),
+        real=copies.held_out_rate,
+    )
+    return [*(basis.measure(measure, splits) for measure in distances), rate]
 
 
 def _nearest_photograph(basis: Basis, sets: Sets, kind: str, pairs: Pairs, *, highest: bool) -> tuple[Score, Passes]:

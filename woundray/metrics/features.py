@@ -82,7 +82,7 @@ class Lite0Layers:
         self, layers: tuple[Lite0Layer, ...], device: str | torch.device = "cpu", *, batch_size: int = 32
     ) -> None:
         self.layers = layers
-        self.content_hash = _sha256(f"{layers} {LITE0_SIDE_PX} bicubic (x-127)/128 {_file_sha256(_lite0_file())}")
+        self.content_hash = text_sha256(f"{layers} {LITE0_SIDE_PX} bicubic (x-127)/128 {file_sha256(_lite0_file())}")
         self._net = _load_lite0().to(device)
         blocks = (10,) if layers == ("b10",) else (10, len(self._net._blocks) - 1)
         # depthwise convolutions take half the time on channels-last memory
@@ -93,7 +93,7 @@ class Lite0Layers:
     def __call__(self, images: Tensor) -> dict[Lite0Layer, Tensor]:
         """Features (N, dim) of each layer, float32 on the CPU, of uint8 NCHW RGB pictures; UserError for any other."""
         check_images(images)
-        joined = _in_batches(self._features, images, self._batch_size, self._device)
+        joined = in_batches(self._features, images, self._batch_size, self._device)
         parts = torch.split(joined, [LITE0_DIM[layer] for layer in self.layers], dim=1)
         return {layer: part.contiguous() for layer, part in zip(self.layers, parts, strict=True)}
 
@@ -182,7 +182,7 @@ class Inception:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # seconds to import
 
         check_weights(weights, sha256, fetch="inception")
-        self.content_hash = _sha256(f"pool3 299 bilinear (x-128)/128 {sha256}")
+        self.content_hash = text_sha256(f"pool3 299 bilinear (x-128)/128 {sha256}")
         self._net = FeatureExtractorInceptionV3(
             self.name, ["2048", "logits_unbiased"], feature_extractor_weights_path=str(weights)
         ).to(device)
@@ -196,7 +196,7 @@ class Inception:
     def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features (N, 2048) and the logits (N, 1008) of the inception score, in one pass."""
         check_images(images)
-        both = _in_batches(lambda x: torch.cat(self._net(x), dim=1), images, self._batch_size, self._device)
+        both = in_batches(lambda x: torch.cat(self._net(x), dim=1), images, self._batch_size, self._device)
         return both[:, : self.dim], both[:, self.dim :]
 
 
@@ -204,7 +204,7 @@ def check_weights(file: Path, sha256: str, *, fetch: str) -> None:
     """Raise UserError, naming `python -m woundray.fetch <fetch>`, unless `file` is there with this sha256."""
     if not file.is_file():
         raise UserError(f"{file}: no such weights; run `python -m woundray.fetch {fetch}`")
-    if _file_sha256(file) != sha256:
+    if file_sha256(file) != sha256:
         raise UserError(f"{file}: not the known weights (other sha256); run `python -m woundray.fetch {fetch}`")
 
 
@@ -215,7 +215,7 @@ def cached_features(extractor: Extractor, images: Tensor, folder: Path) -> Tenso
     """
     check_images(images)
     pixels = hashlib.sha256(images.cpu().contiguous().numpy().data).hexdigest()
-    key = _sha256(f"{extractor.content_hash} {tuple(images.shape)} {pixels}")
+    key = text_sha256(f"{extractor.content_hash} {tuple(images.shape)} {pixels}")
     file = folder / f"{extractor.name}-{key[:32]}.safetensors"
     if file.is_file():
         try:
@@ -231,7 +231,7 @@ def cached_features(extractor: Extractor, images: Tensor, folder: Path) -> Tenso
     return features
 
 
-def _in_batches(features: Callable[[Tensor], Tensor], images: Tensor, batch_size: int, device: torch.device) -> Tensor:
+def in_batches(features: Callable[[Tensor], Tensor], images: Tensor, batch_size: int, device: torch.device) -> Tensor:
     """`features` of all pictures on the CPU, float32, with deterministic full-precision kernels."""
     exact = torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False)
     with torch.inference_mode(), exact:
@@ -249,10 +249,12 @@ def _load_lite0() -> EfficientNet:
     return net.requires_grad_(False).eval()
 
 
-def _file_sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
+    """Hash of a file's bytes, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _sha256(text: str) -> str:
+def text_sha256(text: str) -> str:
+    """Hash of a text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()

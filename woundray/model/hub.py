@@ -59,7 +59,7 @@ def fetch_base(name: str, *, half: bool = False, endpoint: str | None = None, st
 def _fetch(name: str, hub_id: str, folder: Path, half: bool, endpoint: str | None, stage: Stage | None) -> Path:
     repository = REPOSITORIES[name]
     api = huggingface_hub.HfApi(endpoint=endpoint)
-    commit = api.model_info(hub_id, revision=repository.revision).sha
+    commit = api.model_info(hub_id, revision=repository.revisions.get(hub_id, "main")).sha
     tree = api.list_repo_tree(hub_id, recursive=True, revision=commit)
     files = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
     wanted = layout.needed_files(files, half=half)

@@ -4,34 +4,38 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from woundray.cluster import Cluster, cluster
+from woundray.cluster import Cluster, Resources, check_shared, cluster, wait_for_nodes
 from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.errors import UserError
 from woundray.evaluation import best_epoch, settle_objective
+from woundray.redaction import redact
 from woundray.search.conclusion import StudyResult, journal_path
+from woundray.search.retrain import Folds, refit
 from woundray.search.single import single_run
 from woundray.search.study import resume_study, run_study
 from woundray.storage import alone_in, check_storage
 from woundray.tracking import Tracker, check_tracking, versions
+from woundray.tracking.events import Journal, Refitted
 from woundray.training.checkpoint import link, read_progress, start_from, write_config
 from woundray.training.entry import train
-from woundray.training.generation import find_checkpoint, score_again
+from woundray.training.generation import find_checkpoint
 from woundray.training.launch import settle
 from woundray.training.materials import Materials, Stage, prepare_materials
 
 
 @dataclass(frozen=True)
 class Conclusion:
-    """A study that has ended, and where to look at it."""
+    """A study that has ended, and where to look at it; `refit`: its settings trained on all photographs."""
 
     study: StudyResult
     materials: Materials
+    folds: int
+    refit: Path | None
     cluster: Cluster
     tracking_uri: str
 
@@ -43,7 +47,7 @@ class Conclusion:
         if objective in self.materials.baseline:  # a validation loss has neither
             lines += [f"             base model {self.materials.baseline[objective]:.4g}"]
             lines += [f"             real photographs against real ones {self.materials.reference.floor}"]
-        lines += _finals(study)
+        lines += _finals(study, self.folds)
         values = (
             f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in best.values.items()
@@ -52,20 +56,33 @@ class Conclusion:
             f"settings     {'  '.join(values)}",
             f"adapter      {study.checkpoint}",
             f"pictures     {study.grid}",
+            *([f"refit        {self.refit}: trained on all photographs, and judged by none"] if self.refit else []),
+            *self._few(),
             "",
             f"draw more    python -m woundray.generate --from {study.checkpoint} -n 100 --grid",
-            f"compare      mlflow ui --backend-store-uri {self.tracking_uri}",
+            f"compare      mlflow ui --backend-store-uri {redact(self.tracking_uri)}",
             f"watch        {self.cluster.dashboard} while a study runs; token: {self.cluster.token_command}",
         ]
         return "\n".join(lines)
 
+    def _few(self) -> list[str]:
+        """How few photographs judged, where they are fewer than the pictures of an epoch."""
+        held_out, pictures = len(self.materials.reference.held_out.groups), self.study.config.validation.pictures
+        if held_out >= pictures:
+            return []
+        line = f"few          an epoch is judged by {held_out} held-out photographs only"
+        if self.folds == 1:
+            return [f"{line}: --validation.folds 3 lets every photograph judge the finalists"]
+        return [f"{line}; the finalists were trained {self.folds} times, so that every photograph judges them once"]
 
-def _finals(study: StudyResult) -> list[str]:
+
+def _finals(study: StudyResult, folds: int) -> list[str]:
     """What the finalists' new pictures scored, best first, and which trials can not win."""
     objective = study.config.metrics.objective
     finalists = sorted((trial for trial in study.trials if trial.final), key=lambda trial: trial.standing(objective))
     scores = ", ".join(f"trial {trial.number} {trial.standing(objective):.4g}" for trial in finalists)
-    lines = [f"new pictures {scores}: {objective} with new seeds, twice as many"] if finalists else []
+    kind = "with new seeds, twice as many" + (f", mean of {folds} folds of patients" if folds > 1 else "")
+    lines = [f"new pictures {scores}: {objective} {kind}"] if finalists else []
     return lines + [f"can not win  trial {trial.number}: {trial.copies}" for trial in study.trials if trial.copies]
 
 
@@ -75,13 +92,16 @@ def new_folder(config: Config, kind: str) -> Path:
     return (config.study.output / name).absolute()
 
 
-def conduct(config: Config, stage: Stage) -> Conclusion:
+def conduct(config: Config, stage: Stage, *, refits: bool = False) -> Conclusion:
     """Runs a study to its end; its best checkpoint is then `best` in its folder and in study.output.
+
+    Args:
+        refits: afterwards train the winner's settings on all photographs.
 
     Raises:
         UserError: the name is taken, or data, base model, space, cluster or MLflow can not be used.
     """
-    config = settle_objective(config)
+    config = _judged(config)
     check_storage(config.study.output)
     folder = new_folder(config, "study")
     with alone_in(folder):
@@ -91,14 +111,15 @@ def conduct(config: Config, stage: Stage) -> Conclusion:
                 f"`python -m woundray.tune --resume {folder.name}`, or give another name"
             )
         write_config(config, folder)
-        return _study(config, folder, run_study, stage)
+        return _study(config, folder, run_study, stage, refits)
 
 
-def resume(study: Path, output: Path, stage: Stage) -> Conclusion:
+def resume(study: Path, output: Path, stage: Stage, *, refits: bool = False) -> Conclusion:
     """Goes on with a study that was stopped or killed, by its own settings.
 
     Args:
         study: its folder, or its name in `output`.
+        refits: as `conduct`'s.
 
     Raises:
         UserError: there is no such study, or what it needs is no longer there.
@@ -107,7 +128,7 @@ def resume(study: Path, output: Path, stage: Stage) -> Conclusion:
     check_storage(folder.parent)
     with alone_in(folder):
         config = Config.from_nested(read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
-        return _study(config, folder, resume_study, stage)
+        return _study(config, folder, resume_study, stage, refits)
 
 
 def find_study(study: Path, output: Path) -> Path:
@@ -120,7 +141,7 @@ def find_study(study: Path, output: Path) -> Path:
     raise UserError(f"--resume: neither {study} nor {output / study} is a study")
 
 
-def _study(config: Config, folder: Path, runs: Callable[..., StudyResult], stage: Stage) -> Conclusion:
+def _study(config: Config, folder: Path, runs: Callable[..., StudyResult], stage: Stage, refits: bool) -> Conclusion:
     """A new study (`run_study`) or the rest of one (`resume_study`)."""
     check_tracking()  # before minutes of work, not after them
     materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage)
@@ -130,19 +151,42 @@ def _study(config: Config, folder: Path, runs: Callable[..., StudyResult], stage
         settings=config.flat(),
         tags=versions() | {"phase": config.phase, "data": materials.key},
     )
-    rescore = partial(score_again, materials=materials, device=local_device())
+    rescore = Folds(config, materials, folder, local_device(), stage)
+    refitted = None
     with tracker, cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
         study = runs(
             config,
             materials=materials.folder,
             folder=folder,
             loop=train,
-            resources=connected.resources,
+            resources=_resources(config, connected, folder, stage),
             rescore=rescore if config.metrics.objective in materials.baseline else None,
         )
+        if refits:
+            refitted = refit(study, local_device(), stage)
+            Journal(journal_path(folder)).append(Refitted(checkpoint=refitted))
     for place in (folder, config.study.output.absolute()):
         link(place / "best", os.path.relpath(study.checkpoint, place))
-    return Conclusion(study, materials, connected, tracker.uri)
+    return Conclusion(study, materials, rescore.count, refitted, connected, tracker.uri)
+
+
+def _judged(config: Config) -> Config:
+    """With the objective settled. Raises UserError where nobody would be held out."""
+    if config.validation.share == 0:
+        raise UserError("validation.share: 0 holds nobody out, and nothing could be judged; see `tune --refit`")
+    return settle_objective(config)
+
+
+def _resources(config: Config, connected: Cluster, folder: Path, stage: Stage) -> Resources:
+    """Of the cluster, once its nodes are there; each of them must see the folder."""
+    if connected.own:
+        return connected.resources
+    hardware = config.hardware
+    gpus = 0.0 if hardware.gpus_per_worker == "auto" else hardware.gpus_per_worker
+    bundles = [{"CPU": hardware.cpus_per_worker, "GPU": gpus}] * hardware.workers
+    resources = wait_for_nodes(bundles, timeout_s=config.study.wait_for_nodes_s, stage=stage)
+    check_shared(folder)
+    return resources
 
 
 def local_device() -> torch.device:
@@ -167,7 +211,7 @@ def conduct_run(config: Config, stage: Stage, *, start: str | None = None) -> tu
     Raises:
         UserError: data, base model or cluster can not be used, or training failed.
     """
-    config = settle_objective(config)
+    config = _judged(config)
     check_storage(config.study.output)
     check_tracking()
     folder = new_folder(config, "run")
@@ -190,7 +234,7 @@ def _run(config: Config, folder: Path, stage: Stage, start: str | None) -> tuple
     )
     with tracker, cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
         single_run(
-            settle(config, connected.resources),
+            settle(config, _resources(config, connected, folder, stage)),
             loop=train,
             materials=materials.folder,
             output=output,

@@ -11,6 +11,7 @@ from ray.train import TrainingFailedError, UserCallback
 
 from woundray.config import Config
 from woundray.errors import Stopped, UserError
+from woundray.redaction import redact
 from woundray.search.conclusion import journal_path
 from woundray.search.gauges import show
 from woundray.search.interruption import Interruption
@@ -71,7 +72,7 @@ def single_run(config: Config, *, loop: Loop, materials: Path, output: Path, fol
             )
         except TrainingFailedError as error:
             log = output / ERROR_FILE
-            log.write_text(str(error), encoding="utf-8")
+            log.write_text(redact(str(error)), encoding="utf-8")
             journal.append(TrialEnded(trial=name, status="FAILED", stopped_early=False, output=output))
             raise UserError(f"training failed with `{last_line(log)}`: see {log}") from None
         except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from ray.tune import Callback
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from woundray.config import Config
+from woundray.redaction import redact
 from woundray.search.gauges import show
 from woundray.storage import refuse_lost
 from woundray.tracking.events import Journal, TrialEnded, TrialStarted
@@ -54,7 +55,7 @@ def run_trial(values: dict[str, Any], *, base: Config, loop: Loop, materials: Pa
             told=Journal(study / JOURNAL_FILE).last_epoch(name),
         )
     except TrainingFailedError as error:
-        failed.write_text(str(error), encoding="utf-8")
+        failed.write_text(redact(str(error)), encoding="utf-8")
         raise
     # A run that had finished before its driver died reports nothing more: Tune would have no result of it
     if last:

@@ -1,5 +1,6 @@
 """Every study, trial and run in MLflow, without holding training up: a thread copies the journal there."""
 
+import json
 import logging
 import threading
 import time
@@ -10,10 +11,12 @@ from typing import Self
 
 from pydantic import JsonValue
 
+from woundray.config import Config
+from woundray.config.layers import read_yaml
 from woundray.tracking.events import Event, Journal
 from woundray.tracking.runs import Runs, check_tracking, tracking_uri
 
-__all__ = ["Tracker", "check_tracking", "tracking_uri", "versions"]
+__all__ = ["Tracker", "catch_up", "check_tracking", "tracking_uri", "versions"]
 
 _POLL_S = 0.5
 _LONGEST_PAUSE_S = 10.0
@@ -52,7 +55,7 @@ class Tracker:
         self.uri = uri or tracking_uri()
         self._journal = Journal(journal)
         self._copied = journal.with_suffix(".copied")
-        self._reached = int(self._copied.read_text(encoding="ascii")) if self._copied.exists() else 0
+        self._reached = _copied_of(journal)
         self._runs = Runs(self.uri, study, nested=nested, tags=tags)
         self._runs.log_settings(settings)
         self._closing = threading.Event()
@@ -75,7 +78,10 @@ class Tracker:
         self._thread.join(timeout_s + _LONGEST_PAUSE_S)
         left = sum(1 for _ in self._journal.read(self._reached))
         if left:
-            log.warning("MLflow at %s did not take %d events; they are kept in %s", self.uri, left, self._journal.path)
+            log.warning(
+                "MLflow at %s did not take %d events; they are kept: `python -m woundray.sync %s` writes them",
+                *(self.uri, left, self._journal.path.parent),
+            )
         return left
 
     def _copy(self) -> None:
@@ -120,6 +126,37 @@ class Tracker:
                 time.sleep(min(pause_s, 0.5))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         return False
+
+
+def catch_up(folder: Path, timeout_s: float = 60.0) -> tuple[int, int]:
+    """Writes what MLflow has not got of a study or run that has ended: number of events written, and left.
+
+    Raises:
+        UserError: MLflow does not answer.
+    """
+    single = folder / "run" / "config.yaml"
+    path = single if single.is_file() else folder / "config.yaml"
+    config = Config.from_nested(read_yaml(path), source=str(path))
+    journal = Journal(folder / "events.jsonl")
+    behind = sum(1 for _ in journal.read(_copied_of(journal.path)))
+    if not behind:
+        return 0, 0
+    facts = json.loads((folder / "materials" / "baseline.json").read_text(encoding="utf-8"))
+    tracker = Tracker(
+        journal.path,
+        study=folder.name,
+        settings=config.flat(),
+        tags=versions() | {"phase": config.phase, "data": facts["key"]},
+        nested=path != single,
+    )
+    left = tracker.close(timeout_s)
+    return behind - left, left
+
+
+def _copied_of(journal: Path) -> int:
+    """Bytes of a journal that MLflow has."""
+    copied = journal.with_suffix(".copied")
+    return int(copied.read_text(encoding="ascii")) if copied.exists() else 0
 
 
 def versions() -> dict[str, str]:

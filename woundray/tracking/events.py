@@ -75,7 +75,14 @@ class StudyEnded(_Event):
     """The best trial's metrics at its best epoch."""
 
 
-Event = TrialStarted | EpochReported | FinalistScored | TrialEnded | StudyEnded
+class Refitted(_Event):
+    """The winner's settings were trained on all photographs."""
+
+    kind: Literal["refitted"] = "refitted"
+    checkpoint: Path
+
+
+Event = TrialStarted | EpochReported | FinalistScored | TrialEnded | StudyEnded | Refitted
 _LINE: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
 

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from woundray.errors import UserError
-from woundray.tracking.events import EpochReported, Event, FinalistScored, StudyEnded, TrialEnded, TrialStarted
+from woundray.redaction import redact
+from woundray.tracking.events import (
+    EpochReported,
+    Event,
+    FinalistScored,
+    Refitted,
+    StudyEnded,
+    TrialEnded,
+    TrialStarted,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -83,6 +92,8 @@ class Runs:
             self._finalist(event)
         elif isinstance(event, TrialEnded):
             self._end(event)
+        elif isinstance(event, Refitted):
+            self._refitted(event)
         else:
             self._end_study(event)
 
@@ -98,8 +109,9 @@ class Runs:
         run_id = self._trial(event.trial).info.run_id
         metrics = [Metric(name, value, event.time_ms, event.epoch) for name, value in event.metrics.items()]
         self._client.log_batch(run_id, metrics=metrics)
-        grid = event.checkpoint / "grid.png"
-        if grid.is_file():  # else the loop has cleared an old epoch away
+        kept = event.checkpoint.parent / "grids" / f"{event.checkpoint.name}.png"
+        grid = next((path for path in (event.checkpoint / "grid.png", kept) if path.is_file()), None)
+        if grid is not None:
             with Image.open(grid) as picture:
                 self._client.log_image(run_id, picture, key="grid", step=event.epoch, timestamp=event.time_ms)
 
@@ -113,13 +125,21 @@ class Runs:
         run_id = self._trial(event.trial).info.run_id
         self._client.set_tag(run_id, "stopped_early", str(event.stopped_early).lower())
         best = event.output / "best"
-        for path in sorted(best.iterdir()) if best.is_dir() else ():
-            if path.is_file() and path.stat().st_size <= _LARGEST_UPLOAD_BYTES:
-                self._client.log_artifact(run_id, str(path), "checkpoint")
+        if best.is_dir():
+            self._log_files(run_id, best, "checkpoint")
         for path in (event.output / "config.yaml", event.output / "error.txt"):
             if path.is_file():
                 self._client.log_artifact(run_id, str(path))
         self._client.set_terminated(run_id, event.status, event.time_ms)
+
+    def _refitted(self, event: Refitted) -> None:
+        if self.parent is not None:
+            self._log_files(self.parent.info.run_id, event.checkpoint, "refit")
+
+    def _log_files(self, run_id: str, folder: Path, name: str) -> None:
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and path.stat().st_size <= _LARGEST_UPLOAD_BYTES:
+                self._client.log_artifact(run_id, str(path), name)
 
     def _end_study(self, event: StudyEnded) -> None:
         from mlflow.entities import Metric, RunTag
@@ -160,7 +180,7 @@ class Runs:
     def _log_params(self, run_id: str, settings: dict[str, JsonValue]) -> None:
         from mlflow.entities import Param
 
-        params = [Param(name, str(value)[:_LONGEST]) for name, value in settings.items()]
+        params = [Param(name, redact(str(value))[:_LONGEST]) for name, value in settings.items()]
         for start in range(0, len(params), _PER_BATCH):
             self._client.log_batch(run_id, params=params[start : start + _PER_BATCH])
 

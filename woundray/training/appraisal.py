@@ -11,10 +11,10 @@ from woundray import evaluation, sampling
 from woundray.config import Config
 from woundray.data.manifest import Photo
 from woundray.data.source import open_source
-from woundray.data.split import Split, split_by_patient
+from woundray.data.split import Split, split_for
 from woundray.errors import UserError
 from woundray.evaluation.comparison import Difference, differences
-from woundray.evaluation.embedding import embed
+from woundray.evaluation.embedding import embed, staged_extractors
 from woundray.evaluation.report import Report, Sets, evaluate
 from woundray.evaluation.table import score_values
 from woundray.metrics.similarity import load_lpips
@@ -51,9 +51,9 @@ class Setting:
         changes = {"metrics.objective": "auto"} | ({"data.root": data} if data else {})
         config = evaluation.settle_objective(config_of(checkpoint).with_values(changes))
         source = open_source(config)
-        split = split_by_patient(
-            source.photos, validation_share=config.validation.share, seed=config.reproducibility.seed
-        )
+        split = split_for(source.photos, config)
+        if not split.validation:
+            raise UserError(f"{checkpoint}: trained on all photographs: none is left to score it against")
         train, held_out = (torch.stack([source.plain(p) for p in side]) for side in (split.train, split.validation))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         embedder = evaluation.make_embedder(config, device)
@@ -101,6 +101,8 @@ def appraise(checkpoint: Path, wish: Wish, *, data: Path | None, file: Path, sta
         setting.embedder,
         quality,
         lpips=load_lpips(trunk, quality.lpips.network).to(setting.device) if trunk else None,
+        extractors=staged_extractors(setting.device),
+        cache=cache,
         stage=stage,
     )
     out = file.parent

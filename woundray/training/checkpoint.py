@@ -3,7 +3,7 @@
 A checkpoint is written beside and renamed into place, so that one that can be seen is whole. It holds
 `pytorch_lora_weights.safetensors`, the adapter that was scored (or `unet/`, where all weights are trained);
 `state.safetensors`, the raw weights, their average and what the optimizer keeps; `run.json`, epoch, updates and scores;
-`config.yaml`; `grid.png`.
+`config.yaml`; `grid.png`. Of epochs that were cleared away `grids/epoch_0001.png` stays.
 """
 
 import json
@@ -158,6 +158,9 @@ def publish(
     kept = {best_epoch, *contenders, *range(progress.epoch - keep_last + 1, progress.epoch + 1)}
     for old in run.glob("epoch_*"):
         if int(old.name.removeprefix("epoch_")) not in kept:
+            if (old / "grid.png").is_file():  # MLflow may not have it yet
+                (run / "grids").mkdir(exist_ok=True)
+                (old / "grid.png").replace(run / "grids" / f"{old.name}.png")
             shutil.rmtree(old)
     return folder
 

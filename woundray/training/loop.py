@@ -59,7 +59,7 @@ class Run:
 
 
 def train(config: Config, *, materials: Path, output: Path, place: Place, report: Report) -> None:
-    """Trains until config.training.epochs or until the score stops falling; goes on from output/latest if there is one.
+    """Trains until the last epoch or until the score stops falling; goes on from output/latest if there is one.
 
     Args:
         materials: folder of `prepare_materials`.
@@ -70,14 +70,15 @@ def train(config: Config, *, materials: Path, output: Path, place: Place, report
         NonFiniteError: a loss or gradient is infinite or no number; names part, epoch and step.
     """
     config = evaluation.settle_objective(config)
-    run = _build(config, materials, output, place)
+    run = build(config, materials, output, place)
     progress = _resume(run)
-    while progress.epoch < config.training.epochs and not stopped_early(progress.history, config):
+    last = min(config.training.last_epoch or config.training.epochs, config.training.epochs)
+    while progress.epoch < last and not stopped_early(progress.history, config):
         epoch = progress.epoch + 1
         started = time.perf_counter()
-        metrics = {"epoch": float(epoch)} | _train_epoch(run, epoch, progress.updates)
+        metrics = {"epoch": float(epoch)} | train_epoch(run, epoch, progress.updates)
         trained = time.perf_counter()
-        metrics |= _judge(run)
+        metrics |= _judge(run) if run.materials.held_out else _keep(run)
         metrics["seconds_training"] = trained - started
         metrics["seconds_scoring"] = time.perf_counter() - trained
         metrics = place.from_first(metrics)
@@ -89,13 +90,14 @@ def train(config: Config, *, materials: Path, output: Path, place: Place, report
 def stopped_early(history: list[dict[str, float]], config: Config) -> bool:
     """Whether the objective has not fallen for early_stopping_patience epochs."""
     patience = config.training.early_stopping_patience
-    if not patience or not history:
+    if not patience or not history or config.validation.share == 0:
         return False
     best = evaluation.leading_epoch(history, config.metrics.objective, config.training.early_stopping_min_delta)
     return history[-1]["epoch"] - best >= patience
 
 
-def _build(config: Config, materials_folder: Path, output: Path, place: Place) -> Run:
+def build(config: Config, materials_folder: Path, output: Path, place: Place) -> Run:
+    """Loads and makes everything that a run holds, before its first update."""
     materials = open_materials(materials_folder)
     output.mkdir(parents=True, exist_ok=True)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.hardware.tf32
@@ -159,7 +161,7 @@ def _resume(run: Run) -> Progress:
     return progress
 
 
-def _train_epoch(run: Run, epoch: int, updates_before: int) -> dict[str, float]:
+def train_epoch(run: Run, epoch: int, updates_before: int) -> dict[str, float]:
     """All optimizer updates of an epoch; mean losses over the global batches."""
     config, place = run.config, run.place
     rows = config.training.batch_size * config.training.gradient_accumulation_steps * place.world_size
@@ -215,7 +217,7 @@ def _judge(run: Run) -> dict[str, float]:
     kinds = ("ema", "raw") if run.config.validation.weights == "both" else (run.config.validation.weights,)
     for kind in kinds:
         with _weights(run, kind):
-            judged[kind], pictures[kind] = _score(run)
+            judged[kind], pictures[kind] = score(run)
     objective = run.config.metrics.objective
     better = min(kinds, key=lambda kind: judged[kind].get(objective, 0.0))  # the first process alone has all scores
     if run.place.is_first:
@@ -227,6 +229,17 @@ def _judge(run: Run) -> dict[str, float]:
     return judged[better] | apart | {"ema": float(better == "ema")}
 
 
+def _keep(run: Run) -> dict[str, float]:
+    """Where nobody is held out: the average, or else the raw weights, go to the epoch's folder, and no scores."""
+    kind = "raw" if run.config.validation.weights == "raw" else "ema"
+    run.model.eval()
+    with _weights(run, kind):
+        pictures = _draw(run)
+        if run.place.is_first:
+            _write_part(run, pictures)
+    return {}
+
+
 @contextlib.contextmanager
 def _weights(run: Run, kind: str) -> Iterator[None]:
     """Within the context the model holds its averaged weights ("ema"), or those that the optimizer stands for."""
@@ -235,18 +248,24 @@ def _weights(run: Run, kind: str) -> Iterator[None]:
         yield
 
 
-def _score(run: Run) -> tuple[dict[str, float], Tensor]:
+def score(run: Run) -> tuple[dict[str, float], Tensor]:
     """Validation loss, pictures of all ranks, and on the first of them their scores."""
+    materials, place = run.materials, run.place
+    loss = steps.validation_loss(run.unet, materials.bank, materials.schedule, run.config, place)
+    pictures = _draw(run)
+    scores = evaluation.score(pictures, materials.reference, run.embedder) if place.is_first else {}
+    return {"validation_loss": loss} | scores, pictures
+
+
+def _draw(run: Run) -> Tensor:
+    """The epoch's pictures, of all ranks, uint8 (N, 3, H, W)."""
     config, place, materials = run.config, run.place, run.materials
     seeds = sampling.seeds_of(config.validation.pictures)
     own = place.share(len(seeds))
-    loss = steps.validation_loss(run.unet, materials.bank, materials.schedule, config, place)
     sampler = sampler_of(config, materials.schedule)
     with steps.mixed_precision(config, place.device):
         drawn = sampling.draw(run.unet, run.vae, materials.prompt, seeds[own.start : own.stop], sampler)
-    pictures = place.gather(drawn)
-    scores = evaluation.score(pictures, materials.reference, run.embedder) if place.is_first else {}
-    return {"validation_loss": loss} | scores, pictures
+    return place.gather(drawn)
 
 
 def _write_part(run: Run, pictures: Tensor) -> None:
@@ -271,14 +290,12 @@ def _save(run: Run, progress: Progress) -> Path:
             materials_key=run.materials.key,
         )
         write_config(run.config, _part(run))
-        publish(
-            _part(run),
-            run.output,
-            progress,
-            best_epoch=evaluation.best_epoch(progress.history, run.config.metrics.objective),
-            contenders=evaluation.contenders(progress.history, run.config.metrics.objective),
-            keep_last=run.config.checkpointing.keep_last,
-        )
+        best, contenders = progress.epoch, set[int]()
+        if run.materials.held_out:
+            best = evaluation.best_epoch(progress.history, run.config.metrics.objective)
+            contenders = evaluation.contenders(progress.history, run.config.metrics.objective)
+        keep_last = run.config.checkpointing.keep_last
+        publish(_part(run), run.output, progress, best_epoch=best, contenders=contenders, keep_last=keep_last)
     run.place.wait()
     return folder
 

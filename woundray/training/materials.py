@@ -2,7 +2,7 @@
 
 `bank.safetensors` (encoded pictures and prompts), `reference.safetensors` and `.json` (features of photographs, and
 the floor), `split.json`, `baseline.json` (what the base model scores without an adapter), `baseline.png`,
-`reference.png`.
+`reference.png`. Where nobody is held out there are no reference and no scores.
 """
 
 import json
@@ -18,7 +18,7 @@ from woundray import evaluation, sampling
 from woundray.config import Config
 from woundray.data.bank import Bank, bank_key, read_bank, write_bank
 from woundray.data.source import Source, open_source
-from woundray.data.split import Split, split_by_patient, write_split
+from woundray.data.split import Split, split_for, write_split
 from woundray.model.base import (
     DTYPES,
     NoiseSchedule,
@@ -27,6 +27,7 @@ from woundray.model.base import (
     load_unet,
     load_vae,
 )
+from woundray.model.checksums import file_sha256
 from woundray.model.registry import resolve
 from woundray.training.checkpoint import write_json
 
@@ -41,6 +42,7 @@ class Materials:
 
     Attributes:
         base: folder of the base model.
+        held_out: what pictures are scored against; None where nobody is held out.
         baseline: scores of the base model without an adapter, as an epoch reports them.
         key: hash of everything that the bank was computed from.
     """
@@ -49,9 +51,15 @@ class Materials:
     base: Path
     bank: Bank
     schedule: NoiseSchedule
-    reference: evaluation.Reference
+    held_out: evaluation.Reference | None
     baseline: dict[str, float]
     key: str
+
+    @property
+    def reference(self) -> evaluation.Reference:
+        """What pictures are scored against."""
+        assert self.held_out is not None, "nobody is held out"
+        return self.held_out
 
     @property
     def prompt(self) -> sampling.Prompt:
@@ -74,10 +82,10 @@ def open_materials(folder: Path) -> Materials:
     """Materials that `prepare_materials` wrote; the bank is memory-mapped."""
     facts = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
     base = Path(facts["base"])
-    reference = evaluation.read_reference(folder)
+    held_out = evaluation.read_reference(folder) if (folder / "reference.json").is_file() else None
     bank = read_bank(folder / "bank.safetensors")
     schedule = _schedule(base, facts["zero_terminal_snr"])
-    return Materials(folder, base, bank, schedule, reference, facts["scores"], facts["key"])
+    return Materials(folder, base, bank, schedule, held_out, facts["scores"], facts["key"])
 
 
 def schedule_of(config: Config, base: Path) -> NoiseSchedule:
@@ -99,28 +107,9 @@ def prepare_materials(config: Config, folder: Path, *, device: torch.device, sta
         return open_materials(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
-    # photographs of each side
-    split = split_by_patient(source.photos, validation_share=config.validation.share, seed=config.reproducibility.seed)
+    split = split_for(source.photos, config)
     write_split(split, folder / "split.json")
-    train, held_out = (torch.stack([source.plain(photo) for photo in side]) for side in (split.train, split.validation))
-    sampling.write_png(sampling.grid(held_out[: config.validation.grid]), folder / "reference.png")
-
-    # what real photographs reach
-    embedder = evaluation.make_embedder(config, device)
-    stage("features of photographs", 0, 1)
-    reference = evaluation.make_reference(
-        train,
-        [photo.group for photo in split.train],
-        held_out,
-        [photo.group for photo in split.validation],
-        embedder,
-        n=config.validation.pictures,
-        copies=config.quality.copies,
-        repeats=config.metrics.floor_repeats,
-        seed=config.reproducibility.seed,
-    )
-    stage("features of photographs", 1, 1)
-    evaluation.write_reference(reference, folder)
+    reference = _reference(config, source, split, folder, device, stage) if split.validation else None
 
     # the bank
     schedule = schedule_of(config, base)
@@ -142,14 +131,40 @@ def prepare_materials(config: Config, folder: Path, *, device: torch.device, sta
         lambda done: stage("base model's pictures", done, len(seeds)),
     )
     sampling.write_png(sampling.grid(pictures[: config.validation.grid]), folder / "baseline.png")
+    scores = {}
+    if reference is not None:
+        scores = evaluation.score(pictures, reference, evaluation.make_embedder(config, device))
     facts = {
         "key": key,
         "base": str(base),
         "zero_terminal_snr": config.model.zero_terminal_snr,
-        "scores": evaluation.score(pictures, reference, embedder),
+        "scores": scores,
     }
     write_json(facts, folder / "baseline.json")
     return open_materials(folder)
+
+
+def _reference(
+    config: Config, source: Source, split: Split, folder: Path, device: torch.device, stage: Stage
+) -> evaluation.Reference:
+    """What real photographs reach; also a grid of held-out ones."""
+    train, held_out = (torch.stack([source.plain(photo) for photo in side]) for side in (split.train, split.validation))
+    sampling.write_png(sampling.grid(held_out[: config.validation.grid]), folder / "reference.png")
+    stage("features of photographs", 0, 1)
+    reference = evaluation.make_reference(
+        train,
+        [photo.group for photo in split.train],
+        held_out,
+        [photo.group for photo in split.validation],
+        evaluation.make_embedder(config, device),
+        n=config.validation.pictures,
+        copies=config.quality.copies,
+        repeats=config.metrics.floor_repeats,
+        seed=config.reproducibility.seed,
+    )
+    stage("features of photographs", 1, 1)
+    evaluation.write_reference(reference, folder)
+    return reference
 
 
 def _encode(
@@ -168,9 +183,11 @@ def _encode(
         seeds = [config.reproducibility.seed * 1_000_003 + index * views + view for view in range(views)]
         train.append(encode_moments(vae, torch.stack([source.view(photo, seed) for seed in seeds])))
         stage("latents", index + 1, len(split.train))
-    validation = [encode_moments(vae, source.plain(photo)[None])[0] for photo in split.validation]
+    encoded = torch.stack(train)  # photographs, views, 8, h, w
+    plain = [encode_moments(vae, source.plain(photo)[None]) for photo in split.validation]
+    validation = torch.cat([encoded.new_empty(0, *encoded.shape[2:]), *plain])
     texts = embed_prompts(base, [config.prompts.positive, config.prompts.negative], device=device)
-    return Bank(torch.stack(train), torch.stack(validation), **vars(sampling.Prompt.of(texts)))
+    return Bank(encoded, validation, **vars(sampling.Prompt.of(texts)))
 
 
 def _prompt(bank: Bank) -> sampling.Prompt:
@@ -195,11 +212,10 @@ def _with_prior(
 
 
 def _key(config: Config, base: Path, source: Source) -> str:
-    weights = sorted(base.glob("*/*.safetensors"))
     return bank_key(
         {
             "photos": source.content_hash,
-            "base": [(str(path.relative_to(base)), path.stat().st_size) for path in weights],
+            "base": {str(path.relative_to(base)): file_sha256(path) for path in sorted(base.glob("*/*.safetensors"))},
             "resolution": config.model.resolution,
             "data": config.data.model_dump(exclude={"root"}),
             "prompts": config.prompts.model_dump(),

@@ -1,0 +1,135 @@
+"""What the benchmarks share: two sides timed in turns, the median of their ratios, and what the machine is."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of wall clock and of this process's CPU (all threads)."""
+
+    wall_s: float
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times cheaper one side is: median and range over the rounds."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, reference: list[float], ours: list[float]) -> "Ratio":
+        """Of the two costs of each round."""
+        ratios = [a / b for a, b in zip(reference, ours, strict=True)]
+        return cls(statistics.median(ratios), min(ratios), max(ratios))
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f}x ({self.low:.2f} to {self.high:.2f})"
+
+
+def cost_of(work: Work) -> Cost:
+    """Cost of one call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return Cost(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def in_turns(sides: Mapping[str, Work], *, rounds: int, warm_up: bool = True) -> dict[str, list[Cost]]:
+    """Each side's cost in each round. A drift of the machine's speed meets all sides alike; who begins changes."""
+    if warm_up:
+        for work in sides.values():
+            work()
+    costs: dict[str, list[Cost]] = {name: [] for name in sides}
+    for turn in range(rounds):
+        names = list(sides) if turn % 2 == 0 else list(reversed(sides))
+        for name in names:
+            costs[name].append(cost_of(sides[name]))
+            print(f"  round {turn + 1}: {name:28} {_line(costs[name][-1])}", flush=True)
+    return costs
+
+
+class TreeCpu:
+    """CPU seconds of this process and of all that it and its children start from now on, Ray's daemons among them.
+
+    By a control group of its own, which takes root and Linux; elsewhere `seconds` gives nan.
+    """
+
+    def __init__(self) -> None:
+        self._group: Path | None = None
+        for root, usage, unit in (("cpuacct", "cpuacct.usage", 1e-9), ("", "cpu.stat", 1e-6)):
+            group = Path("/sys/fs/cgroup") / root / f"woundray-bench-{os.getpid()}"
+            try:
+                group.mkdir()
+                (group / "cgroup.procs").write_text(str(os.getpid()))
+                self._group, self._usage, self._unit = group, usage, unit
+                return
+            except OSError:
+                continue
+
+    def seconds(self) -> float:
+        """Of all processes so far, ended ones included."""
+        if self._group is None:
+            return float("nan")
+        words = (self._group / self._usage).read_text().split()  # v1: a number; v2: "usage_usec" and a number first
+        return float(words[0] if len(words) == 1 else words[1]) * self._unit
+
+
+def print_ratios(costs: Mapping[str, list[Cost]], ours: str) -> None:
+    """Median cost of each side, and how many times `ours` is cheaper."""
+    for name, each in costs.items():
+        line = f"{name:30} {_line(Cost(*(statistics.median(column) for column in _columns(each))))}"
+        if name != ours:
+            wall, cpu = (
+                Ratio.of(a, b) for a, b in zip(_columns(each), _columns(costs[ours]), strict=True)
+            )  # fmt: skip
+            line += f"   {ours} is faster by {wall} in wall clock, {cpu} in CPU time"
+        print(line, flush=True)
+
+
+def machine() -> str:
+    """Class of this machine, and how busy it is."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{_processor()}, {os.cpu_count()} cores"
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    load = os.getloadavg()[0]
+    threads = torch.get_num_threads()
+    return f"{device}, {memory_gib:.0f} GiB; torch {torch.__version__}, threads {threads}; load {load:.1f}"
+
+
+def matmul_flops_per_s(*, side: int = 2048, dtype: torch.dtype = torch.float32) -> float:
+    """What this machine reaches on the best case, one large matrix product: the limit that steps are held against."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    torch.mm(a, b)
+    cost = cost_of(lambda: torch.mm(a, b))
+    return 2 * side**3 / (cost.wall_s if device == "cuda" else cost.cpu_s)
+
+
+def _columns(costs: list[Cost]) -> tuple[list[float], list[float]]:
+    return [cost.wall_s for cost in costs], [cost.cpu_s for cost in costs]
+
+
+def _line(cost: Cost) -> str:
+    return f"{cost.wall_s:8.2f} s, CPU {cost.cpu_s:8.2f} s"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,45 @@
+"""A study with one trial that is rigged to draw its training photographs: the best by score, and not elected."""
+
+from pathlib import Path
+
+from evaluation.fakes import HELD_OUT, TRAIN, Colours, groups, pictures
+from torch import Tensor
+
+from woundray.config import Config, CopiesBar
+from woundray.evaluation import make_reference, score
+from woundray.search.conclusion import conclude, journal_path
+from woundray.tracking.events import EpochReported, Journal, TrialEnded, TrialStarted
+
+
+class Named(Colours):
+    """Under the name of a score that a study can minimise."""
+
+    name = "lite0"
+
+
+REFERENCE = make_reference(
+    TRAIN, groups(60, "t"), HELD_OUT, groups(40, "h"), Named(), n=30, copies=CopiesBar(), repeats=10, seed=0
+)
+DRAWN: dict[str, Tensor] = {
+    "poor": pictures(30, seed=2, level=170),
+    "rigged": TRAIN[:30].flip(3),
+    "honest": pictures(30, seed=3, level=140),
+}
+
+
+def test_a_trial_rigged_to_copy_its_training_pictures_is_not_elected(tmp_path: Path) -> None:
+    journal, scores = Journal(journal_path(tmp_path)), {}
+    for number, (name, drawn) in enumerate(DRAWN.items(), start=1):
+        output = tmp_path / "trials" / name
+        scores[name] = score(drawn, REFERENCE, Named())
+        journal.append(TrialStarted(trial=name, number=number, values={}, settings={}))
+        checkpoint = output / "epoch_0001"
+        journal.append(EpochReported(trial=name, epoch=1, metrics=scores[name], checkpoint=checkpoint))
+        journal.append(TrialEnded(trial=name, status="FINISHED", stopped_early=False, output=output))
+    assert min(scores, key=lambda name: scores[name]["fd_lite0"]) == "rigged"
+
+    config = Config().with_values({"metrics.objective": "fd_lite0"})
+    result = conclude(config, tmp_path, journal)
+    assert result.best.id == "honest"
+    [rigged] = [trial for trial in result.trials if trial.id == "rigged"]
+    assert "of its pictures look like copies of training photographs" in rigged.copies

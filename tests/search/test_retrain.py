@@ -1,0 +1,77 @@
+"""The best settings trained on other patients: every photograph judges once, and a refit sees all of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from woundray.config import Config
+from woundray.model.lora import WEIGHTS_NAME
+from woundray.search.conclusion import StudyResult
+from woundray.search.retrain import Folds, mean_of_folds, refit
+from woundray.search.summary import TrialSummary
+from woundray.training.checkpoint import read_progress
+from woundray.training.generation import config_of
+from woundray.training.loop import train
+from woundray.training.materials import open_materials, prepare_materials
+from woundray.training.place import Place
+
+CPU = torch.device("cpu")
+
+
+def here(config: Config, materials: Path, output: Path) -> None:
+    """In this process instead of on a cluster."""
+    train(config, materials=materials, output=output, place=Place.alone(), report=lambda *_: None)
+
+
+def stage(*_: object) -> None: ...
+
+
+def files(folder: Path) -> dict[str, set[str]]:
+    split = json.loads((folder / "split.json").read_text())
+    return {side: set(split[side]["files"]) for side in split}
+
+
+def test_a_finalist_is_judged_by_every_photograph_and_refitted_on_all(micro_config: Config, tmp_path: Path) -> None:
+    study, trial = tmp_path, tmp_path / "trials/a1"
+    config = micro_config.with_values({"validation.folds": 2, "training.epochs": 2, "validation.weights": "both"})
+    materials = prepare_materials(config, study / "materials", device=CPU, stage=stage)
+    here(config, materials.folder, trial)
+    checkpoint = (trial / "epoch_0001").resolve()  # its best, let us say
+
+    # the other fold holds out what this one trained on
+    folds = Folds(config, materials, study, CPU, stage, fit=here)
+    pictures, scores = folds(checkpoint)
+    assert folds.count == 2 and pictures == 2 * 2 * config.validation.pictures
+    sides = [files(study / "materials"), files(study / "folds/1/materials")]
+    assert sides[0]["train"] == sides[1]["validation"] and sides[0]["validation"] == sides[1]["train"]
+    again = study / "folds/1/a1/latest"
+    assert read_progress(again).epoch == 1
+    assert read_progress(again).history[0]["learning_rate"] == read_progress(checkpoint).history[0]["learning_rate"]
+    assert scores["folds"] == 2 and scores["fd_lite0_sd_of_folds"] > 0
+    written = (again / WEIGHTS_NAME).stat().st_mtime_ns
+    assert folds(checkpoint)[1] == scores
+    assert (again / WEIGHTS_NAME).stat().st_mtime_ns == written, "what was trained is not trained again"
+
+    # a refit trains on both sides, with the weights that were better, and scores nothing
+    metrics = next(entry for entry in read_progress(checkpoint).history if entry["epoch"] == 1)
+    best = TrialSummary("a1", 1, "finished", {}, best_epoch=1, metrics=metrics, checkpoint=checkpoint)
+    refitted = refit(StudyResult(study, best, config, (best,)), CPU, stage, here)
+    assert refitted == (study / "refit/run/epoch_0001").resolve()
+    everybody = files(study / "refit/materials")
+    assert everybody == {"train": sides[0]["train"] | sides[0]["validation"], "validation": set()}
+    assert open_materials(study / "refit/materials").baseline == {}
+    [entry] = read_progress(refitted).history
+    assert not {name for name in entry if "fd_" in name or "copy" in name or "validation" in name}
+    assert config_of(refitted).validation.weights == ("ema" if metrics["ema"] else "raw")
+    assert (study / "refit/run/best").resolve() == refitted and (refitted / "grid.png").is_file()
+
+
+def test_the_mean_over_folds_keeps_the_worst_flag() -> None:
+    scores = [{"fd_lite0": 60.0, "copies_flag": 0.0}, {"fd_lite0": 80.0, "copies_flag": 1.0}]
+    found = mean_of_folds(scores, "fd_lite0")
+    assert found == {
+        "fd_lite0": 70.0, "copies_flag": 1.0, "folds": 2.0, "fd_lite0_sd_of_folds": pytest.approx(200**0.5),
+    }  # fmt: skip
+    assert mean_of_folds(scores[:1], "fd_lite0") == scores[0]

@@ -1,0 +1,95 @@
+"""Workers that are forked from a warm process: what they are given, how they end, and what happens without one."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from woundray import zygote
+
+pytestmark = pytest.mark.skipif(not zygote.usable(), reason="a GPU, or another system than Linux")
+
+SCRIPT = """
+import os, sys
+print(sys.argv[1:], os.environ["COLOUR"], os.getcwd(), "colorsys" in sys.modules, __name__, flush=True)
+if "wait" in sys.argv:
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Of a client; pytest stands for the raylet."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    return {**os.environ, zygote.ADDRESS: str(tmp_path / "home/socket"), "RAY_RAYLET_PID": str(os.getpid())}
+
+
+@pytest.fixture
+def warm(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A zygote that has imported one module that Python does not import by itself."""
+    (tmp_path / "home").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(environment[zygote.ADDRESS])
+        listener.listen()
+        code = "from woundray.zygote import main; main(['colorsys'])"
+        single = {"OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(listener.fileno())], env=environment | single, pass_fds=[listener.fileno()]
+        ) as process:
+            yield process
+            process.kill()
+
+
+def client(tmp_path: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    command = [*zygote.client_command(), str(tmp_path / "script.py"), *arguments]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment | {"COLOUR": arguments[0]}, cwd=tmp_path, text=True, **pipes)
+
+
+def test_a_fork_is_what_its_client_was_asked_to_be(
+    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes]
+) -> None:
+    for colour in ("red", "blue"):
+        process = client(tmp_path, environment, colour, "more")
+        assert process.communicate()[0] == f"['{colour}', 'more'] {colour} {tmp_path} True __main__\n"
+    assert warm.poll() is None
+
+
+def test_a_client_ends_with_its_fork(
+    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes]
+) -> None:
+    process = client(tmp_path, environment, "red", "wait")
+    assert process.stdout is not None and process.stdout.readline().startswith("['red', 'wait']")
+    [fork] = Path(f"/proc/{warm.pid}/task/{warm.pid}/children").read_text().split()
+    assert process.poll() is None
+    os.kill(int(fork), signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == 0
+
+
+def test_without_a_zygote_a_client_is_a_plain_python(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "home").mkdir()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(environment[zygote.ADDRESS])
+    process = client(tmp_path, environment, "red")
+    assert process.communicate()[0] == f"['red'] red {tmp_path} False __main__\n"
+
+
+def test_a_zygote_ends_with_its_raylet_and_clears_up(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "home").mkdir()
+    raylet = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"])
+    ours = environment | {"RAY_RAYLET_PID": str(raylet.pid), "OMP_NUM_THREADS": "1"}
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(environment[zygote.ADDRESS])
+        listener.listen()
+        code = "from woundray.zygote import main; main([])"
+        command = [sys.executable, "-c", code, str(listener.fileno())]
+        warm = subprocess.Popen(command, env=ours, pass_fds=[listener.fileno()])
+    raylet.wait()
+    assert warm.wait() == 0
+    assert not (tmp_path / "home").exists()

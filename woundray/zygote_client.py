@@ -1,0 +1,68 @@
+"""Stands for the Python interpreter of a Ray worker: asks the zygote for a fork. See woundray/zygote.py.
+
+It runs once for each worker, as a script without site-packages: the standard library's lightest parts only.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+
+ADDRESS = "WOUNDRAY_ZYGOTE"
+"""Environment variable: path of the zygote's socket."""
+
+FORKED = b"."
+"""What the zygote answers when the fork is there; the connection then stays open until the fork ends."""
+
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""Keeps numpy and pyarrow from starting threads when they are imported: a fork has but the one that made it."""
+
+
+def start(address: str) -> None:
+    """Starts the zygote behind a socket that listens already, unless another client has done so."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        try:
+            listener.bind(address)
+        except OSError:
+            return
+        listener.listen(128)
+        with open(f"{address}.log", "wb") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "woundray.zygote", str(listener.fileno())],
+                env=os.environ | _ONE_THREAD,
+                pass_fds=[listener.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+
+def ask(address: str, arguments: list[str]) -> bool:
+    """Asks for a fork and waits for its end; False where no zygote made one."""
+    with socket.socket(socket.AF_UNIX) as zygote:
+        try:
+            zygote.connect(address)
+            request = json.dumps([arguments, dict(os.environ), os.getcwd()]) + "\n"
+            socket.send_fds(zygote, [request.encode()], [0, 1, 2])
+            if zygote.recv(1) != FORKED:
+                return False
+        except OSError:
+            return False
+        with suppress(OSError):
+            zygote.recv(1)
+        return True
+
+
+def main() -> None:
+    """Takes the arguments of a Python interpreter: a script and its arguments."""
+    address, arguments = os.environ[ADDRESS], sys.argv[1:]
+    start(address)
+    if not ask(address, arguments):
+        os.execv(sys.executable, [sys.executable, *arguments])
+
+
+if __name__ == "__main__":
+    main()
