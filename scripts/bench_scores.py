@@ -15,7 +15,6 @@ import argparse
 import statistics
 import tempfile
 import time
-import warnings
 from pathlib import Path
 
 import torch
@@ -27,7 +26,7 @@ from woundray import evaluation, sampling
 from woundray.config.layers import load
 from woundray.data.source import open_source
 from woundray.data.split import split_by_patient
-from woundray.metrics.similarity import ssim_matrix
+from woundray.metrics.similarity import ssim_matrix, untrained_lpips
 from woundray.model.registry import resolve
 from woundray.training import loop
 from woundray.training.materials import prepare_materials, sampler_of
@@ -40,18 +39,14 @@ def pair_seconds(generated: Tensor, real: Tensor, pairs: int) -> dict[str, float
     """CPU seconds of a comparison, one pair a call."""
     from skimage.metrics import structural_similarity
 
-    with warnings.catch_warnings():  # of torchvision's older interface
-        warnings.simplefilter("ignore")
-        from lpips import LPIPS
-
-        network = LPIPS(net="alex", pretrained=False, pnet_rand=True, verbose=False).eval()
+    network = untrained_lpips("alex")
     rows = [(row % len(generated), row % len(real)) for row in range(pairs)]
+
+    settings = {"channel_axis": 0, "data_range": 255, "gaussian_weights": True}
 
     def ssim() -> None:
         for a, b in rows:
-            structural_similarity(
-                generated[a].numpy(), real[b].numpy(), channel_axis=0, data_range=255, gaussian_weights=True
-            )  # type: ignore[no-untyped-call]
+            structural_similarity(generated[a].numpy(), real[b].numpy(), **settings)  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
     def lpips() -> None:

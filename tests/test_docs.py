@@ -27,9 +27,11 @@ RUN_HERE = {"doctor", "fetch", "prepare", "generate", "evaluate", "compare", "ex
 
 NOT_RUN_HERE = {
     # woundray's own: they are parsed here, every setting is checked, and another test runs them
-    r"woundray.(tune|train)\b": "minutes each: tests/test_main_job.py and tests/training run them",
+    r"woundray.(tune|train|sync)\b": "minutes each: tests/test_main_job.py, tests/test_outage.py and others",
+    r"--phantoms": "makes the raw photographs of `workplace`",
     r"woundray.fetch .*(sd21|inception|--import)": "wants the internet: tests/test_staging.py, tests/test_archive.py",
-    r"--from (runs|models):|woundray-runs/|--fail_below_bars|OTHER": "wants a study: tests/training/test_generation.py",
+    r"woundray.augment": "trains adapters and classifiers: tests/effect runs it",
+    r"--from (runs|models):|woundray-runs/|--again|OTHER": "wants a study: tests/training/test_generation.py",
     r"RAY_ADDRESS=": "wants a cluster: tests/search/test_study.py",
     r"woundray.doctor .*--data|--check_weights": "tests/test_doctor.py",
     # other programs

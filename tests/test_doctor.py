@@ -134,12 +134,14 @@ def test_workers_that_do_not_fit_are_a_problem() -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_mlflow_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve() as site:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", site.url)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", site.url.replace("://", "://me:secret-word@"))
         site.files["/health"] = b"OK"
-        assert doctor().problems == ()
+        found = doctor()
+        assert found.problems == ()
         assert site.asked == [("HEAD", "/health", None)]
+        assert "secret-word" not in str(found.values())
     [problem] = doctor().problems
-    assert problem.startswith(f"MLflow at {site.url}: no answer")
+    assert problem.startswith(f"MLflow at {site.url.replace('://', '://***@')}: no answer")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///mlruns")
     assert "name a server" in doctor().problems[0]
 

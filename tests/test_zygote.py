@@ -15,10 +15,13 @@ from woundray import zygote
 pytestmark = pytest.mark.skipif(not zygote.usable(), reason="a GPU, or another system than Linux")
 
 SCRIPT = """
-import os, sys
+import os, sys, time
 print(sys.argv[1:], os.environ["COLOUR"], os.getcwd(), "colorsys" in sys.modules, __name__, flush=True)
 if "wait" in sys.argv:
     sys.stdin.read()
+if "last" in sys.argv:
+    time.sleep(0.5)
+    open("ended", "w").close()
 """
 
 
@@ -63,13 +66,19 @@ def test_a_fork_is_what_its_client_was_asked_to_be(
 def test_a_client_ends_with_its_fork(
     tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes]
 ) -> None:
-    process = client(tmp_path, environment, "red", "wait")
-    assert process.stdout is not None and process.stdout.readline().startswith("['red', 'wait']")
-    [fork] = Path(f"/proc/{warm.pid}/task/{warm.pid}/children").read_text().split()
-    assert process.poll() is None
-    os.kill(int(fork), signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == 0
+    with client(tmp_path, environment, "red", "wait") as process:
+        assert process.stdout is not None and process.stdout.readline().startswith("['red', 'wait']")
+        [fork] = Path(f"/proc/{warm.pid}/task/{warm.pid}/children").read_text().split()
+        os.kill(int(fork), signal.SIGKILL)
+        assert process.wait() == 0
+
+
+def test_a_client_does_not_end_before_its_fork(
+    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes]
+) -> None:
+    with client(tmp_path, environment, "red", "last") as process:
+        process.wait()
+        assert (tmp_path / "ended").exists()
 
 
 def test_without_a_zygote_a_client_is_a_plain_python(tmp_path: Path, environment: dict[str, str]) -> None:

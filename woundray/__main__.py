@@ -15,6 +15,7 @@ COMMANDS = {
     "fetch": "stage weights, and carry them to machines without internet",
     "evaluate": "score an adapter's pictures beside what real photographs reach",
     "compare": "score several adapters on the same seeds",
+    "augment": "measure whether synthetic pictures help a phase classifier",
     "sync": "write to MLflow what it could not take while it was away",
     "prepare": "make a checked data set of raw photographs",
     "completion": "print a script by which a shell completes all this",

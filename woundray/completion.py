@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Union
 
 import tyro
 
-from woundray.cli import run
+from woundray.cli import read_flags, run
 from woundray.config.base import Section
 
 
@@ -24,7 +24,7 @@ def main() -> None:
 def _completion() -> None:
     from woundray.__main__ import COMMANDS
 
-    command = tyro.cli(Completion, prog="python -m woundray.completion", use_underscores=True)
+    command = read_flags(Completion, prog="python -m woundray.completion")
     described = {name: getattr(importlib.import_module(f"woundray.{name}"), name.capitalize()) for name in COMMANDS}
     parts = [Annotated[kind, tyro.conf.subcommand(name)] for name, kind in described.items()]
     program: Any = Union[tuple(parts)]  # noqa: UP007  made of a list

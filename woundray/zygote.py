@@ -31,6 +31,8 @@ from woundray.zygote_client import ADDRESS, FORKED
 _MODULES = (
     "woundray.training.loop",
     "torch._dynamo",  # of the first optimizer
+    "pandas",  # of ray.train
+    "pyarrow.fs",
 )
 _RAYLET_CHECK_S = 2.0
 _REQUEST_TIMEOUT_S = 10.0

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from woundray.config.base import Section
 from woundray.config.data import DataConfig, PromptsConfig
+from woundray.config.effect import EffectConfig
 from woundray.config.explain import explain, flatten, nest
 from woundray.config.model import LoraConfig, ModelConfig
 from woundray.config.scoring import (
@@ -32,6 +33,7 @@ __all__ = [
     "Config",
     "CopiesBar",
     "DataConfig",
+    "EffectConfig",
     "FilteringConfig",
     "HardwareConfig",
     "HeuristicsConfig",
@@ -65,6 +67,7 @@ class Config(Section):
     hardware: HardwareConfig = HardwareConfig()
     reproducibility: ReproducibilityConfig = ReproducibilityConfig()
     study: StudyConfig = StudyConfig()
+    effect: EffectConfig = EffectConfig()
 
     @classmethod
     def from_nested(cls, values: dict[str, Any], *, source: str) -> Self:

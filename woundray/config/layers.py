@@ -41,6 +41,15 @@ def profile_path(name: str) -> Path:
     return packaged("configs") / "profiles" / f"{name}.yaml"
 
 
+def for_phase(config: Config, phase: str) -> Config:
+    """The same configuration for another phase: what the phase's file sets, and nobody changed, is the other's."""
+    files = (packaged("configs") / f"{PHASE_FILES[name]}.yaml" for name in (config.phase, phase))
+    own, other = (flatten(read_yaml(file)) for file in files)
+    values = config.flat()
+    unchanged = {name: value for name, value in other.items() if values[name] == own.get(name)}
+    return config.with_values(unchanged | {"phase": phase})
+
+
 def load(phase: str, *, profile: str, file: Path | None = None, flags: dict[str, Any] | None = None) -> Config:
     """All layers of one configuration; each is validated as it is laid, so that an error names its source.
 

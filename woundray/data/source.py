@@ -1,7 +1,8 @@
 """The photographs of one phase, wherever they come from, as views of one size."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,13 @@ class Source:
     content_hash: str
     resolution: int
     augmentation: Augmentation
+
+    def only(self, photos: Collection[Photo]) -> "Source":
+        """The same with some of its photographs."""
+        pixels = {photo.path: self.pixels[photo.path] for photo in photos}
+        return replace(
+            self, photos=tuple(photos), pixels=pixels, content_hash=Dataset(Path(), tuple(photos)).content_hash
+        )
 
     def view(self, photo: Photo, seed: int) -> Tensor:
         """An augmented view, a pure function of photograph and seed: uint8 (3, H, W)."""

@@ -85,7 +85,7 @@ def _groups(
     """Photographs of each group of patients, and of each phase its groups in random order."""
     members: dict[str, list[Photo]] = defaultdict(list)
     photos = sorted(photos, key=lambda photo: str(photo.path))
-    for photo, label in zip(photos, _labels(photos), strict=True):
+    for photo, label in zip(photos, joined_groups(photos), strict=True):
         members[label].append(photo)
 
     # a group belongs to the phase of most of its pictures
@@ -114,7 +114,7 @@ def _sides(members: dict[str, list[Photo]], held_out: set[str]) -> Split:
     )
 
 
-def _labels(photos: Sequence[Photo]) -> list[str]:
+def joined_groups(photos: Sequence[Photo]) -> list[str]:
     """A name for each photo, common to all that a patient or a group joins, directly or through others."""
     nodes: dict[tuple[str, str], int] = {}
     pairs = [

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from woundray.config import Config
 from woundray.data.manifest import PHASES, Dataset, read_dataset
-from woundray.data.split import split_by_patient
+from woundray.data.split import split_for
 from woundray.errors import UserError
 
 
@@ -54,9 +54,8 @@ def _count(dataset: Dataset, config: Config) -> PhaseCount:
     pictures, patients = len(dataset.photos), len({photo.patient for photo in dataset.photos})
     if not pictures:
         return PhaseCount(0, 0)
-    share, seed = config.validation.share, config.reproducibility.seed
     try:
-        split = split_by_patient(dataset.photos, validation_share=share, seed=seed)
+        split = split_for(dataset.photos, config)
     except UserError as error:
         return PhaseCount(pictures, patients, problem=str(error))
     return PhaseCount(pictures, patients, len(split.train), len(split.validation))

@@ -1,6 +1,7 @@
 """What a study talks to: the model hub, MLflow, a Ray cluster, two ports. Each is asked, and nothing is changed."""
 
 import os
+import re
 import socket
 import urllib.error
 import urllib.request
@@ -11,11 +12,13 @@ from pathlib import Path
 from woundray.cluster import Resources
 from woundray.errors import UserError
 from woundray.model.registry import offline
+from woundray.redaction import redact
 from woundray.tracking import tracking_uri
 
 MLFLOW_PORT = 5000  # of a bare `mlflow ui`
 
 _TIMEOUT_S = 3.0
+_PASSWORD = re.compile(r"(?<=://)[^/@]+@")  # urllib takes it for a part of the host's name
 
 
 @dataclass(frozen=True)
@@ -99,12 +102,12 @@ def _mlflow() -> Service:
     try:
         uri = tracking_uri()
     except UserError as error:
-        return Service(os.environ.get("MLFLOW_TRACKING_URI", ""), False, str(error))
+        return Service(redact(os.environ.get("MLFLOW_TRACKING_URI", "")), False, redact(str(error)))
     if uri.startswith(("http://", "https://")):
-        return _http(uri, f"{uri.rstrip('/')}/health")
+        return _http(redact(uri), f"{_PASSWORD.sub('', uri).rstrip('/')}/health")
     database = Path(uri.removeprefix("sqlite:///"))
     if not uri.startswith("sqlite:///") or database.is_file():
-        return Service(uri, None, "")
+        return Service(redact(uri), None, "")
     return Service(uri, None, "made by the first study")
 
 

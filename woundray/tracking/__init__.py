@@ -16,7 +16,7 @@ from woundray.config.layers import read_yaml
 from woundray.tracking.events import Event, Journal
 from woundray.tracking.runs import Runs, check_tracking, tracking_uri
 
-__all__ = ["Tracker", "catch_up", "check_tracking", "tracking_uri", "versions"]
+__all__ = ["Runs", "Tracker", "catch_up", "check_tracking", "tracking_uri", "versions"]
 
 _POLL_S = 0.5
 _LONGEST_PAUSE_S = 10.0

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +98,25 @@ class Runs:
             self._refitted(event)
         else:
             self._end_study(event)
+
+    def record(self, name: str, metrics: dict[str, float], files: Sequence[Path] = ()) -> None:
+        """A nested run that is complete at once; a second time, its values are written again."""
+        assert self.parent is not None
+        self._complete(self._trial(name, name=f"{self._study}-{name}").info.run_id, metrics, files)
+
+    def complete(self, metrics: dict[str, float], files: Sequence[Path] = ()) -> None:
+        """Ends the parent run with what all of it came to."""
+        assert self.parent is not None
+        self._complete(self.parent.info.run_id, metrics, files)
+
+    def _complete(self, run_id: str, metrics: dict[str, float], files: Sequence[Path]) -> None:
+        from mlflow.entities import Metric
+
+        now_ms = time.time_ns() // 1_000_000
+        self._client.log_batch(run_id, metrics=[Metric(name, value, now_ms, 0) for name, value in metrics.items()])
+        for file in files:
+            self._client.log_artifact(run_id, str(file))
+        self._client.set_terminated(run_id, "FINISHED", now_ms)
 
     def _start(self, event: TrialStarted) -> None:
         run = self._trial(event.trial, name=f"{self._study}-{event.number}" if self.parent else self._study)

@@ -98,10 +98,21 @@ def _schedule(base: Path, zero_terminal_snr: bool) -> NoiseSchedule:
     return schedule.with_zero_terminal_snr() if zero_terminal_snr else schedule
 
 
-def prepare_materials(config: Config, folder: Path, *, device: torch.device, stage: Stage) -> Materials:
-    """Reads the photographs, splits them by patient, encodes them, and scores the base model."""
+def prepare_materials(
+    config: Config,
+    folder: Path,
+    *,
+    device: torch.device,
+    stage: Stage,
+    source: Source | None = None,
+    embedder: evaluation.Embedder | None = None,
+) -> Materials:
+    """Reads the photographs, splits them by patient, encodes them, and scores the base model.
+
+    source: photographs to take instead of all of config.data; embedder: instead of the one of the objective.
+    """
     base = resolve(config.model.base)
-    source = open_source(config)
+    source = source or open_source(config)
     key = _key(config, base, source)
     if (folder / "baseline.json").is_file() and open_materials(folder).key == key:
         return open_materials(folder)
@@ -109,7 +120,8 @@ def prepare_materials(config: Config, folder: Path, *, device: torch.device, sta
 
     split = split_for(source.photos, config)
     write_split(split, folder / "split.json")
-    reference = _reference(config, source, split, folder, device, stage) if split.validation else None
+    embedder = embedder or evaluation.make_embedder(config, device)
+    reference = _reference(config, source, split, folder, embedder, stage) if split.validation else None
 
     # the bank
     schedule = schedule_of(config, base)
@@ -133,7 +145,7 @@ def prepare_materials(config: Config, folder: Path, *, device: torch.device, sta
     sampling.write_png(sampling.grid(pictures[: config.validation.grid]), folder / "baseline.png")
     scores = {}
     if reference is not None:
-        scores = evaluation.score(pictures, reference, evaluation.make_embedder(config, device))
+        scores = evaluation.score(pictures, reference, embedder)
     facts = {
         "key": key,
         "base": str(base),
@@ -145,7 +157,7 @@ def prepare_materials(config: Config, folder: Path, *, device: torch.device, sta
 
 
 def _reference(
-    config: Config, source: Source, split: Split, folder: Path, device: torch.device, stage: Stage
+    config: Config, source: Source, split: Split, folder: Path, embedder: evaluation.Embedder, stage: Stage
 ) -> evaluation.Reference:
     """What real photographs reach; also a grid of held-out ones."""
     train, held_out = (torch.stack([source.plain(photo) for photo in side]) for side in (split.train, split.validation))
@@ -156,7 +168,7 @@ def _reference(
         [photo.group for photo in split.train],
         held_out,
         [photo.group for photo in split.validation],
-        evaluation.make_embedder(config, device),
+        embedder,
         n=config.validation.pictures,
         copies=config.quality.copies,
         repeats=config.metrics.floor_repeats,

@@ -1,0 +1,60 @@
+"""The protocol of `woundray augment` on generators whose worth is known: its verdict on each, in one table.
+
+python scripts/planted_effects.py --patients 30 --out FOLDER
+"""
+
+import sys
+from pathlib import Path
+
+import tyro
+
+from woundray.config import EffectConfig
+from woundray.config.base import Section
+from woundray.effect.classifier import make_classifier
+from woundray.effect.generators import Generator
+from woundray.effect.outcome import conclude
+from woundray.effect.planted import Copies, DrawnStudy, Renderer
+from woundray.effect.protocol import Bench, measure
+from woundray.effect.report import write_outcome
+
+PLANTED: dict[str, Generator] = {
+    "useful: the renderer": Renderer(),
+    "useless: training pictures again": Copies(),
+    "harmful: phases swapped": Renderer(swapped=True),
+}
+
+
+class Options(Section):
+    """What is measured."""
+
+    out: Path
+    """Folder of everything that was drawn and predicted; a second call goes on there."""
+    patients: int = 30
+    """Drawn patients of each phase."""
+    seed: int = 0
+    """Seed of patients and folds."""
+    effect: EffectConfig = EffectConfig()
+    """Settings of the protocol."""
+
+
+def main() -> None:
+    """Measures the three and prints their tables."""
+    options = tyro.cli(Options, description=__doc__)
+    for name, generator in PLANTED.items():
+        folder = options.out / name.partition(":")[0]
+        classifier = make_classifier(options.effect, options.out / "features")
+        study = DrawnStudy(options.patients, options.seed)
+        bench = Bench(options.effect, study, generator, classifier, folder, options.seed)
+        measurement = measure(bench, stage=_tell)
+        outcome = conclude(measurement, options.effect, seed=options.seed)
+        text = write_outcome(outcome, measurement, options.effect, folder, title=name, generator=generator.key)
+        print(f"{text}\n", flush=True)
+
+
+def _tell(stage: str, done: int, total: int) -> None:
+    if done in (0, total):
+        sys.stderr.write(f"{stage} {done} of {total}\n")
+
+
+if __name__ == "__main__":
+    main()

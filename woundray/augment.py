@@ -1,0 +1,60 @@
+"""Does the synthetic data help? Kappa of a phase classifier with and without it, on patients that none of it saw."""
+
+from typing import Any
+
+from woundray.cli import Command, Stages, parse, run
+from woundray.errors import UserError
+
+
+class Augment(Command):
+    """Measures what synthetic pictures do for a phase classifier, and says whether it can be believed.
+
+    For each fold of patients, adapters are trained on the training patients alone; classifiers are trained with and
+    without their pictures and tested on the fold's other patients. With study.name of an earlier measurement it goes on
+    where that stopped.
+    """
+
+    phases: str | None = None
+    """Phases that are told apart, such as I,R; short for --effect.phases."""
+    ratios: str | None = None
+    """Synthetic pictures for each real one, such as 0.25,0.5,1,2; short for --effect.ratios."""
+    seeds: int | None = None
+    """Classifiers of each arm and fold; short for --effect.seeds."""
+    folds: int | None = None
+    """Parts that the patients are dealt to; short for --effect.folds."""
+    search: int = 0
+    """Trials of a study for each fold and phase, whose best adapter draws; 0: one training by the settings."""
+
+    def shortcuts(self) -> dict[str, Any]:
+        """Settings that have a flag of their own."""
+        return super().shortcuts() | {
+            "effect.phases": self.phases.split(",") if self.phases else None,
+            "effect.ratios": _numbers(self.ratios) if self.ratios else None,
+            "effect.seeds": self.seeds,
+            "effect.folds": self.folds,
+        }
+
+
+def main() -> None:
+    """Entry point of `woundray augment`."""
+    run(_augment)
+
+
+def _augment() -> None:
+    command = parse(Augment)
+    from woundray.effect.conduct import conduct_effect
+
+    with Stages() as stages:
+        text, folder = conduct_effect(command.settings, stages, search=command.search)
+    print(f"{text}\n\nall figures: {folder / 'result.json'}")
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--ratios: {text} is no list of numbers such as 0.25,0.5,1,2") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""A whole measurement from its configuration: photographs, cluster, generators, classifiers, tracking, verdict."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from woundray.cluster import Resources, cluster
+from woundray.config import Config
+from woundray.config.layers import for_phase
+from woundray.data.source import Source, open_source
+from woundray.effect.classifier import make_classifier
+from woundray.effect.execution import OnRay, Runner, in_turn
+from woundray.effect.generators import Adapters
+from woundray.effect.outcome import Outcome, conclude
+from woundray.effect.protocol import Bench, Stage, measure
+from woundray.effect.report import write_outcome
+from woundray.search.conduct import new_folder, threads
+from woundray.tracking import Runs, tracking_uri, versions
+from woundray.training.checkpoint import write_config
+from woundray.training.launch import settle
+
+
+@dataclass(frozen=True)
+class FromConfig:
+    """Opens config.data's photographs of all phases."""
+
+    config: Config
+
+    def __call__(self) -> Source:
+        return open_source(for_phase(self.config, "all"))
+
+
+@dataclass(frozen=True)
+class _Hands:
+    """Who does the work of generators and of classifiers; resources: of a cluster, where one is connected."""
+
+    pools_by: Runner
+    jobs_by: Runner
+    resources: Resources | None = None
+
+
+def conduct_effect(config: Config, stage: Stage, *, search: int = 0) -> tuple[str, Path]:
+    """Measures what synthetic pictures do for a classifier; goes on where a measurement of the same study.name stopped.
+
+    Args:
+        search: trials of a study for each fold and phase, whose best adapter draws; 0: one training each.
+
+    Returns:
+        Verdict and table as Markdown, and the folder with `result.json`.
+
+    Raises:
+        UserError: data, base model, classifier, cluster or MLflow can not be used; a LeakError where patients mix.
+    """
+    folder = new_folder(for_phase(config, "all"), "effect")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_config(config, folder)
+    runs = Runs(tracking_uri(), folder.name, nested=True, tags=versions() | {"woundray.what": "effect"})
+    runs.log_settings(config.flat())
+    effect, features = config.effect, folder / "features"
+    with _hands(config, search) as hands:
+        generator = Adapters(
+            {phase: for_phase(config, phase) for phase in effect.phases},
+            features,
+            effect.draws_per_picture,
+            search,
+            hands.resources,
+        )
+        seed = config.reproducibility.seed
+        bench = Bench(effect, FromConfig(config), generator, make_classifier(effect, features), folder, seed)
+        measurement = measure(bench, pools_by=hands.pools_by, jobs_by=hands.jobs_by, stage=stage)
+    outcome = conclude(measurement, effect, seed=seed)
+    name = f"adapters of {config.model.base}" + (f", best of {search} trials" if search else "")
+    text = write_outcome(outcome, measurement, effect, folder, title=f"Synthetic pictures: {name}", generator=name)
+    _track(runs, outcome, folder)
+    return text, folder
+
+
+@contextmanager
+def _hands(config: Config, search: int) -> Iterator[_Hands]:
+    """This process alone where there is one place to work, else Ray."""
+    places = config.effect.concurrent or int((os.cpu_count() or 1) // config.hardware.cpus_per_worker)
+    if places <= 1 and not search and "RAY_ADDRESS" not in os.environ:
+        yield _Hands(in_turn, in_turn)
+        return
+    with cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
+        gpus = settle(config, connected.resources).hardware.gpus_per_worker
+        assert gpus != "auto"
+        cpus, most = config.hardware.cpus_per_worker, config.effect.concurrent
+        own = 0.0 if config.effect.classifier == "command" else gpus  # a program of the user's finds its own
+        pools_by: Runner = in_turn if search else OnRay(cpus, gpus, most)  # a study takes the cluster for itself
+        yield _Hands(pools_by, OnRay(cpus, own, most), connected.resources)
+
+
+def _track(runs: Runs, outcome: Outcome, folder: Path) -> None:
+    """One nested run an arm, and the verdict in the parent."""
+    for arm in outcome.arms:
+        metrics = {"kappa": arm.kappa.value, "kappa_low": arm.kappa.low, "kappa_high": arm.kappa.high}
+        metrics |= {"quadratic_kappa": arm.quadratic_kappa.value, "macro_f1": arm.macro_f1, "accuracy": arm.accuracy}
+        metrics |= {f"recall_{place}": value for place, value in enumerate(arm.recalls)} | {"ratio": arm.ratio}
+        if arm.gain is not None:
+            metrics |= {"gain": arm.gain.value, "gain_low": arm.gain.low, "gain_high": arm.gain.high}
+        runs.record(arm.name.replace(" ", "-").replace("+", "and"), metrics)
+    gain = outcome.gain
+    metrics = {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
+    metrics |= {"detectable_gain": outcome.verdict.detectable}
+    runs.complete(metrics, [folder / "result.json", folder / "result.md"])
