@@ -89,7 +89,7 @@ def connect(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -
 
     runtime_env = {"env_vars": {name: os.environ.get(name, value) for name, value in workers.items()}}
     if _LOCAL:
-        if zygote.usable():
+        if zygote.wanted():
             runtime_env = zygote.with_zygote(runtime_env)
         ray.init(
             address="local",

@@ -39,11 +39,13 @@ _REQUEST_TIMEOUT_S = 10.0
 
 
 def usable() -> bool:
-    """Whether Ray's workers can be forked here: on Linux, and where no GPU's driver would have to bear it.
+    """Whether Ray's workers can be forked here: on Linux, and where no GPU's driver would have to bear it."""
+    return sys.platform == "linux" and not Path("/dev/nvidia0").exists()
 
-    WOUNDRAY_ZYGOTE=0 says no.
-    """
-    return os.environ.get("WOUNDRAY_ZYGOTE") != "0" and sys.platform == "linux" and not Path("/dev/nvidia0").exists()
+
+def wanted() -> bool:
+    """Whether the user asks for it, by WOUNDRAY_ZYGOTE=1, and it can be had. No whole study has been run on it yet."""
+    return os.environ.get(ADDRESS) == "1" and usable()
 
 
 def client_command() -> list[str]:

@@ -62,7 +62,6 @@ def environment(**more: str) -> dict[str, str]:
         "PYTHONPATH": paths,
         "OMP_NUM_THREADS": "1",
         "RAY_worker_niceness": "0",  # default 15: beside other work they would hardly run
-        "WOUNDRAY_ZYGOTE": "0",  # it imports more than these workers need
         MARK: str(os.getpid()),
     }
     return os.environ | ours | more
