@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from lpips import LPIPS  # type: ignore[import-untyped]
 from torch import Tensor
 
 from woundray import evaluation, sampling
-from woundray.config import Config
+from woundray.config import Config, QualityConfig
 from woundray.data.manifest import Photo
 from woundray.data.source import open_source
 from woundray.data.split import Split, split_by_patient
@@ -87,19 +88,18 @@ def appraise(checkpoint: Path, wish: Wish, *, data: Path | None, file: Path, sta
         UserError: the photographs are not where they were, or pictures or patients are too few.
     """
     setting = Setting.of(checkpoint, data)
-    quality = setting.config.quality.of_phase(setting.config.phase)
+    quality = phase_quality(setting)
     pictures = draw(checkpoint, wish, stage)
     stage("features of photographs", 0, 1)
     cache = _cache(checkpoint) if quality.caching.enabled else None
     reference = setting.reference(wish.count, cache)
     stage("features of photographs", 1, 1)
-    trunk = staged_file(TRUNK_FILES[quality.lpips.network])
     report = evaluate(
         Sets(pictures, setting.train, setting.held_out, wish.first_seed),
         reference,
         setting.embedder,
         quality,
-        lpips=load_lpips(trunk, quality.lpips.network).to(setting.device) if trunk else None,
+        lpips=staged_lpips(quality, setting.device),
         stage=stage,
     )
     out = file.parent
@@ -137,6 +137,17 @@ def compare(checkpoints: Sequence[Path], wish: Wish, *, data: Path | None, out: 
         sampling.grid(torch.cat([pictures[:shown] for pictures in sets]), columns=shown), out / "compare.png"
     )
     return found
+
+
+def phase_quality(setting: Setting) -> QualityConfig:
+    """The bars and the filter of a checkpoint's phase."""
+    return setting.config.quality.of_phase(setting.config.phase)
+
+
+def staged_lpips(quality: QualityConfig, device: torch.device) -> LPIPS | None:
+    """The configured LPIPS network, where its weights are on this machine."""
+    trunk = staged_file(TRUNK_FILES[quality.lpips.network])
+    return load_lpips(trunk, quality.lpips.network).to(device) if trunk else None
 
 
 def _named(stage: Stage, number: int) -> Stage:
