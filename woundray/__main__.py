@@ -14,6 +14,7 @@ COMMANDS = {
     "fetch": "stage weights, and carry them to machines without internet",
     "evaluate": "score an adapter's pictures beside what real photographs reach",
     "compare": "score several adapters on the same seeds",
+    "report": "write the report of a study again",
     "prepare": "make a checked data set of raw photographs",
 }
 

@@ -38,13 +38,14 @@ def main() -> None:
 
 def _tune() -> None:
     command = parse(Tune)
+    from woundray.handover import hand_over
     from woundray.search.conduct import conduct, resume
 
     with Stages() as stages:
         if command.resume:
-            print(resume(command.resume, command.settings.study.output, stages))
+            print(resume(command.resume, command.settings.study.output, stages, hand_over))
         else:
-            print(conduct(command.settings, stages))
+            print(conduct(command.settings, stages, hand_over))
 
 
 if __name__ == "__main__":

@@ -16,12 +16,14 @@ from woundray.errors import UserError
 from woundray.evaluation import best_epoch, settle_objective
 from woundray.search.single import single_run
 from woundray.search.study import StudyResult, journal_path, resume_study, run_study
-from woundray.tracking import Tracker, versions
+from woundray.tracking import DatasetFacts, Tracker, versions
 from woundray.training.checkpoint import link, read_progress, start_from, write_config
 from woundray.training.entry import train
 from woundray.training.generation import find_checkpoint, score_again
 from woundray.training.launch import settle
 from woundray.training.materials import Materials, Stage, prepare_materials
+
+HandOver = Callable[[StudyResult, str, Stage], list[str]]  # result and hash of its data -> lines to show
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Conclusion:
     materials: Materials
     cluster: Cluster
     tracking_uri: str
+    handed_over: tuple[str, ...] = ()
+    registered: str = ""
 
     def __str__(self) -> str:
         """What came out, beside base model and floor, and what to do next."""
@@ -50,8 +54,9 @@ class Conclusion:
             f"settings     {'  '.join(values)}",
             f"adapter      {study.checkpoint}",
             f"pictures     {study.grid}",
+            *self.handed_over,
             "",
-            f"draw more    python -m woundray.generate --from {study.checkpoint} -n 100 --grid",
+            f"draw more    python -m woundray.generate --from {self.registered or study.checkpoint} -n 100 --filter",
             f"compare      mlflow ui --backend-store-uri {self.tracking_uri}",
             f"watch        {self.cluster.dashboard} while a study runs; token: {self.cluster.token_command}",
         ]
@@ -73,8 +78,11 @@ def new_folder(config: Config, kind: str) -> Path:
     return (config.study.output / name).absolute()
 
 
-def conduct(config: Config, stage: Stage) -> Conclusion:
+def conduct(config: Config, stage: Stage, hand_over: HandOver | None = None) -> Conclusion:
     """Runs a study to its end; its best checkpoint is then `best` in its folder and in study.output.
+
+    Args:
+        hand_over: what is done with the result while MLflow still listens.
 
     Raises:
         UserError: the name is taken, or data, base model, space, cluster or MLflow can not be used.
@@ -85,10 +93,10 @@ def conduct(config: Config, stage: Stage) -> Conclusion:
         raise UserError(f"study.name: {folder.name} is a study already, in {folder}; give another name")
     folder.mkdir(parents=True, exist_ok=True)
     write_config(config, folder)
-    return _study(config, folder, run_study, stage)
+    return _study(config, folder, run_study, stage, hand_over)
 
 
-def resume(study: Path, output: Path, stage: Stage) -> Conclusion:
+def resume(study: Path, output: Path, stage: Stage, hand_over: HandOver | None = None) -> Conclusion:
     """Goes on with a study that was stopped or killed, by its own settings.
 
     Args:
@@ -101,10 +109,12 @@ def resume(study: Path, output: Path, stage: Stage) -> Conclusion:
     if folder is None:
         raise UserError(f"--resume: neither {study} nor {output / study} is a study")
     config = Config.from_nested(read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
-    return _study(config, folder.absolute(), resume_study, stage)
+    return _study(config, folder.absolute(), resume_study, stage, hand_over)
 
 
-def _study(config: Config, folder: Path, runs: Callable[..., StudyResult], stage: Stage) -> Conclusion:
+def _study(
+    config: Config, folder: Path, runs: Callable[..., StudyResult], stage: Stage, hand_over: HandOver | None
+) -> Conclusion:
     """A new study (`run_study`) or the rest of one (`resume_study`)."""
     materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage)
     tracker = Tracker(
@@ -112,6 +122,7 @@ def _study(config: Config, folder: Path, runs: Callable[..., StudyResult], stage
         study=folder.name,
         settings=config.flat(),
         tags=versions() | {"phase": config.phase, "data": materials.key},
+        dataset=_dataset(config, materials),
     )
     rescore = partial(score_again, materials=materials, device=local_device())
     with tracker, cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
@@ -123,9 +134,24 @@ def _study(config: Config, folder: Path, runs: Callable[..., StudyResult], stage
             resources=connected.resources,
             rescore=rescore if config.metrics.objective in materials.baseline else None,
         )
+        lines = hand_over(study, materials.key, stage) if hand_over else []
     for place in (folder, config.study.output.absolute()):
         link(place / "best", os.path.relpath(study.checkpoint, place))
-    return Conclusion(study, materials, connected, tracker.uri)
+    if tracker.registered:
+        lines = [*lines, f"registered   {tracker.registered}"]
+    return Conclusion(study, materials, connected, tracker.uri, tuple(lines), tracker.registered)
+
+
+def _dataset(config: Config, materials: Materials) -> DatasetFacts:
+    """What MLflow is told of the photographs."""
+    sides = {"training": materials.reference.train.groups, "held_out": materials.reference.held_out.groups}
+    return DatasetFacts(
+        name=f"wounds-phase-{config.phase}",
+        digest=materials.key,
+        source=str(config.data.root or "drawn phantoms"),
+        photographs={name: len(groups) for name, groups in sides.items()},
+        patients={name: len(set(groups)) for name, groups in sides.items()},
+    )
 
 
 def local_device() -> torch.device:
@@ -164,6 +190,7 @@ def conduct_run(config: Config, stage: Stage, *, start: str | None = None) -> tu
         settings=config.flat(),
         tags=versions() | {"phase": config.phase, "data": materials.key},
         nested=False,
+        dataset=_dataset(config, materials),
     )
     with tracker, cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
         single_run(

@@ -12,8 +12,9 @@ from pydantic import JsonValue
 
 from woundray.tracking.events import Event, Journal
 from woundray.tracking.runs import Runs, tracking_uri
+from woundray.tracking.surroundings import DatasetFacts
 
-__all__ = ["Tracker", "tracking_uri", "versions"]
+__all__ = ["DatasetFacts", "Tracker", "tracking_uri", "versions"]
 
 _POLL_S = 0.5
 _LONGEST_PAUSE_S = 10.0
@@ -34,6 +35,7 @@ class Tracker:
         tags: of each run, e.g. versions and the data's hash.
         nested: trials become runs below one of the study; False for a single run.
         uri: address of MLflow; empty: see `tracking_uri`.
+        dataset: what is told of the photographs.
 
     Raises:
         UserError: MLflow does not answer.
@@ -48,12 +50,14 @@ class Tracker:
         tags: dict[str, str],
         nested: bool = True,
         uri: str = "",
+        dataset: DatasetFacts | None = None,
     ) -> None:
         self.uri = uri or tracking_uri()
         self._journal = Journal(journal)
         self._copied = journal.with_suffix(".copied")
-        self._runs = Runs(self.uri, study, nested=nested, tags=tags)
+        self._runs = Runs(self.uri, study, nested=nested, tags=tags, dataset=dataset)
         self._runs.log_settings(settings)
+        self._runs.watch_machine()
         self._closing = threading.Event()
         self._deadline = float("inf")
         self._thread = threading.Thread(target=self._copy, name="mlflow", daemon=True)
@@ -72,10 +76,16 @@ class Tracker:
         self._deadline = time.monotonic() + timeout_s
         self._closing.set()
         self._thread.join(timeout_s + _LONGEST_PAUSE_S)
+        self._runs.close()
         left = sum(1 for _ in self._journal.read(self._offset()))
         if left:
             log.warning("MLflow at %s did not take %d events; they are kept in %s", self.uri, left, self._journal.path)
         return left
+
+    @property
+    def registered(self) -> str:
+        """Address of the model that was registered, `models:/NAME@ALIAS`; empty: none yet."""
+        return self._runs.registered
 
     def _offset(self) -> int:
         return int(self._copied.read_text(encoding="ascii")) if self._copied.exists() else 0
