@@ -8,39 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from adapters import write_checkpoint
 from numpy.typing import NDArray
 from PIL import Image
 
-from woundray.config import Config, LoraConfig
+from woundray.config import Config
 from woundray.data.dfu import prepare
 from woundray.data.manifest import read_dataset
 from woundray.data.phantoms import write_raw
 from woundray.errors import UserError
-from woundray.model.base import load_unet
-from woundray.model.lora import WEIGHTS_NAME, add_adapter, save_adapter
+from woundray.model.lora import WEIGHTS_NAME
 from woundray.synthesis.collection import Collection, Picture
 from woundray.synthesis.order import fill, find_sources, lacking
 from woundray.synthesis.painter import Painter, origin_of
 from woundray.synthesis.produce import Source, Tally
 from woundray.synthesis.redraw import draw_again
-from woundray.training.checkpoint import write_config, write_json
 from woundray.training.generation import Wish
 
 
 def quiet(*_: object) -> None: ...
-
-
-def write_checkpoint(folder: Path, base: Path, config: Config, *, seed: int = 0) -> Path:
-    """An adapter that changes something."""
-    folder.mkdir(parents=True)
-    unet = load_unet(base, dtype=torch.float32, device=torch.device("cpu"))
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in add_adapter(unet, LoraConfig(rank=2, alpha=3.0), seed=0).values():
-        parameter.data = torch.randn(parameter.shape, generator=generator)
-    save_adapter(unet, folder / WEIGHTS_NAME)
-    write_config(config, folder)
-    write_json({"epoch": 1, "updates": 1, "history": []}, folder / "run.json")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Charts as SVG: learning curves, standing, importance, parallel coordinates. Colours are CSS variables with defaults."""
+"""Charts as SVG: curves, standing, importance, parallel coordinates; colours are CSS variables with defaults."""
 
 import math
 from collections.abc import Sequence
