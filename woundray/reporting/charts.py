@@ -94,7 +94,7 @@ def standing(best: float, base: float, floor: Floor, objective: str) -> Markup:
             x(base), x(best)
         ),
         _text(x(0), 78, "0", "c m", "start"),
-        _text(x(floor.mean), 78, f"photographs {floor.mean:.4g} ± {floor.sd:.2g}", "c m", "middle"),
+        _text(x(floor.mean), 78, f"photographs {floor.mean:.3g} ± {floor.sd:.2g}", "c m", "middle"),
         _text(x(best), 22, f"best trial {best:.4g}", "c a", "end"),
         _text(x(base), 78, f"base model {base:.4g}", "c m", "end"),
     ]
