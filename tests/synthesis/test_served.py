@@ -51,7 +51,7 @@ def test_a_model_answers_requests_with_pictures(models: list[tuple[Path, Path]])
     checkpoint, folder = models[0]
     assert not list(folder.rglob("*.pkl")) and not list(folder.rglob("state.safetensors"))
     model = mlflow.pyfunc.load_model(str(folder))
-    answer = model.predict(pd.DataFrame({"prompt": [None, "a scar"], "n": [2, 1], "seed": [5, 5]}, dtype=object))
+    answer = model.predict(pd.DataFrame({"prompt": [None, "a scar"], "n": [2, 1], "seed": [5, 5]}))
     assert list(answer["seed"]) == [5, 6, 5] and answer["prompt"][2] == "a scar"
     files = [Image.open(io.BytesIO(base64.b64decode(text))) for text in answer["png_base64"]]
     pictures = [np.asarray(file) for file in files]

@@ -1,6 +1,7 @@
 """Trained adapters as models of MLflow: saved so that they can be served, registered, and given an alias."""
 
 import shutil
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,14 +45,16 @@ def save_model(checkpoint: Path, folder: Path, *, code: Path, prompt: str, leave
     for old in (part, files.parent, folder):
         shutil.rmtree(old, ignore_errors=True)
     shutil.copytree(checkpoint, files, ignore=shutil.ignore_patterns(*leave_out))
-    mlflow.pyfunc.save_model(
-        part,
-        python_model=str(code),
-        artifacts={"checkpoint": str(files)},
-        signature=signature,
-        input_example=pd.DataFrame({"prompt": [prompt], "n": [2], "seed": [0]}),
-        pip_requirements=[f"woundray=={__version__}"],
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # advice on type hints: the signature is given
+        mlflow.pyfunc.save_model(
+            part,
+            python_model=str(code),
+            artifacts={"checkpoint": str(files)},
+            signature=signature,
+            input_example=pd.DataFrame({"prompt": [prompt], "n": [2], "seed": [0]}),
+            pip_requirements=[f"woundray=={__version__}"],
+        )
     shutil.rmtree(files.parent)
     part.rename(folder)
 
