@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,8 +11,8 @@ from PIL import Image
 from pydantic import JsonValue
 
 from woundray.errors import UserError
-from woundray.tracking import Tracker, tracking_uri
-from woundray.tracking.events import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
+from woundray.tracking import DatasetFacts, Tracker, tracking_uri
+from woundray.tracking.events import EpochReported, Journal, ReportWritten, StudyEnded, TrialEnded, TrialStarted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -103,7 +104,7 @@ def test_a_study_is_a_parent_run_with_a_nested_run_a_trial(tmp_path: Path, datab
     assert by_trial["b"].data.tags["stopped_early"] == "true"
     assert by_trial["a"].data.tags["stopped_early"] == "false"
     assert parent.data.tags["best_run"] == by_trial["a"].info.run_id
-    assert parent.data.metrics == {"best.fd_lite0": 58.0}
+    assert parent.data.metrics["best.fd_lite0"] == 58.0
     assert by_trial["c"].data.params["lora.rank"] == "3"
     assert by_trial["a"].data.params["prompts.positive"] == "w" * 6000
 
@@ -199,6 +200,39 @@ def test_events_stay_on_disk_when_mlflow_goes_away(tmp_path: Path) -> None:
         database.execute("ALTER TABLE away RENAME TO runs")
     copy(journal, "v", uri)
     assert len(runs(uri, "v")[2]) == 2
+
+
+def test_a_study_is_told_as_people_look_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs by number and score, metrics in groups, counts of photographs, the machine, the report."""
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    uri, journal = f"sqlite:///{tmp_path}/mlflow.db", Journal(tmp_path / "events.jsonl")
+    settings: dict[str, JsonValue] = {"metrics.objective": "fd_lite0"}
+    journal.append(TrialStarted(trial="x", number=1, values={}, settings=settings))
+    for epoch, score in enumerate([3.25, 2.5, 2.75], start=1):
+        metrics = {"fd_lite0": score, "train_loss": 1.0}
+        journal.append(EpochReported(trial="x", epoch=epoch, metrics=metrics, checkpoint=tmp_path))
+    journal.append(TrialEnded(trial="x", status="FINISHED", stopped_early=False, output=tmp_path))
+    (tmp_path / "report.html").write_text("a report")
+    journal.append(ReportWritten(file=tmp_path / "report.html"))
+    photographs, patients = {"training": 20, "held_out": 9}, {"training": 10, "held_out": 5}
+    dataset = DatasetFacts("wounds-phase-I", "0" * 64, "drawn phantoms", photographs, patients)
+    with Tracker(journal.path, study="z", settings=settings, tags={}, uri=uri, dataset=dataset) as tracker:
+        client, by_trial, _ = runs(uri, "z")
+        deadline = time.monotonic() + 60
+        while "system/system_memory_usage_megabytes" not in by_trial["parent"].data.metrics:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+            _, by_trial, _ = runs(uri, "z")
+        assert tracker.close() == 0
+
+    client, by_trial, _ = runs(uri, "z")
+    assert by_trial["x"].info.run_name == "z-1, fd_lite0 2.5"
+    assert by_trial["x"].data.metrics == {"fd_lite0": 2.75, "training/loss": 1.0}
+    assert artifacts(client, by_trial["parent"]) == {"report.html"}
+    for run in by_trial.values():
+        [told] = run.inputs.dataset_inputs
+        assert (told.dataset.name, len(told.dataset.digest)) == ("wounds-phase-I", 36)
+        assert json.loads(told.dataset.profile) == {"photographs": photographs, "patients": patients}
 
 
 def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:

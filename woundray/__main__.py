@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "score an adapter's pictures beside what real photographs reach",
     "compare": "score several adapters on the same seeds",
     "augment": "measure whether synthetic pictures help a phase classifier",
+    "report": "write the report of a study again",
     "sync": "write to MLflow what it could not take while it was away",
     "prepare": "make a checked data set of raw photographs",
     "completion": "print a script by which a shell completes all this",

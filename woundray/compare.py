@@ -13,14 +13,18 @@ from woundray.errors import UserError
 class Compare(Section):
     """Draws pictures of the same seeds from several checkpoints; differences of their scores to the first's."""
 
-    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="REF REF ...")]
-    """Checkpoint folders, runs' or studies' folders, or `best`."""
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="REF REF ...")] = ()
+    """Checkpoint folders, runs' or studies' folders, `best`, runs:/ID or models:/NAME@ALIAS."""
+    study: Path | None = None
+    """Instead of REFs: the best trials of this study, with its learning curves and settings as charts in --out."""
+    top: int = 3
+    """Of --study: how many trials."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 100
     """Pictures of each."""
     data: Path | None = None
     """Where the runs' photographs are now; empty: where they were."""
     out: Path = Path("comparison")
-    """Folder of compare.png: a row a checkpoint, a column a seed."""
+    """Folder of compare.png (a row a checkpoint, a column a seed) and of the charts of --study."""
     seed: int = 100_000
     """Seed of the first picture; by default none that a run was steered by."""
     runs: Path = Path("woundray-runs")
@@ -34,20 +38,37 @@ def main() -> None:
 
 def _compare() -> None:
     command = read_flags(Compare, prog="python -m woundray.compare")
-    if command.n < 4 or len(command.sources) < 2:
-        raise UserError(f"compare: {len(command.sources)} REFs, -n {command.n}; give 2 REFs or more and 4 pictures")
+    if bool(command.sources) == bool(command.study):
+        raise UserError("compare: give REF REF ..., or --study DIR")
     from rich.console import Console
 
     from woundray.evaluation.table import difference_table
     from woundray.training.appraisal import compare
     from woundray.training.generation import Wish, find_checkpoint
 
-    checkpoints = [find_checkpoint(source, command.runs) for source in command.sources]
+    if command.study:
+        from woundray.reporting import best_checkpoints, write_charts
+
+        checkpoints = best_checkpoints(command.study, command.top)
+        write_charts(command.study, command.out)
+    else:
+        checkpoints = [find_checkpoint(source, command.runs) for source in command.sources]
+    if command.n < 4 or len(checkpoints) < 2:
+        raise UserError(f"compare: {len(checkpoints)} checkpoints, -n {command.n}; give 2 or more and 4 pictures")
     with Stages() as stages:
         found = compare(checkpoints, Wish(command.n, command.seed), data=command.data, out=command.out, stage=stages)
-    Console().print(difference_table(found, [str(checkpoint) for checkpoint in command.sources]))
-    print(f"bold: the interval of the difference to {command.sources[0]} leaves 0 out")
+    Console().print(difference_table(found, _names(checkpoints)))
+    print(f"bold: the interval of the difference to {checkpoints[0]} leaves 0 out")
     print(f"pictures, a row each in this order: {command.out / 'compare.png'}")
+
+
+def _names(checkpoints: list[Path]) -> list[str]:
+    """The shortest ends of their paths that tell them apart."""
+    for parts in range(1, 20):
+        names = ["/".join(checkpoint.parts[-parts:]) for checkpoint in checkpoints]
+        if len(set(names)) == len(names):
+            return names
+    return [str(checkpoint) for checkpoint in checkpoints]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""Draw pictures from an adapter."""
+"""Draw pictures from adapters, filter them, and keep where each came from."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,22 +12,38 @@ from woundray.errors import UserError
 
 
 class Generate(Section):
-    """Draws pictures from a checkpoint of any run or trial, one seed a picture."""
+    """Draws pictures from checkpoints, one seed a picture, into a folder that a data set can take in."""
 
-    source: Annotated[str, tyro.conf.arg(name="from")]
-    """Folder of a checkpoint, run or study (its best), `best` (of the newest study), runs:/ID, models:/NAME@ALIAS."""
+    sources: Annotated[tuple[str, ...], tyro.conf.arg(name="from", metavar="REF ...")] = ()
+    """Folders of checkpoints, runs or studies (their best), `best` (of the newest study), runs:/ID, models:/NAME@ALIAS;
+    several are drawn from one after another."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
-    """Pictures."""
+    """Pictures of each."""
     out: Path | None = None
-    """Folder of the pictures; empty: `generated` in the checkpoint's folder."""
+    """Folder of the pictures; new ones are added to those in it. Empty: `generated` in the checkpoint's folder."""
+    filter: bool = False
+    """Draw until n pictures pass the filter (quality.filtering of the run); refused ones go to rejected/."""
+    balance: int | None = None
+    """Instead of n: so many that each phase has this number, its photographs in --data counted; 0: as many as the
+    largest phase has. Give one --from of each phase."""
+    again: Path | None = None
+    """Draw the pictures of this manifest.csv anew, and say how many have the same pixels."""
+    data: Path | None = None
+    """Where the photographs are now, for --filter and --balance; empty: where they were."""
     grid: bool = False
-    """Also write grid.png with all of them."""
+    """Also write grid.png with the first 100."""
     seed: int = 0
     """Seed of the first picture; the next ones have the next seeds."""
+    prompt: str | None = None
+    """What to draw; empty: as the run was trained."""
     steps: int | None = None
     """Sampling steps; empty: as the run's epochs were drawn."""
     guidance_scale: float | None = None
     """Strength of guidance; empty: as the run's epochs were drawn."""
+    batch_size: int | None = None
+    """Pictures at a time; empty: 1 on a CPU, as in the run on a GPU, fewer where its memory is small."""
+    keep_rejected: int = 50
+    """Refused pictures that stay to be looked at; rejected.csv lists all."""
     runs: Path = Path("woundray-runs")
     """Folder of all studies and runs, where `best` is looked up."""
     tracking_uri: str = ""
@@ -40,16 +57,49 @@ def main() -> None:
 
 def _generate() -> None:
     command = read_flags(Generate, prog="python -m woundray.generate")
-    if command.n < 1:
-        raise UserError(f"-n: {command.n} pictures; give at least 1")
-    from woundray.training.generation import Wish, draw_from, find_checkpoint
+    if (command.again is None) == (not command.sources):
+        raise UserError("generate: give --from REF, or --again manifest.csv")
+    if command.n < 1 or (command.batch_size or 1) < 1:
+        raise UserError(f"-n: {command.n} pictures, {command.batch_size or 1} at a time; give at least 1")
+    if len(command.sources) > 1 and command.out is None:
+        raise UserError("--out: give a folder for the pictures of several checkpoints")
+    sys.exit(_draw_again(command, command.again) if command.again else _draw(command))
 
-    checkpoint = find_checkpoint(command.source, command.runs, command.tracking_uri)
-    out = command.out or checkpoint / "generated"
-    wish = Wish(command.n, command.seed, command.steps, command.guidance_scale)
+
+def _draw(command: Generate) -> int:
+    from woundray.synthesis.collection import Collection
+    from woundray.synthesis.order import fill, find_sources
+    from woundray.training.generation import Wish
+
+    sources = find_sources(command.sources, command.runs, command.tracking_uri)
+    out = command.out or sources[0].checkpoint / "generated"
+    wish = Wish(command.n, command.seed, command.steps, command.guidance_scale, command.prompt, command.batch_size)
     with Stages() as stages:
-        draw_from(checkpoint, wish, out, with_grid=command.grid, stage=stages)
-    print(f"{command.n} pictures of {checkpoint} in {out}")
+        tallies = fill(
+            out,
+            sources,
+            wish,
+            screened=command.filter,
+            balance=command.balance,
+            data=command.data,
+            keep=command.keep_rejected,
+            stage=stages,
+        )
+    print("\n".join(map(str, tallies)))
+    print(f"pictures and manifest.csv in {out}")
+    if command.grid:
+        print(f"grid of the first {Collection(out).write_grid()}")
+    return 1 if any(tally.short for tally in tallies) else 0
+
+
+def _draw_again(command: Generate, manifest: Path) -> int:
+    from woundray.synthesis.redraw import draw_again
+
+    out = command.out or manifest.parent / "again"
+    with Stages() as stages:
+        total, same = draw_again(manifest, out, command.runs, command.tracking_uri, stages)
+    print(f"{same} of {total} pictures have the same pixels; they are in {out}")
+    return 0 if same == total else 1
 
 
 if __name__ == "__main__":

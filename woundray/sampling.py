@@ -1,7 +1,8 @@
 """Pictures from a denoiser: DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095), one seed a picture."""
 
+import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from woundray.model.base import NoiseSchedule, TextEmbeddings, added_conditions, decode, to_uint8
@@ -129,11 +131,20 @@ def grid(pictures: Tensor, *, columns: int = 0, gap_px: int = 2) -> Tensor:
     return sheet
 
 
-def write_png(picture: Tensor, path: Path) -> None:
-    """uint8 (3, H, W) -> a PNG file, written beside and renamed into place."""
+def write_png(picture: Tensor, path: Path, texts: Mapping[str, str] | None = None) -> None:
+    """uint8 (3, H, W) -> a PNG file with text chunks by keyword, written beside and renamed into place."""
     beside = path.with_name(f".{path.name}.part")
-    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(beside, format="PNG")
+    beside.write_bytes(png(picture, texts or {}))
     beside.replace(path)
+
+
+def png(picture: Tensor, texts: Mapping[str, str]) -> bytes:
+    """uint8 (3, H, W) -> a PNG file; texts by keyword become tEXt chunks, iTXt where Latin-1 does not do."""
+    chunks, file = PngInfo(), io.BytesIO()
+    for keyword, text in texts.items():
+        chunks.add_text(keyword, text)
+    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file, format="PNG", pnginfo=chunks)
+    return file.getvalue()
 
 
 def seeds_of(count: int, *, first: int = 0) -> list[int]:

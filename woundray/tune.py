@@ -43,13 +43,14 @@ def main() -> None:
 
 def _tune() -> None:
     command = parse(Tune)
+    from woundray.handover import hand_over
     from woundray.search.conduct import conduct, resume
 
     with Stages() as stages:
         if command.resume:
-            print(resume(command.resume, command.settings.study.output, stages, refits=command.refit > 0))
+            print(resume(command.resume, command.settings.study.output, stages, hand_over, refits=command.refit > 0))
         else:
-            print(conduct(command.settings, stages, refits=command.refit > 0))
+            print(conduct(command.settings, stages, hand_over, refits=command.refit > 0))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from woundray.model.lora import WEIGHTS_NAME, add_adapter, load_adapter, save_ad
 from woundray.model.registry import REPOSITORIES
 from woundray.sampling import Prompt, Sampler, denoise
 from woundray.training import step as steps
-from woundray.training.generation import Wish, draw_from
+from woundray.training.generation import Wish, draw
 from woundray.training.loop import train
 from woundray.training.materials import Materials, prepare_materials
 from woundray.training.place import Place
@@ -186,7 +186,7 @@ def test_from_photographs_to_an_adapter_that_draws_the_trainers_pictures(family_
     ends = ("to_v.lora_B.weight", "to_out.0.lora_B.weight")
     assert all(tensor.abs().max() > 0 for name, tensor in adapter.items() if name.endswith(ends))
 
-    drawn = draw_from(checkpoint, Wish(4), tmp_path / "drawn", with_grid=False, stage=lambda *_: None)
+    drawn = draw(checkpoint, Wish(4), lambda *_: None)
     grid = pil_to_tensor(Image.open(checkpoint / "grid.png"))
     base_grid = pil_to_tensor(Image.open(materials.folder / "baseline.png"))
     difference = (sampling.grid(drawn).int() - grid.int()).abs()

@@ -23,6 +23,8 @@ from woundray.data.photos import MIN_SIDE_PX, SUFFIXES, PhotoError, read_photo, 
 from woundray.errors import UserError
 
 PICTURES = "Depth_RGB"
+PHASE_CSV = "DataMaster_Processed_V12_WithMissing.csv"
+BOX_CSV = "bounding_box_depth.csv"
 CONTEXT = 0.5  # surroundings that are kept on each side of a box, share of the box
 _NAME = re.compile(r"^\d+_P(\d{3})(\d{2})(\d)([BA])([DT])([MLR])([WZ])$")
 _PHASE_COLUMNS = ("Patient#", "Appt#", "DFU#", "Healing Phase Abs")
@@ -189,7 +191,7 @@ def _scaled(box: Box, left: int, top: int, factor: float) -> Box:
 
 
 def _read_phases(raw: Path) -> dict[Visit, set[str]]:
-    path = _table(raw, "DataMaster_Processed_V12_WithMissing.csv", _PHASE_COLUMNS)
+    path = _table(raw, PHASE_CSV, _PHASE_COLUMNS)
     phases: dict[Visit, set[str]] = defaultdict(set)
     for line, row in _rows(path):
         phase = row["Healing Phase Abs"].strip()
@@ -200,7 +202,7 @@ def _read_phases(raw: Path) -> dict[Visit, set[str]]:
 
 
 def _read_boxes(raw: Path) -> dict[str, list[Box]]:
-    path = _table(raw, "bounding_box_depth.csv", _BOX_COLUMNS)
+    path = _table(raw, BOX_CSV, _BOX_COLUMNS)
     boxes: dict[str, list[Box]] = defaultdict(list)
     for line, row in _rows(path):
         if all(row[name].strip() for name in _BOX_COLUMNS):

@@ -8,7 +8,7 @@ from scipy.stats import fisher_exact
 from woundray.config import QualityConfig
 from woundray.evaluation.basis import COPY_FEATURES, Basis, binomial
 from woundray.evaluation.embedding import Features, score_name
-from woundray.evaluation.filtering import Passes
+from woundray.evaluation.filtering import Passes, Values, hold
 from woundray.evaluation.reference import Reference
 from woundray.metrics.bars import Bar, Rows, Score
 from woundray.metrics.frechet import frechet_distance
@@ -105,9 +105,18 @@ class Judge:
         own = neighbour_distance(real, real, k=k, exclude=same_patient)
         return cls(reference, copy_threshold, k, float(np.quantile(own, quality.knn.quantile, method="weibull")))
 
-    def judge(self, features: Features) -> dict[str, Passes]:
-        """Name of each metric -> (N,), True where a picture passes."""
+    @property
+    def bars(self) -> dict[str, Bar]:
+        """What each value of a picture is held against."""
+        return {"knn": Bar(self.knn_limit, "max"), "copies": Bar(self.copy_threshold, "min")}
+
+    def values(self, features: Features) -> dict[str, Values]:
+        """(N,) each: mean distance to the nearest training photographs, and the nearest's over the second nearest's."""
         train = self.reference.train
         near = neighbour_distance(features.copies, train.features.copies, k=self.neighbours)
-        ratios = nearest_ratio(features.copies, self.reference.bank, train.groups).ratio
-        return {"knn": near <= self.knn_limit, "copies": ratios >= self.copy_threshold}
+        return {"knn": near, "copies": nearest_ratio(features.copies, self.reference.bank, train.groups).ratio}
+
+    def judge(self, features: Features) -> dict[str, Passes]:
+        """Name of each metric -> (N,), True where a picture passes."""
+        values = self.values(features)
+        return {name: hold(bar, values[name]) for name, bar in self.bars.items()}

@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from woundray.config import FilteringConfig, HeuristicsConfig
+from woundray.metrics.bars import Bar
 from woundray.metrics.features import check_images
 
 Passes = NDArray[np.bool_]
+Values = NDArray[np.float64]
 
 BLACK, WHITE = 0.05, 0.95  # of full brightness
 
@@ -32,6 +34,11 @@ def heuristics(pictures: Tensor, config: HeuristicsConfig) -> dict[str, Passes]:
     if flat.enabled:
         found["flat"] = saturation.std(dim=1) >= flat.min_std_saturation
     return {name: passes.cpu().numpy() for name, passes in found.items()}
+
+
+def hold(bar: Bar | None, values: Values) -> Passes:
+    """(N,), True where a value is on the right side of the bar; without a bar everywhere."""
+    return np.array([bar is None or bar.holds(value) for value in values], dtype=bool)
 
 
 def usable(metrics: Mapping[str, Passes], simple: Mapping[str, Passes], config: FilteringConfig, n: int) -> Passes:

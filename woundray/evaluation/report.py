@@ -14,7 +14,7 @@ from woundray.config import QualityConfig
 from woundray.evaluation.basis import COPY_FEATURES, Basis, binomial
 from woundray.evaluation.copying import Judge, copy_scores
 from woundray.evaluation.embedding import Alone, Embedder, embed
-from woundray.evaluation.filtering import Passes, heuristics, usable
+from woundray.evaluation.filtering import Passes, heuristics, hold, usable
 from woundray.evaluation.measures import Pairs, all_pairs, feature_measures, pair_measure, shrunk
 from woundray.evaluation.reference import Reference, make_reference
 from woundray.metrics.bars import Bar, Score
@@ -103,7 +103,7 @@ def evaluate(
         scores.append(score)
         if kind in quality.filtering.metrics:
             closest = nearest(pairs(shrunk(sets.held_out), shrunk(sets.train)), highest=highest).value
-            of_real[kind] = _hold(score.bar, closest)
+            of_real[kind] = hold(score.bar, closest)
     stage("pairs of pictures", len(kinds), len(kinds))
 
     simple, simple_of_real = (heuristics(pictures, quality.heuristics) for pictures in (sets.generated, sets.held_out))
@@ -170,7 +170,7 @@ def _nearest_photograph(basis: Basis, sets: Sets, kind: str, pairs: Pairs, *, hi
     features = f"RGB {real.shape[-1]} px"
     measure = pair_measure(f"{kind}_nn", features, of_generated, all_pairs(pairs, real), highest=highest)
     score = basis.measure(measure, basis.splits([groups[row] for row in rows]))
-    return score, _hold(score.bar, nearest(of_generated, highest=highest).value)
+    return score, hold(score.bar, nearest(of_generated, highest=highest).value)
 
 
 def _whole_patients(groups: tuple[str, ...], *, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -179,10 +179,6 @@ def _whole_patients(groups: tuple[str, ...], *, seed: int) -> np.ndarray[tuple[i
     place = {patient: number for number, patient in enumerate(patients)}
     rows = sorted(range(len(groups)), key=lambda row: place[groups[row]])[:REAL_PAIRS]
     return np.array(sorted(rows), dtype=np.int64)
-
-
-def _hold(bar: Bar | None, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Passes:
-    return np.array([bar is None or bar.holds(value) for value in values])
 
 
 def _notes(basis: Basis, without_lpips: bool) -> tuple[str, ...]:

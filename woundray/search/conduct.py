@@ -20,13 +20,15 @@ from woundray.search.single import single_run
 from woundray.search.space import load_space
 from woundray.search.study import resume_study, run_study
 from woundray.storage import alone_in, check_storage
-from woundray.tracking import Tracker, check_tracking, versions
+from woundray.tracking import DatasetFacts, Tracker, check_tracking, versions
 from woundray.tracking.events import Journal, Refitted
 from woundray.training.checkpoint import link, read_progress, start_from, write_config
 from woundray.training.entry import train
 from woundray.training.generation import find_checkpoint
 from woundray.training.launch import settle
 from woundray.training.materials import Materials, Stage, prepare_materials
+
+HandOver = Callable[[StudyResult, str, Stage], list[str]]  # result and hash of its data -> lines to show
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Conclusion:
     refit: Path | None
     cluster: Cluster
     tracking_uri: str
+    handed_over: tuple[str, ...] = ()
+    registered: str = ""
 
     def __str__(self) -> str:
         """What came out, beside base model and floor, and what to do next."""
@@ -59,8 +63,9 @@ class Conclusion:
             f"pictures     {study.grid}",
             *([f"refit        {self.refit}: trained on all photographs, and judged by none"] if self.refit else []),
             *self._few(),
+            *self.handed_over,
             "",
-            f"draw more    python -m woundray.generate --from {study.checkpoint} -n 100 --grid",
+            f"draw more    python -m woundray.generate --from {self.registered or study.checkpoint} -n 100 --filter",
             f"compare      mlflow ui --backend-store-uri {redact(self.tracking_uri)}",
             f"watch        {self.cluster.dashboard} while a study runs; token: {self.cluster.token_command}",
         ]
@@ -93,10 +98,11 @@ def new_folder(config: Config, kind: str) -> Path:
     return (config.study.output / name).absolute()
 
 
-def conduct(config: Config, stage: Stage, *, refits: bool = False) -> Conclusion:
+def conduct(config: Config, stage: Stage, hand_over: HandOver | None = None, *, refits: bool = False) -> Conclusion:
     """Runs a study to its end; its best checkpoint is then `best` in its folder and in study.output.
 
     Args:
+        hand_over: what is done with the result while MLflow still listens.
         refits: afterwards train the winner's settings on all photographs.
 
     Raises:
@@ -113,10 +119,12 @@ def conduct(config: Config, stage: Stage, *, refits: bool = False) -> Conclusion
                 f"`python -m woundray.tune --resume {folder.name}`, or give another name"
             )
         write_config(config, folder)
-        return _study(config, folder, run_study, stage, refits)
+        return _study(config, folder, run_study, stage, hand_over, refits)
 
 
-def resume(study: Path, output: Path, stage: Stage, *, refits: bool = False) -> Conclusion:
+def resume(
+    study: Path, output: Path, stage: Stage, hand_over: HandOver | None = None, *, refits: bool = False
+) -> Conclusion:
     """Goes on with a study that was stopped or killed, by its own settings.
 
     Args:
@@ -130,7 +138,7 @@ def resume(study: Path, output: Path, stage: Stage, *, refits: bool = False) -> 
     check_storage(folder.parent)
     with alone_in(folder):
         config = Config.from_nested(read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
-        return _study(config, folder, resume_study, stage, refits)
+        return _study(config, folder, resume_study, stage, hand_over, refits)
 
 
 def find_study(study: Path, output: Path) -> Path:
@@ -143,7 +151,14 @@ def find_study(study: Path, output: Path) -> Path:
     raise UserError(f"--resume: neither {study} nor {output / study} is a study")
 
 
-def _study(config: Config, folder: Path, runs: Callable[..., StudyResult], stage: Stage, refits: bool) -> Conclusion:
+def _study(
+    config: Config,
+    folder: Path,
+    runs: Callable[..., StudyResult],
+    stage: Stage,
+    hand_over: HandOver | None,
+    refits: bool,
+) -> Conclusion:
     """A new study (`run_study`) or the rest of one (`resume_study`)."""
     check_tracking()  # before minutes of work, not after them
     materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage)
@@ -152,6 +167,7 @@ def _study(config: Config, folder: Path, runs: Callable[..., StudyResult], stage
         study=folder.name,
         settings=config.flat(),
         tags=versions() | {"phase": config.phase, "data": materials.key},
+        dataset=_dataset(config, materials),
     )
     rescore = Folds(config, materials, folder, local_device(), stage)
     refitted = None
@@ -167,9 +183,14 @@ def _study(config: Config, folder: Path, runs: Callable[..., StudyResult], stage
         if refits:
             refitted = refit(study, local_device(), stage)
             Journal(journal_path(folder)).append(Refitted(checkpoint=refitted))
+        lines = hand_over(study, materials.key, stage) if hand_over else []
     for place in (folder, config.study.output.absolute()):
         link(place / "best", os.path.relpath(study.checkpoint, place))
-    return Conclusion(study, materials, rescore.count, refitted, connected, tracker.uri)
+    if tracker.registered:
+        lines = [*lines, f"registered   {tracker.registered}"]
+    return Conclusion(
+        study, materials, rescore.count, refitted, connected, tracker.uri, tuple(lines), tracker.registered
+    )
 
 
 def _judged(config: Config) -> Config:
@@ -177,6 +198,18 @@ def _judged(config: Config) -> Config:
     if config.validation.share == 0:
         raise UserError("validation.share: 0 holds nobody out, and nothing could be judged; see `tune --refit`")
     return settle_objective(config)
+
+
+def _dataset(config: Config, materials: Materials) -> DatasetFacts:
+    """What MLflow is told of the photographs."""
+    sides = {"training": materials.reference.train.groups, "held_out": materials.reference.held_out.groups}
+    return DatasetFacts(
+        name=f"wounds-phase-{config.phase}",
+        digest=materials.key,
+        source=str(config.data.root or "drawn phantoms"),
+        photographs={name: len(groups) for name, groups in sides.items()},
+        patients={name: len(set(groups)) for name, groups in sides.items()},
+    )
 
 
 def _resources(config: Config, connected: Cluster, folder: Path, stage: Stage) -> Resources:
@@ -233,6 +266,7 @@ def _run(config: Config, folder: Path, stage: Stage, start: str | None) -> tuple
         settings=config.flat(),
         tags=versions() | {"phase": config.phase, "data": materials.key},
         nested=False,
+        dataset=_dataset(config, materials),
     )
     with tracker, cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
         single_run(

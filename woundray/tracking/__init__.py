@@ -15,8 +15,9 @@ from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.tracking.events import Event, Journal
 from woundray.tracking.runs import Runs, check_tracking, tracking_uri
+from woundray.tracking.surroundings import DatasetFacts
 
-__all__ = ["Runs", "Tracker", "catch_up", "check_tracking", "tracking_uri", "versions"]
+__all__ = ["DatasetFacts", "Runs", "Tracker", "catch_up", "check_tracking", "tracking_uri", "versions"]
 
 _POLL_S = 0.5
 _LONGEST_PAUSE_S = 10.0
@@ -37,6 +38,7 @@ class Tracker:
         tags: of each run, e.g. versions and the data's hash.
         nested: trials become runs below one of the study; False for a single run.
         uri: address of MLflow; empty: see `tracking_uri`.
+        dataset: what is told of the photographs.
 
     Raises:
         UserError: MLflow does not answer.
@@ -51,13 +53,15 @@ class Tracker:
         tags: dict[str, str],
         nested: bool = True,
         uri: str = "",
+        dataset: DatasetFacts | None = None,
     ) -> None:
         self.uri = uri or tracking_uri()
         self._journal = Journal(journal)
         self._copied = journal.with_suffix(".copied")
         self._reached = _copied_of(journal)
-        self._runs = Runs(self.uri, study, nested=nested, tags=tags)
+        self._runs = Runs(self.uri, study, nested=nested, tags=tags, dataset=dataset)
         self._runs.log_settings(settings)
+        self._runs.watch_machine()
         self._closing = threading.Event()
         self._deadline = float("inf")
         self._thread = threading.Thread(target=self._copy, name="mlflow", daemon=True)
@@ -76,6 +80,7 @@ class Tracker:
         self._deadline = time.monotonic() + timeout_s
         self._closing.set()
         self._thread.join(timeout_s + _LONGEST_PAUSE_S)
+        self._runs.close()
         left = sum(1 for _ in self._journal.read(self._reached))
         if left:
             log.warning(
@@ -83,6 +88,11 @@ class Tracker:
                 *(self.uri, left, self._journal.path.parent),
             )
         return left
+
+    @property
+    def registered(self) -> str:
+        """Address of the model that was registered, `models:/NAME@ALIAS`; empty: none yet."""
+        return self._runs.registered
 
     def _copy(self) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from woundray.errors import UserError
@@ -9,6 +10,15 @@ from woundray.tracking.runs import connect, tracking_uri
 
 SCHEMES = ("runs:/", "models:/")
 _ARTIFACT = "checkpoint"  # where `Runs` puts the best checkpoint of a trial
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A run's id, the address of its files, and a reference to them that stays the same."""
+
+    run: str
+    source: str
+    reference: str
 
 
 def fetch_checkpoint(reference: str, folder: Path, uri: str = "") -> Path:
@@ -23,20 +33,19 @@ def fetch_checkpoint(reference: str, folder: Path, uri: str = "") -> Path:
         UserError: MLflow does not answer, knows no such run or model, or the run has no checkpoint.
     """
     uri = uri or tracking_uri()
-    database = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not database.is_file():  # MLflow would make an empty one
-        raise UserError(f"--from: {reference}: no database {database}; give --tracking-uri or MLFLOW_TRACKING_URI")
+    place = _resolve(reference, uri)
     from mlflow.artifacts import download_artifacts, list_artifacts
     from mlflow.exceptions import MlflowException
 
     try:
-        run_id, source = _locate(reference, uri)
-        if not list_artifacts(artifact_uri=source, tracking_uri=uri):
-            raise UserError(f"--from: {reference}: run {run_id} has no checkpoint: it ended before its first epoch")
-        target = folder / run_id
+        if not list_artifacts(artifact_uri=place.source, tracking_uri=uri):
+            raise UserError(f"--from: {reference}: run {place.run} has no checkpoint: it ended before its first epoch")
+        target = folder / place.run
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as beside:
-            fetched = Path(download_artifacts(artifact_uri=source, dst_path=beside, tracking_uri=uri))
+            fetched = Path(download_artifacts(artifact_uri=place.source, dst_path=beside, tracking_uri=uri))
+            if (fetched / "MLmodel").is_file():  # a model that can be served holds its checkpoint
+                fetched = fetched / "artifacts" / _ARTIFACT
             for path in fetched.iterdir():
                 if path.is_file():
                     shutil.move(path, target / path.name)
@@ -45,15 +54,36 @@ def fetch_checkpoint(reference: str, folder: Path, uri: str = "") -> Path:
     return target
 
 
-def _locate(reference: str, uri: str) -> tuple[str, str]:
-    """Id of the run, and address of its artifacts."""
+def pinned(reference: str, uri: str = "") -> str:
+    """The reference by number of what an alias, or a study's run, means now.
+
+    Raises:
+        UserError: as `fetch_checkpoint`.
+    """
+    return _resolve(reference, uri or tracking_uri()).reference
+
+
+def _resolve(reference: str, uri: str) -> _Place:
+    """Where a reference leads to, as far as MLflow's database says."""
+    database = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not database.is_file():  # MLflow would make an empty one
+        raise UserError(f"--from: {reference}: no database {database}; give --tracking-uri or MLFLOW_TRACKING_URI")
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _locate(reference, uri)
+    except MlflowException as error:
+        raise UserError(f"--from: {reference}: MLflow at {uri}: {_reason(error)}") from None
+
+
+def _locate(reference: str, uri: str) -> _Place:
     client = connect(uri)
     scheme, _, name = reference.partition(":/")
     name = name.strip("/")
     if scheme == "runs":
         run = client.get_run(name.removesuffix(f"/{_ARTIFACT}"))
         run_id = str(run.data.tags.get("best_run", run.info.run_id))  # a study's run means its best trial's
-        return run_id, f"runs:/{run_id}/{_ARTIFACT}"
+        return _Place(run_id, f"runs:/{run_id}/{_ARTIFACT}", f"runs:/{run_id}")
     model, at, alias = name.partition("@")
     if at:
         version = client.get_model_version_by_alias(model, alias)
@@ -64,7 +94,8 @@ def _locate(reference: str, uri: str) -> tuple[str, str]:
         version = client.get_model_version(model, number)
     if not version.source:
         raise UserError(f"--from: {reference}: this version of the model has no files")
-    return version.run_id or f"{model}-{version.version}", version.source
+    run_id = version.run_id or f"{model}-{version.version}"
+    return _Place(run_id, version.source, f"models:/{model}/{version.version}")
 
 
 def _reason(error: Exception) -> str:

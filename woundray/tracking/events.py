@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
+JOURNAL_NAME = "events.jsonl"
+"""In the folder of a study or run."""
+
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
@@ -82,7 +85,33 @@ class Refitted(_Event):
     checkpoint: Path
 
 
-Event = TrialStarted | EpochReported | FinalistScored | TrialEnded | StudyEnded | Refitted
+class ModelSaved(_Event):
+    """The best trial's checkpoint was judged in full and saved as a model that can be served."""
+
+    kind: Literal["model_saved"] = "model_saved"
+    study: str
+    trial: str
+    name: str
+    """Of the registered model."""
+    folder: Path
+    """Of the saved model."""
+    data: str
+    """Hash of the photographs and of how they were split."""
+    objective: str
+    score: float
+    missed: list[str]
+    """Scores that miss a bar which real photographs hold."""
+
+
+class ReportWritten(_Event):
+    """The study's report was written."""
+
+    kind: Literal["report_written"] = "report_written"
+    file: Path
+    """What MLflow gets: without photographs of patients."""
+
+
+Event = TrialStarted | EpochReported | FinalistScored | TrialEnded | StudyEnded | Refitted | ModelSaved | ReportWritten
 _LINE: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
 

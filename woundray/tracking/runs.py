@@ -15,15 +15,19 @@ from woundray.tracking.events import (
     EpochReported,
     Event,
     FinalistScored,
+    ModelSaved,
     Refitted,
     StudyEnded,
     TrialEnded,
     TrialStarted,
 )
+from woundray.tracking.models import register
+from woundray.tracking.surroundings import DatasetFacts, grouped, log_dataset, watch_machine
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing is sent to MLflow's makers
@@ -65,10 +69,15 @@ class Runs:
         nested: trials are runs below the study's; else a single run stands for itself.
     """
 
-    def __init__(self, uri: str, study: str, *, nested: bool, tags: dict[str, str]) -> None:
+    def __init__(
+        self, uri: str, study: str, *, nested: bool, tags: dict[str, str], dataset: DatasetFacts | None = None
+    ) -> None:
         self.uri = uri
         self._study = study
         self._tags = tags
+        self._dataset = dataset
+        self._monitor: SystemMetricsMonitor | None = None
+        self.registered = ""  # address of the model that was registered
         self._client = connect(uri)
         self._experiment = _experiment(self._client, uri)
         self._trials: dict[str, Run] = {}
@@ -79,6 +88,18 @@ class Runs:
         if self.parent is not None:
             self._client.update_run(self.parent.info.run_id, status="RUNNING")
             self._log_params(self.parent.info.run_id, settings)
+            self._log_dataset(self.parent)
+
+    def watch_machine(self) -> None:
+        """Logs processors, memory and GPUs of this machine to the study's run every ten seconds, till `close`."""
+        if self.parent is None:
+            return
+        self._monitor = watch_machine(self.parent.info.run_id, self.uri)
+
+    def close(self) -> None:
+        """Ends what `watch_machine` began."""
+        if self._monitor is not None:
+            self._monitor.finish()
 
     def apply(self, event: Event) -> None:
         """Writes an event; a second time changes nothing.
@@ -96,8 +117,12 @@ class Runs:
             self._end(event)
         elif isinstance(event, Refitted):
             self._refitted(event)
-        else:
+        elif isinstance(event, StudyEnded):
             self._end_study(event)
+        elif isinstance(event, ModelSaved):
+            self.registered = register(self._client, self._trial(event.trial).info.run_id, event)
+        elif self.parent is not None:
+            self._client.log_artifact(self.parent.info.run_id, str(event.file))
 
     def record(self, name: str, metrics: dict[str, float], files: Sequence[Path] = ()) -> None:
         """A nested run that is complete at once; a second time, its values are written again."""
@@ -122,13 +147,14 @@ class Runs:
         run = self._trial(event.trial, name=f"{self._study}-{event.number}" if self.parent else self._study)
         self._client.update_run(run.info.run_id, status="RUNNING")
         self._log_params(run.info.run_id, event.settings)
+        self._log_dataset(run)
 
     def _epoch(self, event: EpochReported) -> None:
         from mlflow.entities import Metric
         from PIL import Image
 
         run_id = self._trial(event.trial).info.run_id
-        metrics = [Metric(name, value, event.time_ms, event.epoch) for name, value in event.metrics.items()]
+        metrics = [Metric(grouped(name), value, event.time_ms, event.epoch) for name, value in event.metrics.items()]
         self._client.log_batch(run_id, metrics=metrics)
         kept = event.checkpoint.parent / "grids" / f"{event.checkpoint.name}.png"
         grid = next((path for path in (event.checkpoint / "grid.png", kept) if path.is_file()), None)
@@ -145,6 +171,7 @@ class Runs:
     def _end(self, event: TrialEnded) -> None:
         run_id = self._trial(event.trial).info.run_id
         self._client.set_tag(run_id, "stopped_early", str(event.stopped_early).lower())
+        self._name_by_score(run_id)
         best = event.output / "best"
         if best.is_dir():
             self._log_files(run_id, best, "checkpoint")
@@ -161,6 +188,21 @@ class Runs:
         for path in sorted(folder.iterdir()):
             if path.is_file() and path.stat().st_size <= _LARGEST_UPLOAD_BYTES:
                 self._client.log_artifact(run_id, str(path), name)
+
+    def _name_by_score(self, run_id: str) -> None:
+        """`study-3, fd_lite0 321.8`: its lowest score is what runs are looked for by."""
+        from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
+
+        run = self._client.get_run(run_id)
+        objective = run.data.params.get("metrics.objective", "")
+        scores = [metric.value for metric in self._client.get_metric_history(run_id, objective)] if objective else []
+        if scores:
+            name = str(run.info.run_name).partition(",")[0]
+            self._client.set_tag(run_id, MLFLOW_RUN_NAME, f"{name}, {objective} {min(scores):.4g}")
+
+    def _log_dataset(self, run: "Run") -> None:
+        if self._dataset is not None:
+            log_dataset(self._client, run.info.run_id, self._dataset)
 
     def _end_study(self, event: StudyEnded) -> None:
         from mlflow.entities import Metric, RunTag

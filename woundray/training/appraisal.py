@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from lpips import LPIPS  # type: ignore[import-untyped]
+from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from woundray import evaluation, sampling
-from woundray.config import Config
+from woundray.config import Config, QualityConfig
 from woundray.data.manifest import Photo
 from woundray.data.source import open_source
 from woundray.data.split import Split, split_for
@@ -23,6 +25,7 @@ from woundray.training.checkpoint import write_json
 from woundray.training.generation import Wish, config_of, draw
 from woundray.training.materials import Stage
 
+NEAREST_SHOWN = 6  # generated pictures that are put beside their nearest photographs
 TRUNK_FILES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth"}
 
 
@@ -82,25 +85,25 @@ class Setting:
 def appraise(checkpoint: Path, wish: Wish, *, data: Path | None, file: Path, stage: Stage) -> Report:
     """Draws pictures of a checkpoint and scores them in every way.
 
-    Writes the figures to `file`, JSON, and beside it `grid.png`, and `suspects/` and `refused/` with pictures.
+    Writes the figures to `file`, JSON, and beside it `grid.png`, `nearest/`, and `suspects/` and
+    `refused/` with pictures.
 
     Raises:
         UserError: the photographs are not where they were, or pictures or patients are too few.
     """
     setting = Setting.of(checkpoint, data)
-    quality = setting.config.quality.of_phase(setting.config.phase)
+    quality = phase_quality(setting)
     pictures = draw(checkpoint, wish, stage)
     stage("features of photographs", 0, 1)
     cache = _cache(checkpoint) if quality.caching.enabled else None
     reference = setting.reference(wish.count, cache)
     stage("features of photographs", 1, 1)
-    trunk = staged_file(TRUNK_FILES[quality.lpips.network])
     report = evaluate(
         Sets(pictures, setting.train, setting.held_out, wish.first_seed),
         reference,
         setting.embedder,
         quality,
-        lpips=load_lpips(trunk, quality.lpips.network).to(setting.device) if trunk else None,
+        lpips=staged_lpips(quality, setting.device),
         extractors=staged_extractors(setting.device),
         cache=cache,
         stage=stage,
@@ -110,7 +113,8 @@ def appraise(checkpoint: Path, wish: Wish, *, data: Path | None, file: Path, sta
     sampling.write_png(sampling.grid(pictures), out / "grid.png")
     if quality.reporting.save_rejected_images:
         _write_pictures(report, pictures, setting.train, wish.first_seed, out, setting.config)
-    write_json(_values(report, checkpoint, wish, setting), file)
+    beside = _write_nearest(setting, reference, pictures[:NEAREST_SHOWN], wish.first_seed, out)
+    write_json(_values(report, checkpoint, wish, setting) | {"nearest": beside}, file)
     return report
 
 
@@ -142,6 +146,17 @@ def compare(checkpoints: Sequence[Path], wish: Wish, *, data: Path | None, out: 
     return found
 
 
+def phase_quality(setting: Setting) -> QualityConfig:
+    """The bars and the filter of a checkpoint's phase."""
+    return setting.config.quality.of_phase(setting.config.phase)
+
+
+def staged_lpips(quality: QualityConfig, device: torch.device) -> LPIPS | None:
+    """The configured LPIPS network, where its weights are on this machine."""
+    trunk = staged_file(TRUNK_FILES[quality.lpips.network])
+    return load_lpips(trunk, quality.lpips.network).to(device) if trunk else None
+
+
 def _named(stage: Stage, number: int) -> Stage:
     """The stages of one checkpoint of several."""
     return lambda name, done, total: stage(f"{name} {number}", done, total)
@@ -167,6 +182,26 @@ def _write_pictures(
         sampling.write_png(sampling.grid(pair, columns=2), out / "suspects" / name)
     for row in [row for row, kept in enumerate(report.usable) if not kept][:most]:
         sampling.write_png(pictures[row], out / "refused" / f"seed_{first_seed + row:05d}.png")
+
+
+def _write_nearest(
+    setting: Setting, reference: evaluation.Reference, pictures: Tensor, first_seed: int, out: Path
+) -> list[dict[str, object]]:
+    """The first pictures, each beside the nearest photograph of training and the nearest held-out one, and how near."""
+    (out / "nearest").mkdir(exist_ok=True)
+    features = embed(setting.embedder, pictures).copies
+    to_train, to_held_out = (
+        cdist(features, side.features.copies, "cosine") for side in (reference.train, reference.held_out)
+    )
+    facts: list[dict[str, object]] = []
+    for row, picture in enumerate(pictures):
+        seen, unseen = int(to_train[row].argmin()), int(to_held_out[row].argmin())
+        name = f"nearest/seed_{first_seed + row:05d}.png"
+        row_of_three = torch.stack([picture, setting.train[seen], setting.held_out[unseen]])
+        sampling.write_png(sampling.grid(row_of_three, columns=3), out / name)
+        distances = {"train": float(to_train[row, seen]), "held_out": float(to_held_out[row, unseen])}
+        facts.append({"seed": first_seed + row, "file": name, "cosine_distance": distances})
+    return facts
 
 
 def _values(report: Report, checkpoint: Path, wish: Wish, setting: Setting) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: `epoch_0005/`, links `best` and `latest`, `history.json`, `config.yaml`.
+"""What a run leaves on disk: `epoch_0005/`, links `best` and `latest`, `history.json`, `config.yaml`, `grids/`.
 
 A checkpoint is written beside and renamed into place, so that one that can be seen is whole. It holds
 `pytorch_lora_weights.safetensors`, the adapter that was scored (or `unet/`, where all weights are trained);
@@ -28,6 +28,9 @@ from woundray.training.optimizer import optimizer_state, restore_optimizer
 History = list[dict[str, float]]
 
 STATE_NAME = "state.safetensors"
+GRID_NAME = "grid.png"
+GRIDS = "grids"
+"""Folder of a run that keeps the grid of every epoch, `epoch_0001.png` ..., when checkpoints are removed."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,9 @@ def publish(
     if folder.exists():  # left by a run that died between renaming and linking
         shutil.rmtree(folder)
     part.rename(folder)
+    if (folder / GRID_NAME).is_file():
+        (run / GRIDS).mkdir(exist_ok=True)
+        shutil.copyfile(folder / GRID_NAME, run / GRIDS / f"{folder.name}.png")
     link(run / "latest", folder.name)
     best = run / f"epoch_{best_epoch:04d}"
     link(run / "best", best.name if best.is_dir() else folder.name)  # it may lie in the run that this one goes on from

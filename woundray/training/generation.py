@@ -27,6 +27,8 @@ class Wish:
     first_seed: int = 0
     steps: int | None = None
     guidance_scale: float | None = None
+    prompt: str | None = None
+    batch_size: int | None = None
 
 
 def find_checkpoint(reference: str, runs: Path, tracking_uri: str = "") -> Path:
@@ -70,17 +72,6 @@ def config_of(checkpoint: Path) -> Config:
     return Config.from_nested(read_yaml(checkpoint / "config.yaml"), source=str(checkpoint / "config.yaml"))
 
 
-def draw_from(checkpoint: Path, wish: Wish, out: Path, *, with_grid: bool, stage: Stage) -> torch.Tensor:
-    """Writes `seed_00000.png` ... and, where asked, `grid.png`: uint8 (N, 3, H, W) also comes back."""
-    pictures = draw(checkpoint, wish, stage)
-    out.mkdir(parents=True, exist_ok=True)
-    for seed, picture in zip(sampling.seeds_of(wish.count, first=wish.first_seed), pictures, strict=True):
-        sampling.write_png(picture, out / f"seed_{seed:05d}.png")
-    if with_grid:
-        sampling.write_png(sampling.grid(pictures), out / "grid.png")
-    return pictures
-
-
 def score_again(checkpoint: Path, *, materials: Materials, device: torch.device) -> tuple[int, dict[str, float]]:
     """Number and scores of new pictures of a checkpoint: twice as many as an epoch's, with the next seeds."""
     config = config_of(checkpoint)
@@ -96,12 +87,13 @@ def draw(checkpoint: Path, wish: Wish, stage: Stage) -> torch.Tensor:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base = resolve(config.model.base)
     unet = load_weights(base, checkpoint, dtype=DTYPES[config.model.precision], device=device)
-    texts = embed_prompts(base, [config.prompts.positive, config.prompts.negative], device=device)
+    texts = embed_prompts(base, [wish.prompt or config.prompts.positive, config.prompts.negative], device=device)
     sampler = sampler_of(config, schedule_of(config, base))
     sampler = replace(
         sampler,
         steps=wish.steps or sampler.steps,
         guidance_scale=sampler.guidance_scale if wish.guidance_scale is None else wish.guidance_scale,
+        batch_size=wish.batch_size or sampler.batch_size,
     )
     seeds = sampling.seeds_of(wish.count, first=wish.first_seed)
     return sampling.draw(

@@ -1,0 +1,60 @@
+"""After the last trial: the best one is judged in full, saved as a model, and reported."""
+
+import logging
+from pathlib import Path
+
+from woundray.errors import UserError
+from woundray.reporting import write_report
+from woundray.search.conclusion import StudyResult
+from woundray.tracking.events import JOURNAL_NAME, Journal, ModelSaved, ReportWritten
+from woundray.tracking.models import MODEL_FOLDER, model_name, save_model
+from woundray.training.appraisal import appraise
+from woundray.training.checkpoint import STATE_NAME
+from woundray.training.generation import Wish
+from woundray.training.materials import Stage
+
+_CODE = Path(__file__).parent / "synthesis/served.py"
+_FIRST_SEED = 100_000  # none that a run was steered by
+
+log = logging.getLogger(__name__)
+
+
+def hand_over(study: StudyResult, data: str, stage: Stage) -> list[str]:
+    """Writes evaluation, model and report of a study that has ended, and tells them to its journal.
+
+    Args:
+        data: hash of the photographs and of how they were split.
+
+    Returns:
+        Lines to show.
+    """
+    config, best = study.config, study.best
+    assert best.best_score is not None
+    try:
+        wish = Wish(2 * config.validation.pictures, _FIRST_SEED)
+        file = study.checkpoint / "evaluation/report.json"
+        missed = appraise(study.checkpoint, wish, data=None, file=file, stage=stage).failed
+    except UserError as error:  # too few pictures or patients for it: the study stands without
+        log.warning("the best trial was not judged in full: %s", error)
+        missed = ["not judged"]
+
+    folder = study.folder / MODEL_FOLDER
+    leave_out = (STATE_NAME, "evaluation", "generated")
+    save_model(study.checkpoint, folder, code=_CODE, prompt=config.prompts.positive, leave_out=leave_out)
+    journal = Journal(study.folder / JOURNAL_NAME)
+    journal.append(
+        ModelSaved(
+            study=study.folder.name,
+            trial=best.id,
+            name=model_name(config.phase),
+            folder=folder,
+            data=data,
+            objective=config.metrics.objective,
+            score=best.standing(config.metrics.objective),
+            missed=missed,
+        )
+    )
+    report, without_photographs = write_report(study.folder)
+    journal.append(ReportWritten(file=without_photographs))
+    bars = f"misses {', '.join(missed)}" if missed else "holds every bar that real photographs hold"
+    return [f"bars         {bars}", f"report       {report}"]

@@ -1,0 +1,36 @@
+"""Write the report of a study again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from woundray.cli import run
+from woundray.config.base import Section
+
+
+class Report(Section):
+    """Writes a study's report: one HTML file, and the same without photographs of patients."""
+
+    study: Annotated[Path, tyro.conf.Positional]
+    """Folder of the study, or its name in --runs."""
+    runs: Path = Path("woundray-runs")
+    """Folder of all studies and runs."""
+
+
+def main() -> None:
+    """Entry point of `woundray report`."""
+    run(_report)
+
+
+def _report() -> None:
+    command = tyro.cli(Report, prog="python -m woundray.report", description=Report.__doc__, use_underscores=True)
+    from woundray.reporting import write_report
+
+    folder = command.study if command.study.is_dir() else command.runs / command.study
+    report, without_photographs = write_report(folder)
+    print(f"{report}\n{without_photographs}: to pass on, it shows no photograph of a patient")
+
+
+if __name__ == "__main__":
+    main()

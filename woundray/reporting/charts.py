@@ -1,0 +1,191 @@
+"""Charts as SVG: curves, standing, importance, parallel coordinates; colours are CSS variables with defaults."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from woundray.metrics.bars import Floor
+from woundray.search.summary import TrialSummary
+
+STYLE = Markup(
+    "<style>.c{font:12px system-ui,sans-serif;fill:var(--ink,#222)}.m{fill:var(--soft,#777)}"
+    ".g{stroke:var(--line,#ddd);fill:none}.t{stroke:var(--soft,#999);fill:none;stroke-width:1.5;opacity:.55}"
+    ".b{stroke:var(--accent,#0b6a6a);fill:none;stroke-width:2.5}.d{fill:var(--accent,#0b6a6a)}"
+    ".o{fill:var(--soft,#999)}.f{fill:var(--accent,#0b6a6a);opacity:.16}.a{font-weight:600;fill:var(--accent,#0b6a6a)}"
+    "</style>"
+)
+_WIDTH = 720
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear map of values to pixels."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        return round(self.start + self.share(value) * (self.end - self.start), 1)
+
+    def share(self, value: float) -> float:
+        """Where a value lies between the ends, 0..1; in the middle where they are one."""
+        return (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
+
+    def ticks(self, most: int = 5) -> list[float]:
+        """Round values inside the range."""
+        step = _round_step((self.high - self.low) / most or 1.0)
+        first = math.ceil(self.low / step)
+        return [number * step for number in range(first, math.floor(self.high / step) + 1)]
+
+
+def learning_curves(trials: Sequence[TrialSummary], best: TrialSummary | None, objective: str, base: float) -> Markup:
+    """The objective by epoch, a line a trial; the best one strong, the base model's score as a dashed line."""
+    lines = [
+        (trial, [(report.epoch, report.metrics[objective]) for report in trial.reports])
+        for trial in trials
+        if trial.reports
+    ]
+    if not lines:
+        return Markup("")
+    values = [value for _, points in lines for _, value in points] + [base]
+    pad = (max(values) - min(values)) * 0.08 or 1.0
+    y = Scale(min(values) - pad, max(values) + pad, 300, 16)
+    x = Scale(1, max(2, *(epoch for _, points in lines for epoch, _ in points)), 56, _WIDTH - 110)
+    parts = []
+    for tick in y.ticks():
+        parts.append(_line(x.start, y(tick), x.end, y(tick), "g"))
+        parts.append(_text(x.start - 8, y(tick) + 4, f"{tick:g}", "c m", "end"))
+    for epoch in sorted({round(tick) for tick in x.ticks(8)}):
+        parts.append(_text(x(epoch), 320, str(epoch), "c m", "middle"))
+    parts.append(_text((x.start + x.end) / 2, 340, "epoch", "c m", "middle"))
+    parts.append(Markup('<path class="t" stroke-dasharray="5 4" d="M{} {}H{}"/>').format(x.start, y(base), x.end))
+    labels = [(y(base), "base model", "c m")]
+    for trial, points in sorted(lines, key=lambda line: line[0] == best):
+        style, dot = ("b", "d") if trial == best else ("t", "o")
+        path = "L".join(f"{x(epoch)} {y(value)}" for epoch, value in points)
+        parts.append(Markup('<path class="{}" d="M{}"/>').format(style, path))
+        parts += [
+            Markup('<circle class="{}" cx="{}" cy="{}" r="{}"><title>{}</title></circle>').format(
+                dot,
+                x(epoch),
+                y(value),
+                3.5 if trial == best else 2.5,
+                f"trial {trial.number}, epoch {epoch}: {value:.4g}",
+            )
+            for epoch, value in points
+        ]
+        labels.append((y(points[-1][1]), f"trial {trial.number}", "c a" if trial == best else "c m"))
+    parts += [_text(x.end + 10, place + 4, label, style, "start") for place, label, style in _apart(labels)]
+    return _svg(350, parts, f"{objective} by epoch")
+
+
+def standing(best: float, base: float, floor: Floor, objective: str) -> Markup:
+    """Best trial, base model and photographs of other patients on one line that begins at 0."""
+    x = Scale(0, max(best, base) * 1.04, 16, _WIDTH - 16)
+    low, high = x(max(0.0, floor.mean - 2 * floor.sd)), x(floor.mean + 2 * floor.sd)
+    parts = [
+        Markup('<rect class="f" x="{}" y="34" width="{}" height="24"/>').format(low, round(high - low, 1)),
+        _line(x.start, 46, x.end, 46, "g"),
+        Markup('<circle class="o" cx="{}" cy="46" r="5"/><circle class="d" cx="{}" cy="46" r="6"/>').format(
+            x(base), x(best)
+        ),
+        _text(x(0), 78, "0", "c m", "start"),
+        _text(x(floor.mean), 78, f"photographs {floor.mean:.3g} ± {floor.sd:.2g}", "c m", "middle"),
+        _text(x(best), 22, f"best trial {best:.4g}", "c a", "end"),
+        _text(x(base), 78, f"base model {base:.4g}", "c m", "end"),
+    ]
+    return _svg(88, parts, f"{objective}: photographs, best trial and base model")
+
+
+def importance(shares: dict[str, float]) -> Markup:
+    """A bar a setting."""
+    x = Scale(0, max([*shares.values(), 1e-9]), 220, _WIDTH - 60)
+    parts = []
+    for row, (name, share) in enumerate(shares.items()):
+        top = 8 + 26 * row
+        parts.append(_text(210, top + 13, name, "c", "end"))
+        bar = '<rect class="d" x="220" y="{}" width="{}" height="16" rx="2"/>'
+        parts.append(Markup(bar).format(top, round(max(1.0, x(share) - 220), 1)))
+        parts.append(_text(x(share) + 8, top + 13, f"{share:.0%}", "c m", "start"))
+    return _svg(16 + 26 * len(shares), parts, "importance of settings")
+
+
+def parallel_coordinates(trials: Sequence[TrialSummary], best: TrialSummary | None, objective: str) -> Markup:
+    """An axis a searched setting, the objective last, a line a trial."""
+    scored = [trial for trial in trials if trial.best_score is not None]
+    names = list(dict.fromkeys(name for trial in scored for name in trial.values))
+    if not scored or not names:
+        return Markup("")
+    columns = [[trial.values.get(name) for trial in scored] for name in names]
+    places = [_places(column) for column in columns]
+    places.append(_places([trial.best_score for trial in scored]))
+    ends = [_ends(column) for column in columns] + [_ends([trial.best_score for trial in scored])]
+    x = Scale(0, len(names), 50, _WIDTH - 50)
+    parts = []
+    for number, (name, (low, high)) in enumerate(zip([*names, objective], ends, strict=True)):
+        short = name.rsplit(".", 1)[-1].replace("_", " ")
+        parts.append(_line(x(number), 44, x(number), 250, "g"))
+        parts.append(_text(x(number), 16 + 13 * (number % 2), short, "c", "middle"))
+        parts.append(_text(x(number), 268, low, "c m", "middle"))
+        parts.append(_text(x(number), 42, high, "c m", "middle"))
+    for row, trial in sorted(enumerate(scored), key=lambda pair: pair[1] == best):
+        points = [(x(number), places[number][row]) for number in range(len(names) + 1)]
+        path = "L".join(f"{across} {250 - 200 * up:.1f}" for across, up in points if up is not None)
+        text = '<path class="{}" d="M{}"><title>trial {}</title></path>'
+        parts.append(Markup(text).format("b" if trial == best else "t", path, trial.number))
+    return _svg(280, parts, "settings and score of each trial")
+
+
+def _places(values: Sequence[object]) -> list[float | None]:
+    """Where values lie on an axis, 0..1: numbers by size (by logarithm over two decades), others in their order."""
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) == sum(value is not None for value in values) and numbers:
+        wide = min(numbers) > 0 and max(numbers) / min(numbers) > 30
+        shown = [math.log(value) if wide else float(value) for value in numbers]
+        scale = Scale(min(shown), max(shown), 0.0, 1.0)
+        found = iter(shown)
+        return [None if value is None else scale.share(next(found)) for value in values]
+    kinds = sorted({str(value) for value in values if value is not None})
+    scale = Scale(0, len(kinds) - 1, 0.0, 1.0)
+    return [None if value is None else scale.share(kinds.index(str(value))) for value in values]
+
+
+def _ends(values: Sequence[object]) -> tuple[str, str]:
+    """What stands at the lower and upper end of an axis."""
+    there = [value for value in values if value is not None]
+    if all(isinstance(value, int | float) for value in there):
+        return f"{min(there):.3g}", f"{max(there):.3g}"  # type: ignore[type-var, str-format]
+    kinds = sorted({str(value) for value in there})
+    return kinds[0], kinds[-1]
+
+
+def _apart(labels: list[tuple[float, str, str]], gap_px: float = 14) -> list[tuple[float, str, str]]:
+    """Labels moved down so that none covers another."""
+    placed: list[tuple[float, str, str]] = []
+    for place, label, style in sorted(labels):
+        lowest = placed[-1][0] + gap_px if placed else place
+        placed.append((max(place, lowest), label, style))
+    return placed
+
+
+def _round_step(size: float) -> float:
+    """1, 2 or 5 times a power of ten, at least `size`."""
+    power = 10.0 ** math.floor(math.log10(size))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= size * 0.999)
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
+    return Markup('<path class="{}" d="M{} {}L{} {}"/>').format(style, x1, y1, x2, y2)
+
+
+def _text(x: float, y: float, text: str, style: str, anchor: str) -> Markup:
+    return Markup('<text class="{}" x="{}" y="{}" text-anchor="{}">{}</text>').format(style, x, y, anchor, text)
+
+
+def _svg(height: int, parts: Sequence[Markup], title: str) -> Markup:
+    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}" role="img" aria-label="{}">'
+    return Markup(head).format(_WIDTH, height, escape(title)) + STYLE + Markup("").join(parts) + Markup("</svg>")

@@ -1,0 +1,1 @@
+"""Pictures in use: drawn, judged one by one, kept with their origin, and drawn again from it."""

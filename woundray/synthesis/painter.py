@@ -1,0 +1,172 @@
+"""A checkpoint's models, opened once, that draw any seed; on several GPUs at once where there are such."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from woundray import __version__, sampling
+from woundray.config import Config
+from woundray.model.base import DTYPES, embed_prompts, load_vae
+from woundray.model.checksums import file_sha256
+from woundray.model.lora import WEIGHTS_NAME
+from woundray.model.registry import resolve
+from woundray.model.weights import load_weights
+from woundray.training.generation import Wish, config_of
+from woundray.training.materials import sampler_of, schedule_of
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Everything but the seed that decides the pixels of a picture.
+
+    Attributes:
+        source: where the checkpoint is found again: a folder, `runs:/ID` or `models:/NAME/VERSION`.
+        weights_sha256: of the checkpoint's trained weights.
+        batch_size: pictures that were computed at a time: other shapes round differently, by 1 of 255 in few pixels.
+        version: of woundray.
+    """
+
+    source: str
+    weights_sha256: str
+    base: str
+    phase: str
+    prompt: str
+    negative_prompt: str
+    resolution: int
+    steps: int
+    guidance_scale: float
+    batch_size: int
+    version: str = __version__
+
+
+def origin_of(checkpoint: Path, source: str, wish: Wish) -> Origin:
+    """The origin of pictures that a wish asks of a checkpoint.
+
+    Without a batch size in the wish, it is one picture on a CPU, where more are hardly faster, and that of the run's
+    epochs on a GPU.
+    """
+    config = config_of(checkpoint)
+    guidance = config.validation.guidance_scale if wish.guidance_scale is None else wish.guidance_scale
+    return Origin(
+        source,
+        weights_sha256(checkpoint),
+        config.model.base,
+        config.phase,
+        wish.prompt or config.prompts.positive,
+        config.prompts.negative,
+        config.model.resolution,
+        wish.steps or config.validation.sampling_steps,
+        guidance,
+        wish.batch_size or (config.validation.batch_size if torch.cuda.is_available() else 1),
+    )
+
+
+def weights_sha256(checkpoint: Path) -> str:
+    """Of the adapter's file, or of those of a whole UNet, one after another."""
+    files = [checkpoint / WEIGHTS_NAME]
+    if not files[0].is_file():
+        files = sorted((checkpoint / "unet").glob("*.safetensors"))
+    return "+".join(file_sha256(file) for file in files)
+
+
+class Painter:
+    """Draws pictures of one origin on one device. All batches have one shape: no picture depends on the others."""
+
+    def __init__(self, checkpoint: Path, origin: Origin) -> None:
+        config = config_of(checkpoint)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        base = resolve(config.model.base)
+        self._unet = load_weights(base, checkpoint, dtype=DTYPES[config.model.precision], device=device)
+        self._vae = load_vae(base, device=device)
+        texts = embed_prompts(base, [origin.prompt, origin.negative_prompt], device=device)
+        self._prompt = sampling.Prompt.of(texts)
+        self._sampler = _sampler(config, base, origin)
+
+    def draw(self, seeds: Sequence[int]) -> Tensor:
+        """One picture a seed: uint8 (N, 3, H, W), the same for a seed whatever the others are."""
+        missing = -len(seeds) % self._sampler.batch_size
+        padded = [*seeds, *[seeds[0]] * missing]
+        return sampling.draw(self._unet, self._vae, self._prompt, padded, self._sampler)[: len(seeds)]
+
+    def fitting_batch_size(self) -> int:
+        """The batch size of the origin, halved until a batch fits into the GPU's memory."""
+        size = self._sampler.batch_size
+        while torch.cuda.is_available() and size > 1:
+            try:
+                self.draw(range(size))
+                break
+            except torch.OutOfMemoryError:
+                size //= 2
+                torch.cuda.empty_cache()
+                self._sampler = replace(self._sampler, batch_size=size)
+        return size
+
+
+def _sampler(config: Config, base: Path, origin: Origin) -> sampling.Sampler:
+    return replace(
+        sampler_of(config, schedule_of(config, base)),
+        steps=origin.steps,
+        guidance_scale=origin.guidance_scale,
+        batch_size=origin.batch_size,
+    )
+
+
+class Studio:
+    """One painter in this process, or one on each GPU of a Ray cluster."""
+
+    def __init__(self, checkpoint: Path, origin: Origin, *, gpus: int) -> None:
+        self._local = Painter(checkpoint, origin) if gpus < 2 else None
+        self._remote: list[Any] = []
+        if self._local is None:
+            import ray
+
+            actor: Any = ray.remote(num_gpus=1)(Painter)
+            self._remote = [actor.remote(checkpoint.absolute(), origin) for _ in range(gpus)]
+
+    def fitting_batch_size(self) -> int:
+        """See `Painter.fitting_batch_size`; the smallest of all GPUs."""
+        if self._local is not None:
+            return self._local.fitting_batch_size()
+        import ray
+
+        return int(min(ray.get([painter.fitting_batch_size.remote() for painter in self._remote])))
+
+    def draw(self, batches: Iterable[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
+        """Seeds and pictures of each batch, in order; every GPU has two batches to do, no more are taken ahead."""
+        if self._local is not None:
+            for seeds in batches:
+                yield seeds, self._local.draw(seeds)
+            return
+        import ray
+
+        begun: deque[tuple[list[int], Any]] = deque()
+        painters = cycle(self._remote)
+        for seeds in batches:
+            begun.append((seeds, next(painters).draw.remote(seeds)))
+            if len(begun) == 2 * len(self._remote):
+                done, future = begun.popleft()
+                yield done, ray.get(future)
+        for done, future in begun:
+            yield done, ray.get(future)
+
+
+@contextmanager
+def studio(checkpoint: Path, origin: Origin) -> Iterator[tuple[Studio, Origin]]:
+    """A studio on all GPUs of this machine, and the origin with the batch size that fits."""
+    gpus = torch.cuda.device_count()
+    if gpus < 2:
+        local = Studio(checkpoint, origin, gpus=gpus)
+        yield local, replace(origin, batch_size=local.fitting_batch_size())
+        return
+    from woundray.cluster import cluster
+
+    with cluster(dashboard_port=8265) as connected:
+        many = Studio(checkpoint, origin, gpus=int(connected.resources.gpus))
+        yield many, replace(origin, batch_size=many.fitting_batch_size())
