@@ -86,7 +86,7 @@ class Recorder(Callback):
     ) -> None:
         if CHECKPOINT not in result:
             return
-        self._shown[trial.trial_id] = {name: value for name, value in result.items() if isinstance(value, float)}
+        self._shown[trial.trial_id] = {name: value for name, value in result.items() if isinstance(value, int | float)}
         event = epoch_event(trial.trial_id, result)
         if event.epoch > Journal(self._journal).last_epoch(
             trial.trial_id
