@@ -9,6 +9,7 @@ process and cluster of its own; the time that the cluster takes to start and end
 
 import argparse
 import json
+import logging
 import resource
 import subprocess
 import sys
@@ -81,12 +82,12 @@ def plain_study(config: Config, folder: Path, *, imports: bool, cpu: TreeCpu) ->
             run_config=ray.train.RunConfig(
                 name=tune.get_context().get_trial_id(),
                 storage_path=str(folder / "runs"),
-                callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call]
+                callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call, list-item]
             ),
         )
         trainer.fit()
 
-    ray.init(num_cpus=2 * config.study.concurrent, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
+    ray.init(num_cpus=2 * config.study.concurrent, include_dashboard=True, log_to_driver=False, logging_level=logging.ERROR)
     started, cpu_before = time.perf_counter(), cpu.seconds()
     tuner = tune.Tuner(
         driver,

@@ -39,8 +39,9 @@ class Simulated:
 
 def gain(confusions: Floats) -> Floats:
     """(..., 2, S, 3, 3) -> (...), of mean kappa over seeds."""
-    means = statistics.kappa(confusions).mean(axis=-1)
-    return means[..., 1] - means[..., 0]
+    means: Floats = statistics.kappa(confusions).mean(axis=-1)
+    difference: Floats = means[..., 1] - means[..., 0]
+    return difference
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ class PlainTrainer:
         # the UNet's answer
         noise = torch.randn_like(latents)
         timesteps = torch.randint(0, 1000, (size,), device=device)
-        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        noisy = self.scheduler.add_noise(latents, noise, timesteps)  # type: ignore[arg-type]
         answer = self.unet(noisy, timesteps, text, return_dict=False)[0]
         loss = functional.mse_loss(answer.float(), noise.float())
         if self.perceptual > 0:
@@ -144,7 +144,7 @@ def plain_pictures(
     pipeline = StableDiffusionPipeline.from_pretrained(
         base, unet=unet, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False
     )
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline.set_progress_bar_config(disable=True)  # type: ignore[no-untyped-call]
     side, size = config.model.resolution, config.validation.batch_size
     pictures: list[Tensor] = []
     for start in range(0, len(seeds), size):

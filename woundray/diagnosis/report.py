@@ -85,8 +85,8 @@ def report_table(diagnosis: Diagnosis) -> Table:
     table.add_column(overflow="fold")
     for topic, lines in _topics(diagnosis).items():
         table.add_row(topic, "\n".join(lines))
-    for topic, lines, style in (("problem", diagnosis.problems, "red"), ("note", diagnosis.outlook.notes, "")):
-        for line in lines:
+    for topic, found, style in (("problem", diagnosis.problems, "red"), ("note", diagnosis.outlook.notes, "")):
+        for line in found:
             table.add_row(topic, line, style=style)
     would = "would not run: mend the problems" if diagnosis.problems else "would run"
     table.add_row("verdict", f"tune --phase {diagnosis.phase} {would}")

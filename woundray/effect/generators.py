@@ -99,7 +99,8 @@ class Adapters:
 
     def _searched(self, config: Config, materials: Materials, folder: Path) -> Path:
         """The best adapter of a study on the connected cluster."""
-        from woundray.search.study import journal_path, resume_study, run_study
+        from woundray.search.conclusion import journal_path
+        from woundray.search.study import resume_study, run_study
 
         assert self.resources is not None
         config = config.with_values({"study.trials": self.search, "study.name": f"{folder.parent.name}-{folder.name}"})

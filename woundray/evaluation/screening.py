@@ -89,7 +89,7 @@ class Screen:
                 found = nearest(pairs(shrunk(pictures), shrunk(others)), highest=bar.kind == "min")
                 values[name], bars[name] = np.asarray(found.value), bar
         chosen = self._quality.filtering.metrics
-        passes = {name: hold(bars[name], values[name]) for name in bars if name in chosen}
+        passes: dict[str, Passes] = {name: hold(bars[name], values[name]) for name in bars if name in chosen}
         simple = heuristics(pictures, self._quality.heuristics)
         kept = usable(passes, simple, self._quality.filtering, len(pictures))
         return Verdicts(kept, values, bars, passes | simple)

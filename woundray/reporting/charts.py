@@ -158,7 +158,7 @@ def _ends(values: Sequence[object]) -> tuple[str, str]:
     """What stands at the lower and upper end of an axis."""
     there = [value for value in values if value is not None]
     if all(isinstance(value, int | float) for value in there):
-        return f"{min(there):.3g}", f"{max(there):.3g}"  # type: ignore[type-var, str-format]
+        return f"{min(there):.3g}", f"{max(there):.3g}"  # type: ignore[type-var]
     kinds = sorted({str(value) for value in there})
     return kinds[0], kinds[-1]
 

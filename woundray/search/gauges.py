@@ -16,7 +16,7 @@ _LABELS = ("study", "trial")
 
 
 def show(reported: Mapping[str, Any], *, study: str, trial: str, objective: str) -> None:
-    """Sets the gauges of a trial to what it reported last; they stand until the calling process ends.
+    """Sets the gauges of a trial to what it reported last.
 
     Args:
         reported: an epoch's metrics and the run's usage, by name; what is missing is not shown.

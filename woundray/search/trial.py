@@ -70,6 +70,7 @@ class Recorder(Callback):
         self._journal = journal
         self._base = base
         self._stopped: tuple[str, ...] = ()
+        self._shown: dict[str, dict[str, float]] = {}  # trial -> its last report
 
     def on_trial_start(self, iteration: int, trials: list["Trial"], trial: "Trial", **info: Any) -> None:
         # Tune proposes trials in order, but may restore them in another: who has a number keeps it
@@ -85,7 +86,7 @@ class Recorder(Callback):
     ) -> None:
         if CHECKPOINT not in result:
             return
-        show(result, study=self._study.name, trial=trial.trial_id, objective=self._base.metrics.objective)
+        self._shown[trial.trial_id] = {name: value for name, value in result.items() if isinstance(value, int | float)}
         event = epoch_event(trial.trial_id, result)
         if event.epoch > Journal(self._journal).last_epoch(
             trial.trial_id
@@ -93,6 +94,10 @@ class Recorder(Callback):
             Journal(self._journal).append(event)
         if result.get("done") and event.epoch < self._base.training.epochs:  # set where the scheduler says stop
             self._stopped = (*self._stopped, trial.trial_id)
+
+    def on_step_end(self, iteration: int, trials: list["Trial"], **info: Any) -> None:
+        for name, reported in self._shown.items():  # again and again: Ray forgets a gauge after two rounds of export
+            show(reported, study=self._study.name, trial=name, objective=self._base.metrics.objective)
 
     def on_trial_complete(self, iteration: int, trials: list["Trial"], trial: "Trial", **info: Any) -> None:
         self._end(trial, "FINISHED")

@@ -95,7 +95,8 @@ def produce(
         most = (wish.count - tally.there) * (_TRIES if screen else 1)
         seeds = islice((seed for seed in count(wish.first_seed) if seed not in there), most)
         for some, pixels in painters.draw(chunks(seeds, origin.batch_size)):
-            good, bad = [], []
+            good: list[Picture] = []
+            bad: list[tuple[Picture, str]] = []
             for picture, reasons in _judged(some, pixels, origin, screen):
                 if len(good) == tally.short:
                     break

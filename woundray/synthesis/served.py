@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel
 
 from woundray import sampling
 from woundray.synthesis.collection import Picture, provenance
@@ -20,7 +20,7 @@ from woundray.training.generation import Wish
 MOST = 64  # pictures of one row: more is a job for `woundray generate`
 
 
-class WoundPictures(PythonModel):  # type: ignore[misc]
+class WoundPictures(PythonModel):
     """One adapter. Each row asks for n pictures (1) of a prompt (the trained one) from a seed (0) on."""
 
     def load_context(self, context: Any) -> None:

@@ -99,7 +99,7 @@ class Runs:
     def close(self) -> None:
         """Ends what `watch_machine` began."""
         if self._monitor is not None:
-            self._monitor.finish()
+            self._monitor.finish()  # type: ignore[no-untyped-call]
 
     def apply(self, event: Event) -> None:
         """Writes an event; a second time changes nothing.
