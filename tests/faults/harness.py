@@ -15,7 +15,6 @@ from typing import Literal
 
 import psutil
 import torch
-from ray.util import get_node_ip_address
 from safetensors.torch import load_file
 
 from faults import regression
@@ -264,6 +263,8 @@ class TwoNodes:
 
     def __init__(self, folder: Path, *, port: int = 6390) -> None:
         self._folder = folder
+        from ray.util import get_node_ip_address  # here: woundray's settings come before the import of ray
+
         self._address = f"{get_node_ip_address()}:{port}"
         local = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_AUTH_MODE": "token", "GLOO_SOCKET_IFNAME": "lo"}
         self._local = local | {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_USAGE_STATS_ENABLED": "0"}
