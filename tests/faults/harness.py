@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -273,7 +274,14 @@ class TwoNodes:
         self._node: subprocess.Popen[bytes] | None = None
 
     def add_node(self) -> None:
-        """Starts the second node."""
+        """Starts the second node, once the head is there: it would give up soon."""
+        host, _, port = self._address.partition(":")
+        give_up = time.monotonic() + PATIENCE_S
+        while time.monotonic() < give_up:
+            with socket.socket() as probe:
+                if probe.connect_ex((host, int(port))) == 0:
+                    break
+            time.sleep(POLL_S)
         self._node = self._start("second", f"--address={self._address}", "--num-cpus=1")
 
     def kill_node(self) -> None:
