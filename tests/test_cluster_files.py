@@ -8,11 +8,13 @@ from typing import Any
 
 import jsonschema
 import pytest
-import ray.autoscaler
 import yaml
 
+import woundray.search
 from woundray.cli import parse
 from woundray.tune import Tune
+
+assert woundray.search  # makes Ray's settings
 
 FOLDER = Path(__file__).parents[1] / "configs" / "cluster"
 
@@ -74,6 +76,7 @@ def test_the_slurm_script_is_bash_and_takes_tunes_arguments() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_ray_takes_the_on_premise_file() -> None:
+    import ray.autoscaler  # here: woundray's settings come before the import of ray
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     config = prepare_config(read("on-premise.yaml"))

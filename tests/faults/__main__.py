@@ -1,7 +1,7 @@
 """Studies under seeded kills, and a table of them: `python -m faults --kills worker driver study --seed 3`.
 
-With `node` among the kills the study runs on two `ray start` nodes on loopback. `--workers 2` kills nothing: it runs a
-study there whose trials have two ranks, and says on which nodes they were.
+With `node` among the kills the study runs on two `ray start` nodes of this machine. `--workers 2` kills nothing: it
+runs a study there whose trials have two ranks, and says on which nodes they were.
 """
 
 import argparse

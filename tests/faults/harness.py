@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -253,7 +254,9 @@ def _silent(metrics: dict[str, float], checkpoint: Path) -> None:
 
 
 class TwoNodes:
-    """A Ray cluster of two nodes on this machine's loopback device, of one CPU each; the second can be killed.
+    """A Ray cluster of two nodes on this machine, of one CPU each; the second can be killed.
+
+    Ray joins no second node to a head at 127.0.0.1: both are at the machine's own address.
 
     Attributes:
         variables: environment of a study that joins it.
@@ -261,15 +264,24 @@ class TwoNodes:
 
     def __init__(self, folder: Path, *, port: int = 6390) -> None:
         self._folder = folder
-        self._address = f"127.0.0.1:{port}"
-        local = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "GLOO_SOCKET_IFNAME": "lo"}
+        from ray.util import get_node_ip_address  # here: woundray's settings come before the import of ray
+
+        self._address = f"{get_node_ip_address()}:{port}"
+        local = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_AUTH_MODE": "token", "GLOO_SOCKET_IFNAME": "lo"}
         self._local = local | {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_USAGE_STATS_ENABLED": "0"}
         self.variables = self._local | {"RAY_ADDRESS": self._address}
-        self._head = self._start("head", "--head", f"--port={port}", "--dashboard-port=8470", "--num-cpus=1")
+        self._head = self._start("head", "--head", f"--port={port}", f"--dashboard-port={port + 2000}", "--num-cpus=1")
         self._node: subprocess.Popen[bytes] | None = None
 
     def add_node(self) -> None:
-        """Starts the second node."""
+        """Starts the second node, once the head is there: it would give up soon."""
+        host, _, port = self._address.partition(":")
+        give_up = time.monotonic() + PATIENCE_S
+        while time.monotonic() < give_up:
+            with socket.socket() as probe:
+                if probe.connect_ex((host, int(port))) == 0:
+                    break
+            time.sleep(POLL_S)
         self._node = self._start("second", f"--address={self._address}", "--num-cpus=1")
 
     def kill_node(self) -> None:

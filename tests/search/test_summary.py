@@ -165,7 +165,7 @@ def test_a_listener_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
         calls.append(trials)
         raise ValueError("planted")
 
-    with Follower(journal, CONFIG, listener, console=Console(file=io.StringIO())):
+    with Follower(journal, CONFIG, [listener], console=Console(file=io.StringIO())):
         for event in EVENTS:
             journal.append(event)
     assert len(calls) == len(EVENTS)
