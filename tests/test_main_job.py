@@ -93,3 +93,16 @@ def test_from_raw_photographs_to_pictures(tmp_path: Path, micro_base: Path) -> N
     first, again = (Image.open(path).tobytes() for path in paths)
     assert first == again
     assert "3 of 3 pictures have the same pixels" in woundray(tmp_path, "generate", "--again", "drawn/manifest.csv")
+
+    # the best trial is a registered model, drawn from by its alias; MLflow's report has no photograph, the study's has
+    [(alias, version)] = client.get_registered_model("woundray-phase-I").aliases.items()
+    assert f"models:/woundray-phase-I@{alias}" in summary
+    woundray(
+        tmp_path, "generate", "--from", f"models:/woundray-phase-I@{alias}", "--seed", "2", "-n", "1", "--out", "m"
+    )
+    [path] = (tmp_path / "m").glob("Depth_RGB/2_P*.png")
+    assert Image.open(path).tobytes() == first
+    assert Image.open(path).text["source"] == f"models:/woundray-phase-I/{version}"  # type: ignore[attr-defined]
+    told = {file.path for file in client.list_artifacts(parents[0].info.run_id)}
+    assert "report_without_photographs.html" in told and "report.html" not in told
+    assert len((study / "report.html").read_text()) > len((study / "report_without_photographs.html").read_text())
