@@ -35,8 +35,7 @@ def test_from_raw_photographs_to_pictures(tmp_path: Path, micro_base: Path) -> N
         *("--validation.pictures", "8", "--validation.sampling_steps", "2", "--metrics.floor_repeats", "3"),
         *("--study.finalists", "1", "--validation.folds", "2", "--refit"),
     )
-    assert "best trial" in summary
-    assert "mlflow ui" in summary
+    assert "best trial" in summary and "mlflow ui" in summary
 
     # the finalist was trained again with the other half of the patients held out, then on all photographs
     assert "mean of 2 folds of patients" in summary
@@ -91,5 +90,21 @@ def test_from_raw_photographs_to_pictures(tmp_path: Path, micro_base: Path) -> N
     assert Image.open(tmp_path / "drawn/grid.png").size == (2 * 64 + 2, 2 * 64 + 2)
     paths = [next((tmp_path / folder).glob("Depth_RGB/2_P*.png")) for folder in ("drawn", "again")]
     first, again = (Image.open(path).tobytes() for path in paths)
-    assert first == again
-    assert "3 of 3 pictures have the same pixels" in woundray(tmp_path, "generate", "--again", "drawn/manifest.csv")
+    same = woundray(tmp_path, "generate", "--again", "drawn/manifest.csv")
+    assert first == again and "3 of 3 pictures have the same pixels" in same
+
+    [(alias, version)] = client.get_registered_model("woundray-phase-I").aliases.items()
+    assert f"models:/woundray-phase-I@{alias}" in summary
+    check_registered(tmp_path, alias, version, first)
+    told = {file.path for file in client.list_artifacts(parents[0].info.run_id)}
+    assert "report_without_photographs.html" in told and "report.html" not in told
+
+
+def check_registered(folder: Path, alias: str, version: str, pixels: bytes) -> None:
+    """The best trial is a registered model that draws the same picture of seed 2 by its alias."""
+    model = f"models:/woundray-phase-I@{alias}"
+    woundray(folder, "generate", "--from", model, "--seed", "2", "-n", "1", "--out", "registered")
+    [path] = (folder / "registered").glob("Depth_RGB/2_P*.png")
+    with Image.open(path) as picture:
+        assert picture.tobytes() == pixels
+        assert picture.text["source"] == f"models:/woundray-phase-I/{version}"  # type: ignore[attr-defined]

@@ -78,7 +78,8 @@ def learning_curves(trials: Sequence[TrialSummary], best: TrialSummary | None, o
             )
             for epoch, value in points
         ]
-        labels.append((y(points[-1][1]), f"trial {trial.number}", "c a" if trial == best else "c m"))
+        if trial == best or x(points[-1][0]) == x.end:  # others end before the labels
+            labels.append((y(points[-1][1]), f"trial {trial.number}", "c a" if trial == best else "c m"))
     parts += [_text(x.end + 10, place + 4, label, style, "start") for place, label, style in _apart(labels)]
     return _svg(350, parts, f"{objective} by epoch")
 
@@ -94,7 +95,7 @@ def standing(best: float, base: float, floor: Floor, objective: str) -> Markup:
             x(base), x(best)
         ),
         _text(x(0), 78, "0", "c m", "start"),
-        _text(x(floor.mean), 78, f"photographs {floor.mean:.3g} ± {floor.sd:.2g}", "c m", "middle"),
+        _text(low, 78, f"photographs {floor.mean:.3g} ± {floor.sd:.2g}", "c m", "start"),
         _text(x(best), 22, f"best trial {best:.4g}", "c a", "end"),
         _text(x(base), 78, f"base model {base:.4g}", "c m", "end"),
     ]

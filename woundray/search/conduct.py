@@ -202,7 +202,8 @@ def _judged(config: Config) -> Config:
 
 def _dataset(config: Config, materials: Materials) -> DatasetFacts:
     """What MLflow is told of the photographs."""
-    sides = {"training": materials.reference.train.groups, "held_out": materials.reference.held_out.groups}
+    known = materials.held_out  # None where nobody is held out
+    sides = {} if known is None else {"training": known.train.groups, "held_out": known.held_out.groups}
     return DatasetFacts(
         name=f"wounds-phase-{config.phase}",
         digest=materials.key,

@@ -154,7 +154,7 @@ def publish(
     if folder.exists():  # left by a run that died between renaming and linking
         shutil.rmtree(folder)
     part.rename(folder)
-    if (folder / GRID_NAME).is_file():
+    if (folder / GRID_NAME).is_file():  # it outlives the checkpoint: for the report, and MLflow may not have it yet
         (run / GRIDS).mkdir(exist_ok=True)
         shutil.copyfile(folder / GRID_NAME, run / GRIDS / f"{folder.name}.png")
     link(run / "latest", folder.name)
@@ -164,9 +164,6 @@ def publish(
     kept = {best_epoch, *contenders, *range(progress.epoch - keep_last + 1, progress.epoch + 1)}
     for old in run.glob("epoch_*"):
         if int(old.name.removeprefix("epoch_")) not in kept:
-            if (old / "grid.png").is_file():  # MLflow may not have it yet
-                (run / "grids").mkdir(exist_ok=True)
-                (old / "grid.png").replace(run / "grids" / f"{old.name}.png")
             shutil.rmtree(old)
     return folder
 
