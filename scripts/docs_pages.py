@@ -40,11 +40,11 @@ def settings() -> str:
 def commands() -> str:
     """A table of flags a command."""
     lines = []
-    for name, what in COMMANDS.items():
-        lines += [f"## {name}", "", f"{what[0].upper()}{what[1:]}.", ""]
+    for name in COMMANDS:
+        lines += [f"## {name}", ""]
         described = command_type(name)
         lines += [f"{' '.join(line.split())}\n" for line in (described.__doc__ or "").split("\n\n")]
-        lines += ["| flag | default | |", "|---|---|---|", *_flags(described)]
+        lines += ["| flag | default | what it does |", "|---|---|---|", *_flags(described)]
         if issubclass(described, Command):
             lines += ["", "And every [setting](settings.md) by its name, as `--lora.rank 8`."]
         lines += [""]
@@ -79,7 +79,7 @@ def _section(model: type[BaseModel], prefix: str) -> Iterator[str]:
     title = prefix.rstrip(".") or "Every run"
     yield from (f"{'###' if title.count('.') else '##'} {title}", "", *_paragraphs(model.__doc__), "")
     if own:
-        yield from ("| setting | values | default | |", "|---|---|---|---|")
+        yield from ("| setting | values | default | what it does |", "|---|---|---|---|")
         for name, field in own.items():
             values = _cell(_values(field.annotation, field.metadata))
             yield f"| `{prefix}{name}` | {values} | {_default(field)} | {_cell(field.description)} |"

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from woundray.cli import Command, Stages, parse, run
 
 
@@ -21,7 +19,7 @@ class Tune(Command):
     resume: Path | None = None
     """Go on with a study that was stopped or killed: its folder, or its name in woundray-runs. Finished trials stay,
     others go on from their last epoch; its own settings are used."""
-    refit: tyro.conf.UseCounterAction[int] = 0
+    refit: bool = False
     """Afterwards train the winner's settings on all photographs, the held-out ones too, for as many epochs: more
     patients to learn from, and nobody left to judge by."""
     workers: int | None = None
@@ -48,9 +46,9 @@ def _tune() -> None:
 
     with Stages() as stages:
         if command.resume:
-            print(resume(command.resume, command.settings.study.output, stages, hand_over, refits=command.refit > 0))
+            print(resume(command.resume, command.settings.study.output, stages, hand_over, refits=command.refit))
         else:
-            print(conduct(command.settings, stages, hand_over, refits=command.refit > 0))
+            print(conduct(command.settings, stages, hand_over, refits=command.refit))
 
 
 if __name__ == "__main__":
