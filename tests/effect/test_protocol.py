@@ -31,15 +31,15 @@ def outcome(folder: Path, kind: str) -> Outcome:
 
 
 def test_a_useful_generator_is_found(tmp_path: Path) -> None:
-    """Few patients, who leave much to learn, and many new ones."""
-    config = CONFIG.model_copy(update={"ratios": (4.0, 16.0), "primary_ratio": 16.0})
-    few = replace(bench(tmp_path, Planted(), patients=12), config=config)
+    """In studies of three sets of patients: one of them may be so easy that little is left to gain."""
+    studies = [replace(bench(tmp_path / str(seed), Planted()), opener=NoisyStudy(24, seed)) for seed in range(3)]
 
-    found = conclude(measured(few), config, seed=0)
+    found = [conclude(measured(study), CONFIG, seed=0) for study in studies]
 
-    assert found.verdict.call == "helps", found.verdict.words
-    assert found.gain.value > 0.1
-    assert found.slope.low > 0
+    calls = [each.verdict.call for each in found]
+    assert calls.count("helps") >= 2 and "hurts" not in calls
+    assert np.mean([each.gain.value for each in found]) > 0.1
+    assert all(each.slope.value > 0 for each in found)
 
 
 def test_training_pictures_again_make_no_difference(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from woundray.metrics.features import (
     Lite0,
     Lite0Layers,
     Lite0Trunk,
-    _load_lite0,
     cached_features,
     check_images,
     file_sha256,
     frechet_name,
+    load_lite0,
 )
 
 
@@ -73,7 +73,7 @@ def test_all_layers_of_one_pass_are_those_of_single_passes() -> None:
 def test_lite0_logits_are_those_of_the_packaged_network() -> None:
     images = pictures(2, side=224)
     with torch.no_grad():
-        expected = _load_lite0()((images.float() - 127) / 128)
+        expected = load_lite0()((images.float() - 127) / 128)
     assert torch.allclose(Lite0("logits")(images), expected, atol=1e-4)
 
 
