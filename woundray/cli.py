@@ -150,28 +150,32 @@ class Stages:
             console=Console(stderr=True),
             transient=True,
         )
+        self._live = self._progress.console.is_terminal
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._stop()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Told what is being done, how much of it is done, and how much there is."""
-        live = self._progress.console.is_terminal
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total, rate="")
-            if not live:
+            if not self._live:
                 self._progress.console.print(f"{stage} ...")
         task = self._tasks[stage]
         self._progress.update(task, completed=done, total=total)
         self._progress.update(task, rate=rate(self._progress.tasks[task].speed, total))
-        if live and done < total:
+        if self._live and done < total:
             self._progress.start()
         elif all(task.finished for task in self._progress.tasks):
-            self._progress.stop()  # the next thing to draw may be a table of trials
+            self._stop()  # the next thing to draw may be a table of trials
+
+    def _stop(self) -> None:
+        if self._live:  # elsewhere rich would write an empty line
+            self._progress.stop()
 
 
 def rate(per_s: float | None, total: int) -> str:
