@@ -38,8 +38,8 @@ def main() -> None:
 
 def _compare() -> None:
     command = read_flags(Compare, prog="python -m woundray.compare")
-    if bool(command.sources) == bool(command.study):
-        raise UserError("compare: give REF REF ..., or --study DIR")
+    if bool(command.study) == bool(command.sources) or len(command.sources) == 1:
+        raise UserError(f"compare: {len(command.sources)} REFs; give 2 REFs or more, or --study DIR alone")
     from rich.console import Console
 
     from woundray.evaluation.table import difference_table
