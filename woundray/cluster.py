@@ -81,8 +81,11 @@ def connect(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -
     """
     address = os.environ.get("RAY_ADDRESS", "")
     workers = {**_STUDY_SETTINGS, "OMP_NUM_THREADS": str(threads)}
+    dashboard_port = free_port(dashboard_port)
     if _LOCAL:
         workers |= _LOCAL_SETTINGS | (_LOCAL_WORKER_SETTINGS if sys.platform == "linux" else {})
+        # else Ray Train asks the cluster that /tmp/ray names, maybe another or dead one, and the next trial never starts
+        workers["RAY_API_SERVER_ADDRESS"] = f"http://{_DASHBOARD_HOST}:{dashboard_port}"
     make_token_private()
 
     import ray
@@ -96,7 +99,7 @@ def connect(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -
             num_cpus=cpus,
             include_dashboard=True,  # a TorchTrainer inside Tune hangs without its State API
             dashboard_host=_DASHBOARD_HOST,
-            dashboard_port=free_port(dashboard_port),
+            dashboard_port=dashboard_port,
             object_store_memory=_OBJECT_STORE_BYTES,
             log_to_driver=False,  # workers' lines stay in their logs
             logging_level=logging.ERROR,

@@ -134,6 +134,16 @@ def optuna_values(folder: Path) -> set[float]:
     return {trial.value for trial in study.trials if trial.value is not None}
 
 
+def test_workers_ask_their_own_cluster_whichever_one_the_machine_remembers(ray_cluster: Cluster) -> None:
+    """A cluster that was killed leaves its address in /tmp/ray; asking there, Ray Train never frees a trial's place."""
+    import ray
+    from ray.dashboard.utils import get_address_for_submission_client
+
+    asked = ray.get(ray.remote(get_address_for_submission_client).remote(None))
+
+    assert asked == ray_cluster.dashboard
+
+
 def test_two_workers_are_two_ranks(tmp_path: Path, ray_cluster: Cluster) -> None:
     config = settle(make_config(tmp_path, **{"hardware.workers": 2}), ray_cluster.resources)
     last = fit(

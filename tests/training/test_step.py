@@ -73,7 +73,8 @@ def test_ranks_and_accumulation_give_the_gradient_of_one_worker_with_the_same_gl
     ranks = [gradients(by_two, micro_materials, decoder, Place(rank, 2, CPU), draws) for rank in (0, 1)]
     assert draws.perceptual.any()
     for one, *parts in zip(whole, *ranks, strict=True):
-        torch.testing.assert_close(torch.stack(parts).mean(0), one, atol=1e-5, rtol=1e-3)  # DDP's mean
+        mean = torch.stack(parts).mean(0)  # DDP's
+        assert (mean - one).norm() < 2e-3 * one.norm()  # other batch sizes round differently; a wrong scale is far off
         assert not torch.allclose(parts[0], parts[1])  # they saw different pictures
 
 
