@@ -84,7 +84,7 @@ def connect(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -
     dashboard_port = free_port(dashboard_port)
     if _LOCAL:
         workers |= _LOCAL_SETTINGS | (_LOCAL_WORKER_SETTINGS if sys.platform == "linux" else {})
-        # else Ray Train asks the cluster that /tmp/ray names, maybe another or dead one, and the next trial never starts
+        # else Ray Train asks the cluster that /tmp/ray names, another or a dead one, and the next trial never starts
         workers["RAY_API_SERVER_ADDRESS"] = f"http://{_DASHBOARD_HOST}:{dashboard_port}"
     make_token_private()
 

