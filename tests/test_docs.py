@@ -34,7 +34,9 @@ NOT_RUN_HERE = {
     r"--from (runs|models):|woundray-runs/|--again|OTHER": "wants a study: tests/training/test_generation.py",
     r"RAY_ADDRESS=": "wants a cluster: tests/search/test_study.py",
     r"woundray.doctor .*--data|--check_weights": "tests/test_doctor.py",
+    r"--format merged": "held to the trained weights' rounding, which this adapter has not: tests/model/test_export.py",
     # other programs
+    r"^python scripts/bench_": "minutes to hours; for developers of woundray",
     r"^make (tune|install|test)\b": "installs everything: what a fresh clone's build does",
     r"^(source|export|cat|lora\.|training\.|EOF|until)": "lines of a shell, and a file that it writes",
     r"^mlflow ui": "a server that does not end; MLflow's own tests",

@@ -10,6 +10,12 @@ from woundray.config import Config
 from woundray.data.source import open_source
 from woundray.effect.conduct import conduct_effect
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of mlflow's, sqlalchemy's and alembic's own code
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
 SETTINGS = {
     "effect.phases": ("I", "R"),
     "effect.ratios": (0.5, 1.0),
