@@ -254,7 +254,7 @@ def scrape(cluster: Cluster, token: str) -> dict[tuple[str, str], float]:
 
 
 def test_the_dashboard_tells_each_trial(ray_cluster: Cluster) -> None:
-    with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+    with pytest.raises(urllib.error.HTTPError, match="403") as refused:
         ask_dashboard(ray_cluster, "/api/prometheus/sd", "wrong")
     refused.value.close()
     token = subprocess.run(ray_cluster.token_command.split(), capture_output=True, text=True, check=True).stdout.strip()
