@@ -1,6 +1,7 @@
 """The same results on a cluster as in one process, and errors that stay what they are."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,10 @@ CONFIG = EffectConfig(ratios=(1.0,), folds=2, seeds=1, views=1, resamples=200)
 def on_ray() -> Iterator[OnRay]:
     """Two places to work."""
     with cluster(dashboard_port=8365, cpus=2):
+        import ray
+
+        for module in (__name__, NoisyStudy.__module__):  # workers can not import test modules
+            ray.cloudpickle.register_pickle_by_value(sys.modules[module])
         yield OnRay()
 
 
