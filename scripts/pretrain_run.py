@@ -30,6 +30,16 @@ class TimeBox:
         return min(1.0, self.first_share + (1 - self.first_share) * elapsed)
 
 
+@dataclass(frozen=True)
+class Course:
+    """How a stage is trained: pictures a step, side of the crops that a VAE sees, seed, and compiled or not."""
+
+    batch: int
+    crop_px: int
+    seed: int
+    is_compiled: bool
+
+
 def learning_rate(peak: float, step: int, share: float) -> float:
     """Linear warm-up over the first 300 steps, times a half cosine over `share` from 1 to 1 % of `peak`."""
     warm = min(1.0, (step + 1) / 300)

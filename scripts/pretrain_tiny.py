@@ -28,7 +28,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from pretrain_card import write_card
 from pretrain_pictures import UNSEEN, Pictures, draw_pictures
-from pretrain_run import TimeBox, Training, move, write_json
+from pretrain_run import Course, TimeBox, Training, move, write_json
 from pretrain_unet import measure_model, train_unet
 from pretrain_vae import measure_vae, normalise_latents, train_decoder, train_vae
 from torch import nn
@@ -57,6 +57,10 @@ class Options:
     processes: int
     save_minutes: float
     no_compile: bool
+
+    @property
+    def course(self) -> Course:
+        return Course(self.batch, self.crop_px, self.seed, not self.no_compile)
 
 
 def main() -> None:
@@ -117,23 +121,10 @@ def run_vae(options: Options, base: TinyBase, pictures: Pictures, unseen: Pictur
     move(vae, pictures.pixels.device)
     training = begin(options, vae.train())
     box = TimeBox(deadline_s, options.steps, training.share)
-    train_vae(
-        vae,
-        pictures,
-        training,
-        box,
-        batch=options.batch,
-        crop_px=options.crop_px,
-        seed=options.seed,
-        is_compiled=not options.no_compile,
-    )
+    train_vae(vae, pictures, training, box, options.course)
 
     vae.eval()
-    scores = normalise_latents(vae, pictures, options.batch)
-    scores |= measure_vae(vae, unseen, options.batch, options.out / "reconstructions.png")
-    for folder in (options.work / "vae", options.out / "vae"):
-        vae.save_pretrained(folder)
-        write_json(folder / "report.json", report(options, training, scores))
+    write_vae(options, vae, unseen, report(options, training, normalise_latents(vae, pictures, options.batch)))
     write_json(options.out / "losses_vae.json", training.losses)
 
 
@@ -145,24 +136,21 @@ def run_decoder(options: Options, _: TinyBase, pictures: Pictures, unseen: Pictu
     assert vae.post_quant_conv is not None
     training = begin(options, nn.ModuleList([vae.post_quant_conv, vae.decoder]).train())
     box = TimeBox(deadline_s, options.steps, training.share)
-    train_decoder(
-        vae,
-        pictures,
-        training,
-        box,
-        batch=options.batch,
-        crop_px=options.crop_px,
-        seed=options.seed,
-        is_compiled=not options.no_compile,
-    )
+    train_decoder(vae, pictures, training, box, options.course)
 
     vae.eval()
+    write_vae(options, vae, unseen, report(options, training, {}) | earlier(vae_folder / "report.json"))
+    write_json(options.out / "losses_decoder.json", training.losses)
+
+
+def write_vae(options: Options, vae: AutoencoderKL, unseen: Pictures, facts: dict[str, object]) -> None:
+    """Measure a VAE, and write it with its report to WORK/vae and OUT/vae."""
     scores = measure_vae(vae, unseen, options.batch, options.out / "reconstructions.png")
-    facts = report(options, training, scores) | earlier(vae_folder / "report.json")
+    known = facts["scores"]
+    assert isinstance(known, dict)
     for folder in (options.work / "vae", options.out / "vae"):
         vae.save_pretrained(folder)
-        write_json(folder / "report.json", facts)
-    write_json(options.out / "losses_decoder.json", training.losses)
+        write_json(folder / "report.json", facts | {"scores": known | scores})
 
 
 def run_unet(options: Options, base: TinyBase, pictures: Pictures, unseen: Pictures, deadline_s: float) -> None:
@@ -179,15 +167,7 @@ def run_unet(options: Options, base: TinyBase, pictures: Pictures, unseen: Pictu
         move(part, pictures.pixels.device)
     training = begin(options, nn.ModuleList([base.unet, base.text_encoder]).train())
     box = TimeBox(deadline_s, options.steps, training.share)
-    train_unet(
-        base,
-        pictures,
-        training,
-        box,
-        batch=options.batch,
-        seed=options.seed,
-        is_compiled=not options.no_compile,
-    )
+    train_unet(base, pictures, training, box, options.course)
 
     training.module.eval()
     folder = options.out / "tiny"

@@ -8,7 +8,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from pretrain_pictures import DEFAULT_PROMPTS, TEXTURE, Pictures, caption, texture_caption
-from pretrain_run import Log, TimeBox, Training, write_grid
+from pretrain_run import Course, Log, TimeBox, Training, write_grid
 from pretrain_vae import Perceptual, mixed_numbers
 from torch.nn import functional
 from transformers import CLIPTokenizer
@@ -56,19 +56,17 @@ def train_unet(
     pictures: Pictures,
     training: Training,
     box: TimeBox,
-    *,
-    batch: int,
-    seed: int,
-    is_compiled: bool,
+    course: Course,
 ) -> None:
     """Train UNet and text encoder in place until `box` is over; at the end they hold the averaged weights."""
     device = pictures.pixels.device
-    generator = torch.Generator(device).manual_seed(seed + training.step)
+    batch = course.batch
+    generator = torch.Generator(device).manual_seed(course.seed + training.step)
     moments = latent_moments(base.vae, pictures, batch, generator)
-    captions, empty = (ids.to(device) for ids in caption_tokens(base.tokenizer, seed))
+    captions, empty = (ids.to(device) for ids in caption_tokens(base.tokenizer, course.seed))
     kept = base.scheduler.alphas_cumprod.to(device)  # share of the signal's variance at each timestep
     scale = base.vae.config["scaling_factor"]
-    unet = torch.compile(base.unet) if is_compiled else base.unet
+    unet = torch.compile(base.unet) if course.is_compiled else base.unet
     phantoms, textures = pictures.phantoms, pictures.textures
     log = Log(training, batch)
     while (share := box.share(training.step)) < 1:

