@@ -9,9 +9,9 @@ import pytest
 from families import build_family
 
 from woundray.archive import bring_in, export
+from woundray.checksums import file_sha256
 from woundray.errors import UserError
 from woundray.metrics.weights import WEIGHTS
-from woundray.model.checksums import file_sha256
 from woundray.model.registry import staged
 
 

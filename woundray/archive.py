@@ -11,10 +11,10 @@ import tarfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from woundray.checksums import FACTS_NAME, Stage, file_sha256, wrong_files
 from woundray.errors import UserError
 from woundray.metrics.weights import ALIASES, WEIGHTS, checkpoints_home, path_of
 from woundray.model import layout
-from woundray.model.checksums import FACTS_NAME, Stage, file_sha256, wrong_files
 from woundray.model.registry import REPOSITORIES, staged, weights_home
 from woundray.staging import check_names, inventory, weights_file
 

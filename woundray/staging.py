@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from woundray.checksums import FACTS_NAME, Stage, file_sha256, wrong_files
 from woundray.config.explain import nearest
 from woundray.errors import UserError
 from woundray.metrics.weights import ALIASES, WEIGHTS, checkpoints_home, path_of
-from woundray.model.checksums import FACTS_NAME, Stage, file_sha256, wrong_files
 from woundray.model.download import download
 from woundray.model.layout import read_json
 from woundray.model.registry import REPOSITORIES, staged, weights_home

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from woundray.checksums import file_sha256
 from woundray.errors import UserError
-from woundray.metrics.features import file_sha256
 from woundray.metrics.staged import Dinov2, Sscd
 
 BLOCKS, WIDTH, HEADS, PATCH_PX = 12, 384, 6, 14

@@ -8,9 +8,9 @@ import pytest
 from families import build_family
 from loopback import COMMIT, Site, serve
 
+from woundray.checksums import file_sha256
 from woundray.errors import UserError
 from woundray.model import layout
-from woundray.model.checksums import file_sha256
 from woundray.model.hub import fetch_base
 from woundray.model.registry import REPOSITORIES, resolve, staged
 

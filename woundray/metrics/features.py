@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from woundray.checksums import file_sha256
 from woundray.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -248,12 +249,6 @@ def load_lite0() -> EfficientNet:
     net = EfficientNet.from_name("efficientnet-lite0", image_size=None)  # None: padding for any size
     net.load_state_dict(torch.load(_lite0_file(), weights_only=True, map_location="cpu"))
     return net.requires_grad_(False).eval()
-
-
-def file_sha256(file: Path) -> str:
-    """Hash of a file's bytes, in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def text_sha256(text: str) -> str:

@@ -5,8 +5,8 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
+from woundray.checksums import Stage, file_sha256
 from woundray.errors import UserError
-from woundray.model.checksums import Stage, file_sha256
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60.0

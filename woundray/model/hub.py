@@ -9,9 +9,9 @@ import huggingface_hub
 from huggingface_hub import errors
 from huggingface_hub.hf_api import RepoFile
 
+from woundray.checksums import FACTS_NAME, Stage, file_sha256, wrong_files
 from woundray.errors import UserError
 from woundray.model import layout
-from woundray.model.checksums import FACTS_NAME, Stage, file_sha256, wrong_files
 from woundray.model.download import download
 from woundray.model.registry import REPOSITORIES, hub_cache, offline, weights_home
 

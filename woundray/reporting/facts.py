@@ -14,6 +14,7 @@ from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.errors import UserError
 from woundray.evaluation import Reference, read_reference
+from woundray.search.space import OPTUNA_FILE
 from woundray.search.summary import TrialSummary, best_trial, ranked, summarise
 from woundray.tracking.events import JOURNAL_NAME, Journal
 
@@ -99,7 +100,7 @@ def _evaluation(best: TrialSummary | None) -> dict[str, Any] | None:
 
 def _importance(folder: Path) -> dict[str, float]:
     """By fANOVA (Hutter et al. 2014), as Optuna computes it, the most important first."""
-    file = folder / "optuna.journal"
+    file = folder / OPTUNA_FILE
     if not file.is_file():
         return {}
     optuna.logging.set_verbosity(optuna.logging.WARNING)

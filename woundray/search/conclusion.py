@@ -7,8 +7,8 @@ from pathlib import Path
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.search.summary import TrialSummary, best_trial, ranked, summarise
-from woundray.search.trial import ERROR_FILE, JOURNAL_FILE, last_line, trial_folder
-from woundray.tracking.events import Event, FinalistScored, Journal, StudyEnded, TrialEnded
+from woundray.search.trial import ERROR_FILE, last_line, trial_folder
+from woundray.tracking.events import JOURNAL_NAME, Event, FinalistScored, Journal, StudyEnded, TrialEnded
 
 Rescore = Callable[[Path], tuple[int, dict[str, float]]]  # checkpoint -> number and metrics of its new pictures
 
@@ -43,7 +43,7 @@ class StudyResult:
 
 def journal_path(folder: Path) -> Path:
     """The journal of a study's folder."""
-    return folder / JOURNAL_FILE
+    return folder / JOURNAL_NAME
 
 
 def how_to_go_on(folder: Path, journal: Journal, config: Config) -> str:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Value = str | int | float | bool
 
+OPTUNA_FILE = "optuna.journal"
+"""In a study's folder: what Optuna knows. `optuna-dashboard FILE` opens it."""
+
 _KINDS = ("choice", "uniform", "log", "int")
 _SEARCHED = ("lora.", "training.", "prompts.dropout")
 _KEPT = ("training.epochs", "training.steps_per_epoch")  # trials are compared epoch by epoch

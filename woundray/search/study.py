@@ -26,13 +26,12 @@ from woundray.search.conclusion import (
 )
 from woundray.search.interruption import Interruption
 from woundray.search.progress import Follower, OnChange
-from woundray.search.space import Space, load_space
+from woundray.search.space import OPTUNA_FILE, Space, load_space
 from woundray.search.trial import ERROR_FILE, Recorder, run_trial
 from woundray.storage import lost_storage
 from woundray.tracking.events import Journal, StudyEnded
 from woundray.training.launch import Loop, runs_at_once, settle
 
-_OPTUNA_FILE = "optuna.journal"  # `optuna-dashboard FILE` opens it
 _DRIVER = {"node:__internal_head__": 0.001}  # a trial's driver only waits: it takes no CPU, and stays on the head
 
 
@@ -121,7 +120,7 @@ def resume_study(
     """
     state = folder.absolute() / "ray" / "tune"
     if not tune.Tuner.can_restore(str(state)):
-        (folder / _OPTUNA_FILE).unlink(missing_ok=True)
+        (folder / OPTUNA_FILE).unlink(missing_ok=True)
         return run_study(
             config,
             materials=materials,
@@ -192,7 +191,7 @@ def _search(config: Config, space: Space, folder: Path) -> BestEpochSearch:
             sampler=sampler,
             points_to_evaluate=[space.nearest_to(config)],
             study_name=folder.name,
-            storage=JournalStorage(JournalFileBackend(str(folder / _OPTUNA_FILE))),
+            storage=JournalStorage(JournalFileBackend(str(folder / OPTUNA_FILE))),
         )
 
 

@@ -12,14 +12,13 @@ from woundray.config import Config
 from woundray.redaction import redact
 from woundray.search.gauges import show
 from woundray.storage import refuse_lost
-from woundray.tracking.events import Journal, TrialEnded, TrialStarted
+from woundray.tracking.events import JOURNAL_NAME, Journal, TrialEnded, TrialStarted
 from woundray.training.launch import CHECKPOINT, Loop, epoch_event, fit
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
 ERROR_FILE = "error.txt"
-JOURNAL_FILE = "events.jsonl"
 
 
 def trial_folder(study: Path, trial: str) -> Path:
@@ -52,7 +51,7 @@ def run_trial(values: dict[str, Any], *, base: Config, loop: Loop, materials: Pa
             name=name,
             storage=study / "ray" / "runs",
             callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call]
-            told=Journal(study / JOURNAL_FILE).last_epoch(name),
+            told=Journal(study / JOURNAL_NAME).last_epoch(name),
         )
     except TrainingFailedError as error:
         failed.write_text(redact(str(error)), encoding="utf-8")

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from woundray import __version__, sampling
+from woundray.checksums import file_sha256
 from woundray.config import Config
 from woundray.model.base import DTYPES, embed_prompts, load_vae
-from woundray.model.checksums import file_sha256
 from woundray.model.lora import WEIGHTS_NAME
 from woundray.model.registry import resolve
 from woundray.model.weights import load_weights

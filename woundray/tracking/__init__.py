@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from woundray.config import Config
 from woundray.config.layers import read_yaml
-from woundray.tracking.events import Event, Journal
+from woundray.tracking.events import JOURNAL_NAME, Event, Journal
 from woundray.tracking.runs import Runs, check_tracking, tracking_uri
 from woundray.tracking.surroundings import DatasetFacts
 
@@ -147,7 +147,7 @@ def catch_up(folder: Path, timeout_s: float = 60.0) -> tuple[int, int]:
     single = folder / "run" / "config.yaml"
     path = single if single.is_file() else folder / "config.yaml"
     config = Config.from_nested(read_yaml(path), source=str(path))
-    journal = Journal(folder / "events.jsonl")
+    journal = Journal(folder / JOURNAL_NAME)
     behind = sum(1 for _ in journal.read(_copied_of(journal.path)))
     if not behind:
         return 0, 0

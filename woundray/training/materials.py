@@ -15,6 +15,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from woundray import evaluation, sampling
+from woundray.checksums import file_sha256
 from woundray.config import Config
 from woundray.data.bank import Bank, bank_key, read_bank, write_bank
 from woundray.data.source import Source, open_source
@@ -27,7 +28,6 @@ from woundray.model.base import (
     load_unet,
     load_vae,
 )
-from woundray.model.checksums import file_sha256
 from woundray.model.registry import resolve
 from woundray.training.checkpoint import write_json
 
