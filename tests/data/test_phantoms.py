@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import re
 from dataclasses import astuple
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from woundray.data.augmentation import plain_view
 from woundray.data.phantom_clinic import HIGHEST, LOWEST
 from woundray.data.phantom_tissue import Patient
 from woundray.data.phantoms import HOME_CLINIC, PHASES, Box, Clinic, render, render_cohort, write_raw
@@ -114,6 +116,34 @@ def test_the_home_clinic_is_a_clinic_of_the_pretraining_but_far_from_the_usual_o
     assert np.all((low <= home) & (home <= high))
     distance = np.abs((home - low) / (high - low) - 0.5)  # a uniform draw's is 0.25 on average
     assert distance.mean() > 0.25
+
+
+def power(pictures: list[NDArray[np.uint8]]) -> NDArray[np.float64]:
+    """Mean power of the brightness at 8 to 16, 16 to 24, 24 to 32 and 32 to 48 cycles a picture of 128 px."""
+    window = np.hanning(128)[:, None] * np.hanning(128)
+    grey = np.stack([picture.mean(axis=-1) for picture in pictures])
+    spectrum = np.abs(np.fft.fft2((grey - grey.mean((1, 2), keepdims=True)) * window)) ** 2
+    cycles = np.hypot(*np.meshgrid(np.fft.fftfreq(128, 1 / 128), np.fft.fftfreq(128, 1 / 128)))
+    edges = (8, 16, 24, 32, 48)
+    return np.array([spectrum[:, (cycles >= low) & (cycles < high)].mean() for low, high in pairwise(edges)])
+
+
+def test_the_home_clinics_pictures_are_as_sharp_as_photographs(real_photographs: Path) -> None:
+    with (real_photographs / "bounding_box_depth.csv").open(encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))[:60]
+    photographs = [
+        plain_view(
+            np.asarray(Image.open(real_photographs / "Depth_RGB" / row["Filename"]).convert("RGB")),
+            tuple(int(float(row[edge])) for edge in ("Xmin", "Ymin", "Xmax", "Ymax")),
+            size_px=128,
+            margin=0.3,
+        )
+        for row in rows
+    ]
+    cohort = render_cohort(dict.fromkeys(PHASES, 10), seed=0, size_px=256)
+    drawn = [plain_view(phantom.picture, phantom.box, size_px=128, margin=0.3) for phantom in cohort]
+
+    assert np.abs(np.log2(power(drawn) / power(photographs))).max() < 0.7
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -139,7 +139,7 @@ def test_workers_ask_their_own_cluster_whichever_one_the_machine_remembers(ray_c
     import ray
     from ray.dashboard.utils import get_address_for_submission_client
 
-    asked = ray.get(ray.remote(get_address_for_submission_client).remote(None))
+    asked = ray.get(ray.remote(get_address_for_submission_client).remote("127.0.0.1:1"))  # of no cluster
 
     assert asked == ray_cluster.dashboard
 
