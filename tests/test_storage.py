@@ -99,10 +99,11 @@ def test_one_process_alone_works_in_a_study_and_its_lock_dies_with_it(tmp_path: 
         [sys.executable, "-c", textwrap.dedent(HOLDER), str(tmp_path)], stdout=subprocess.PIPE, env=environment
     ) as other:
         assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(UserError, match="another process works on this study"), alone_in(tmp_path):
-            raise AssertionError
-        other.kill()  # SIGKILL: nothing is cleaned up
-        other.wait()
+        try:
+            assert other.stdout.readline() == b"held\n"
+            with pytest.raises(UserError, match="another process works on this study"), alone_in(tmp_path):
+                raise AssertionError
+        finally:
+            other.kill()  # SIGKILL: nothing is cleaned up
     with alone_in(tmp_path):
         pass

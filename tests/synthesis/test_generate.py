@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from adapters import write_checkpoint
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from numpy.typing import NDArray
 from PIL import Image
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from woundray.config import Config
 from woundray.data.dfu import prepare
@@ -64,6 +66,23 @@ def test_a_picture_depends_on_its_seed_alone(checkpoints: dict[str, Path], tmp_p
     assert np.array_equal(by_seed(many)["14"], by_seed(one)["14"])
     drawn = list(by_seed(many).values())
     assert len(drawn) == 7 and not any(np.array_equal(a, b) for a, b in pairwise(drawn))
+
+
+def test_all_batches_have_one_shape(checkpoints: dict[str, Path]) -> None:
+    """Others round differently: by what a picture shares its batch with, it would change."""
+    painter = Painter(checkpoints["I"], origin_of(checkpoints["I"], "", Wish(5, batch_size=3)))
+    widths = set()
+
+    def note(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(module, UNet2DConditionModel):
+            widths.add(len(inputs[0]))
+
+    hook = register_module_forward_pre_hook(note)
+    try:
+        assert len(painter.draw(range(5))) == 5
+    finally:
+        hook.remove()
+    assert widths == {3}
 
 
 def test_pictures_are_drawn_again_from_the_manifest_alone(checkpoints: dict[str, Path], tmp_path: Path) -> None:
