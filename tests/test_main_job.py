@@ -24,7 +24,6 @@ def woundray(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.xfail(strict=False, reason="from the refit on (registry, report) it has not been seen to pass")
 def test_from_raw_photographs_to_pictures(tmp_path: Path, micro_base: Path) -> None:
     woundray(tmp_path, "prepare", "--phantoms", "40", "--out", "raw")
     assert "pictures of 40 patients" in woundray(tmp_path, "prepare", "--raw", "raw", "--out", "data")
