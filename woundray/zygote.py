@@ -44,8 +44,8 @@ def usable() -> bool:
 
 
 def wanted() -> bool:
-    """Whether the user asks for it, by WOUNDRAY_ZYGOTE=1, and it can be had. No whole study has been run on it yet."""
-    return os.environ.get(ADDRESS) == "1" and usable()
+    """Whether Ray's workers are to be forked: wherever it can be, unless WOUNDRAY_ZYGOTE=0 forbids it."""
+    return os.environ.get(ADDRESS) != "0" and usable()
 
 
 def client_command() -> list[str]:
