@@ -93,7 +93,7 @@ def strike(study: Study, nodes: TwoNodes | None, kill: Kill) -> bool:
         nodes.add_node()
         return True
     done = study.interrupt() if kill.kind == "interrupt" else study.kill(kill.kind)
-    if kill.kind in ("study", "interrupt"):
+    if done and kill.kind in ("study", "interrupt"):
         study.start()
     return done
 

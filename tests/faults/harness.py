@@ -176,14 +176,25 @@ class Study:
         return False
 
     def interrupt(self) -> bool:
-        """Ctrl-C, as a terminal sends it: to all of the process group. True if each running trial finished an epoch."""
+        """Ctrl-C, as a terminal sends it: to all of the process group; each running trial then finishes its epoch.
+
+        It comes once a worker runs: a study that was started again just before still imports. False: it had ended.
+        """
         assert self.process is not None
+        while self.process.poll() is None and not ours(TITLES["worker"]):
+            time.sleep(POLL_S)
+        if self.process.poll() is not None:
+            return False
         objective = self.config.metrics.objective
         before = {trial.id: trial.epochs for trial in summarise(self.events(), objective) if trial.status == "running"}
         os.killpg(self.process.pid, signal.SIGINT)
-        assert self.wait() == 130
+        code = self.wait()
+        assert code == 130, (code, (self.folder / "output.txt").read_text())
         assert "tune --resume" in (self.folder / "output.txt").read_text().splitlines()[-1]
-        return all(trial.epochs > before.get(trial.id, -1) for trial in summarise(self.events(), objective))
+        after = {trial.id: trial.epochs for trial in summarise(self.events(), objective)}
+        last = self.config.training.epochs
+        assert all(after[trial] >= min(epochs + 1, last) for trial, epochs in before.items()), (before, after)
+        return True
 
     def end(self) -> None:
         """Ends whatever still runs."""
