@@ -11,15 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from woundray import __version__, sampling
+from woundray import __version__
 from woundray.checksums import file_sha256
-from woundray.config import Config
-from woundray.model.base import DTYPES, embed_prompts, load_vae
 from woundray.model.lora import WEIGHTS_NAME
-from woundray.model.registry import resolve
-from woundray.model.weights import load_weights
-from woundray.training.generation import Wish, config_of
-from woundray.training.materials import sampler_of, schedule_of
+from woundray.training.generation import Wish, config_of, open_checkpoint
 
 
 @dataclass(frozen=True)
@@ -44,6 +39,11 @@ class Origin:
     guidance_scale: float
     batch_size: int
     version: str = __version__
+
+    @property
+    def wish(self) -> Wish:
+        """What to ask of the checkpoint for such pictures."""
+        return Wish(1, 0, self.steps, self.guidance_scale, self.prompt, self.batch_size)
 
 
 def origin_of(checkpoint: Path, source: str, wish: Wish) -> Origin:
@@ -80,24 +80,17 @@ class Painter:
     """Draws pictures of one origin on one device. All batches have one shape: no picture depends on the others."""
 
     def __init__(self, checkpoint: Path, origin: Origin) -> None:
-        config = config_of(checkpoint)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        base = resolve(config.model.base)
-        self._unet = load_weights(base, checkpoint, dtype=DTYPES[config.model.precision], device=device)
-        self._vae = load_vae(base, device=device)
-        texts = embed_prompts(base, [origin.prompt, origin.negative_prompt], device=device)
-        self._prompt = sampling.Prompt.of(texts)
-        self._sampler = _sampler(config, base, origin)
+        self._models = open_checkpoint(checkpoint, origin.wish)
 
     def draw(self, seeds: Sequence[int]) -> Tensor:
         """One picture a seed: uint8 (N, 3, H, W), the same for a seed whatever the others are."""
-        missing = -len(seeds) % self._sampler.batch_size
+        missing = -len(seeds) % self._models.sampler.batch_size
         padded = [*seeds, *[seeds[0]] * missing]
-        return sampling.draw(self._unet, self._vae, self._prompt, padded, self._sampler)[: len(seeds)]
+        return self._models.draw(padded)[: len(seeds)]
 
     def fitting_batch_size(self) -> int:
         """The batch size of the origin, halved until a batch fits into the GPU's memory."""
-        size = self._sampler.batch_size
+        size = self._models.sampler.batch_size
         while torch.cuda.is_available() and size > 1:
             try:
                 self.draw(range(size))
@@ -105,17 +98,8 @@ class Painter:
             except torch.OutOfMemoryError:
                 size //= 2
                 torch.cuda.empty_cache()
-                self._sampler = replace(self._sampler, batch_size=size)
+                self._models = replace(self._models, sampler=replace(self._models.sampler, batch_size=size))
         return size
-
-
-def _sampler(config: Config, base: Path, origin: Origin) -> sampling.Sampler:
-    return replace(
-        sampler_of(config, schedule_of(config, base)),
-        steps=origin.steps,
-        guidance_scale=origin.guidance_scale,
-        batch_size=origin.batch_size,
-    )
 
 
 class Studio:

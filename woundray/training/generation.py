@@ -1,10 +1,13 @@
 """Pictures from a checkpoint, each drawn again by its seed."""
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
 
 from woundray import evaluation, sampling
@@ -81,26 +84,41 @@ def score_again(checkpoint: Path, *, materials: Materials, device: torch.device)
     return 2 * count, evaluation.score(pictures, materials.reference.at(2 * count), embedder)
 
 
-def draw(checkpoint: Path, wish: Wish, stage: Stage) -> torch.Tensor:
-    """Pictures of a checkpoint, uint8 (N, 3, H, W), one seed each."""
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint's models on their device, and how they draw."""
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    prompt: sampling.Prompt
+    sampler: sampling.Sampler
+
+    def draw(self, seeds: Sequence[int], progress: Callable[[int], None] | None = None) -> torch.Tensor:
+        """One picture a seed, uint8 (N, 3, H, W); see `woundray.sampling.draw`."""
+        return sampling.draw(self.unet, self.vae, self.prompt, seeds, self.sampler, progress)
+
+
+def open_checkpoint(checkpoint: Path, wish: Wish) -> Opened:
+    """What draws as a wish asks; its count and seed are left to the caller."""
     config = config_of(checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base = resolve(config.model.base)
-    unet = load_weights(base, checkpoint, dtype=DTYPES[config.model.precision], device=device)
     texts = embed_prompts(base, [wish.prompt or config.prompts.positive, config.prompts.negative], device=device)
     sampler = sampler_of(config, schedule_of(config, base))
-    sampler = replace(
-        sampler,
-        steps=wish.steps or sampler.steps,
-        guidance_scale=sampler.guidance_scale if wish.guidance_scale is None else wish.guidance_scale,
-        batch_size=wish.batch_size or sampler.batch_size,
-    )
-    seeds = sampling.seeds_of(wish.count, first=wish.first_seed)
-    return sampling.draw(
-        unet,
+    return Opened(
+        load_weights(base, checkpoint, dtype=DTYPES[config.model.precision], device=device),
         load_vae(base, device=device),
         sampling.Prompt.of(texts),
-        seeds,
-        sampler,
-        lambda done: stage("pictures", done, len(seeds)),
+        replace(
+            sampler,
+            steps=wish.steps or sampler.steps,
+            guidance_scale=sampler.guidance_scale if wish.guidance_scale is None else wish.guidance_scale,
+            batch_size=wish.batch_size or sampler.batch_size,
+        ),
     )
+
+
+def draw(checkpoint: Path, wish: Wish, stage: Stage) -> torch.Tensor:
+    """Pictures of a checkpoint, uint8 (N, 3, H, W), one seed each."""
+    seeds = sampling.seeds_of(wish.count, first=wish.first_seed)
+    return open_checkpoint(checkpoint, wish).draw(seeds, lambda done: stage("pictures", done, len(seeds)))
