@@ -41,6 +41,7 @@ class Conclusion:
     refit: Path | None
     cluster: Cluster
     tracking_uri: str
+    page: str
     handed_over: tuple[str, ...] = ()
     registered: str = ""
 
@@ -66,10 +67,17 @@ class Conclusion:
             *self.handed_over,
             "",
             f"draw more    python -m woundray.generate --from {self.registered or study.checkpoint} -n 100 --filter",
-            f"compare      mlflow ui --backend-store-uri {redact(self.tracking_uri)}",
+            *self._compare(),
             f"watch        {self.cluster.dashboard} while a study runs; token: {self.cluster.token_command}",
         ]
         return "\n".join(lines)
+
+    def _compare(self) -> list[str]:
+        """Where MLflow shows the trials side by side."""
+        page = redact(self.page)
+        if self.tracking_uri.startswith("http"):
+            return [f"compare      {page}"]
+        return [f"compare      mlflow ui --backend-store-uri {redact(self.tracking_uri)}", f"             {page}"]
 
     def _few(self) -> list[str]:
         """How few photographs judged, where they are fewer than the pictures of an epoch."""
@@ -189,7 +197,15 @@ def _study(
     if tracker.registered:
         lines = [*lines, f"registered   {tracker.registered}"]
     return Conclusion(
-        study, materials, rescore.count, refitted, connected, tracker.uri, tuple(lines), tracker.registered
+        study,
+        materials,
+        rescore.count,
+        refitted,
+        connected,
+        tracker.uri,
+        tracker.page,
+        tuple(lines),
+        tracker.registered,
     )
 
 

@@ -94,6 +94,11 @@ class Tracker:
         """Address of the model that was registered, `models:/NAME@ALIAS`; empty: none yet."""
         return self._runs.registered
 
+    @property
+    def page(self) -> str:
+        """Address of the table of runs in a browser."""
+        return self._runs.page
+
     def _copy(self) -> None:
         while True:
             last = self._closing.wait(_POLL_S)

@@ -41,6 +41,7 @@ for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)  # now: MLflow reads some of them when it is imported
 
 EXPERIMENT = "woundray"
+_OWN_UI = "http://127.0.0.1:5000"  # of a bare `mlflow ui`
 _PER_BATCH = 100  # parameters that MLflow takes at a time
 _LONGEST = 6000  # characters of a parameter
 _LARGEST_UPLOAD_BYTES = 2**30  # the state of an adapter is well below, that of a whole UNet well above
@@ -82,6 +83,12 @@ class Runs:
         self._experiment = _experiment(self._client, uri)
         self._trials: dict[str, Run] = {}
         self.parent = self._open("study", {"woundray.kind": "study"}, name=study) if nested else None
+
+    @property
+    def page(self) -> str:
+        """Address of the table of runs; without the view in it, MLflow 3 opens its pages for language models."""
+        server = self.uri.rstrip("/") if self.uri.startswith("http") else _OWN_UI
+        return f"{server}/#/experiments/{self._experiment}/runs?workflowType=machine_learning"
 
     def log_settings(self, settings: dict[str, JsonValue]) -> None:
         """Parameters of the parent run, which runs (again) from now on."""
