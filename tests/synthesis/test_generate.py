@@ -167,6 +167,9 @@ def test_refused_pictures_are_listed_with_their_reasons(micro_base: Path, micro_
     refused = rows(tmp_path / "p", "rejected.csv")
     assert len(refused) == 20 and all("knn" in row["reason"] and "not ≤" in row["reason"] for row in refused)
     assert len(list((tmp_path / "p/rejected").glob("*.png"))) == 2  # `keep`
+    assert tally.reasons and all(
+        times == sum(name in row["reason"] for row in refused) for name, times in tally.reasons.items()
+    )
 
 
 def test_pictures_that_pass_are_kept_until_there_are_enough(

@@ -101,7 +101,7 @@ def produce(
                 if len(good) == tally.short:
                     break
                 tally.drawn += 1
-                tally.reasons.update(reasons)
+                tally.reasons.update(reasons.keys())  # of a mapping it would add the values
                 if reasons:
                     bad.append((picture, "; ".join(f"{name} {figure}".strip() for name, figure in reasons.items())))
                 else:
