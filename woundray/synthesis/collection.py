@@ -93,7 +93,7 @@ class Collection:
     def write_grid(self, most: int = 100) -> Path:
         """`grid.png` of the first pictures."""
         paths = [self.folder / row["path"] for row in self.rows[:most]]
-        pictures = [torch.from_numpy(read_photo(path)).permute(2, 0, 1) for path in paths]
+        pictures = [torch.tensor(read_photo(path)).permute(2, 0, 1) for path in paths]
         sampling.write_png(sampling.grid(torch.stack(pictures)), self.folder / "grid.png")
         return self.folder / "grid.png"
 
