@@ -1,6 +1,7 @@
 """A whole study from its configuration: materials, cluster, tracking, trials."""
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -66,6 +67,7 @@ class Conclusion:
             *self._few(),
             *self.handed_over,
             "",
+            *_activation(),
             f"draw more    python -m woundray.generate --from {self.registered or study.checkpoint} -n 100 --filter",
             *self._compare(),
             f"watch        {self.cluster.dashboard} while a study runs; token: {self.cluster.token_command}",
@@ -88,6 +90,14 @@ class Conclusion:
         if self.folds == 1:
             return [f"{line}: --validation.folds 3 lets every photograph judge the finalists"]
         return [f"{line}; the finalists were trained {self.folds} times, so that every photograph judges them once"]
+
+
+def _activation() -> list[str]:
+    """How a shell finds the programs that are named next, where it does not: `make tune` needs no activation."""
+    activate = Path(sys.executable).with_name("activate")
+    if not activate.exists() or str(activate.parent) in os.environ.get("PATH", "").split(os.pathsep):
+        return []
+    return [f"first        source {activate}"]
 
 
 def _finals(study: StudyResult, folds: int) -> list[str]:
