@@ -88,7 +88,11 @@ def plain_study(config: Config, folder: Path, *, imports: bool, cpu: TreeCpu) ->
         trainer.fit()
 
     ray.init(
-        num_cpus=2 * config.study.concurrent, include_dashboard=True, log_to_driver=False, logging_level=logging.ERROR
+        address="local",
+        num_cpus=2 * config.study.concurrent,
+        include_dashboard=True,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
     )
     started, cpu_before = time.perf_counter(), cpu.seconds()
     tuner = tune.Tuner(
