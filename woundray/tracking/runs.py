@@ -35,6 +35,7 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # a dead server is noticed after seconds; default 4 minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_CONFIGURE_LOGGING": "false",  # no lines of MLflow's on the terminal
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # a bar of its own, in pipes, too
     "GIT_PYTHON_REFRESH": "quiet",  # no warning where git is not installed
 }
 for _name, _value in _SETTINGS.items():
