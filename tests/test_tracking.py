@@ -88,6 +88,14 @@ def artifacts(client: "MlflowClient", run: "Run", folder: str = "") -> set[str]:
     return {item.path for item in client.list_artifacts(run.info.run_id, folder or None)}
 
 
+def test_the_page_of_runs_opens_the_view_of_training_runs(tmp_path: Path, database: str) -> None:
+    with Tracker(write_study(tmp_path, "s").path, study="s", settings=SETTINGS, tags={}, uri=database) as tracker:
+        page = tracker.page
+    _, _, found = runs(database, "s")
+    expected = f"http://127.0.0.1:5000/#/experiments/{found[0].info.experiment_id}/runs?workflowType=machine_learning"
+    assert page == expected
+
+
 def test_a_study_is_a_parent_run_with_a_nested_run_a_trial(tmp_path: Path, database: str) -> None:
     copy(write_study(tmp_path, "s"), "s", database)
     client, by_trial, found = runs(database, "s")

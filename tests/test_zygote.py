@@ -116,3 +116,10 @@ def test_a_zygote_has_not_imported_ray(tmp_path: Path, environment: dict[str, st
         )
     assert done.returncode == 1
     assert "each fork imports ray itself" in done.stderr
+
+
+def test_workers_are_forked_unless_the_user_forbids_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(zygote.ADDRESS, raising=False)
+    assert zygote.wanted()
+    monkeypatch.setenv(zygote.ADDRESS, "0")
+    assert not zygote.wanted()
