@@ -89,9 +89,9 @@ def artifacts(client: "MlflowClient", run: "Run", folder: str = "") -> set[str]:
 
 
 def test_the_page_of_runs_opens_the_view_of_training_runs(tmp_path: Path, database: str) -> None:
-    with Tracker(write_study(tmp_path, "s").path, study="s", settings=SETTINGS, tags={}, uri=database) as tracker:
+    with Tracker(write_study(tmp_path, "page").path, study="page", settings=SETTINGS, tags={}, uri=database) as tracker:
         page = tracker.page
-    _, _, found = runs(database, "s")
+    _, _, found = runs(database, "page")
     expected = f"http://127.0.0.1:5000/#/experiments/{found[0].info.experiment_id}/runs?workflowType=machine_learning"
     assert page == expected
 
