@@ -168,12 +168,10 @@ class Study:
             self.process.kill()
             self.process.wait()
             return True
-        while self.process.poll() is None:  # one is there as soon as trials run (again)
-            for process in ours(TITLES[kind]):
-                process.kill()
-                return True
-            time.sleep(POLL_S)
-        return False
+        process = self._await(kind)
+        if process is not None:
+            process.kill()
+        return process is not None
 
     def interrupt(self) -> bool:
         """Ctrl-C, as a terminal sends it: to all of the process group; each running trial then finishes its epoch.
@@ -181,9 +179,7 @@ class Study:
         It comes once a worker runs: a study that was started again just before still imports. False: it had ended.
         """
         assert self.process is not None
-        while self.process.poll() is None and not ours(TITLES["worker"]):
-            time.sleep(POLL_S)
-        if self.process.poll() is not None:
+        if self._await("worker") is None:
             return False
         objective = self.config.metrics.objective
         before = {trial.id: trial.epochs for trial in summarise(self.events(), objective) if trial.status == "running"}
@@ -217,6 +213,15 @@ class Study:
         """What was proposed, by number."""
         trials = summarise(self.events(), self.config.metrics.objective)
         return [dict(trial.values) for trial in trials]
+
+    def _await(self, kind: Literal["worker", "driver"]) -> psutil.Process | None:
+        """One such process, as soon as trials run (again); None: the study ended before."""
+        assert self.process is not None
+        while self.process.poll() is None:
+            for process in ours(TITLES[kind]):
+                return process
+            time.sleep(POLL_S)
+        return None
 
     def _note_finished(self) -> None:
         for trial in summarise(self.events(), self.config.metrics.objective):
