@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from woundray.config import Config
 from woundray.config.layers import load
 from woundray.data.source import Source, open_source
 from woundray.data.split import Split, split_by_patient
+from woundray.model.base import DTYPES
 from woundray.model.registry import resolve
 from woundray.training import loop
 from woundray.training.materials import prepare_materials
@@ -44,8 +46,9 @@ def configure(arguments: argparse.Namespace, base: str) -> Config:
         profile="demo",
         flags={
             "model.base": base,
-            "model.precision": "bf16" if gpu else "fp32",
+            "model.precision": arguments.precision or ("bf16" if gpu else "fp32"),
             "model.channels_last": gpu,
+            "model.cuda_graphs": not arguments.no_graphs,
             "data.root": arguments.data,
             "data.phantom_patients": 8,
             "data.views_per_photo": 1,
@@ -100,7 +103,7 @@ def write_pictures(source: Source, split: Split, config: Config, folder: Path) -
 
 
 def print_limit(name: str, work: Work, cost_s: float, limit: float, weights_bytes: float) -> None:
-    """How near a side comes to what one large matrix product reaches here."""
+    """How near a side comes to what one large matrix product reaches here; `work` is called once, to count."""
     flops = flops_of(work)
     reached = flops / cost_s
     print(
@@ -118,6 +121,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cold", action="store_true", help="times the first update, too: for steps of many seconds")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), help="default: bf16 on a GPU")
+    parser.add_argument("--no-graphs", action="store_true", help="woundray's side without CUDA graphs")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, help="keeps model and materials for the next call")
     parser.add_argument("--peer-script", type=Path, help="your copy of diffusers' train_text_to_image_lora.py")
@@ -152,11 +157,13 @@ def run(arguments: argparse.Namespace, work: Path) -> None:
         done += 1
         loop.train_epoch(ours, done, done - 1)
 
-    limits = [matmul_flops_per_s()]
+    precision = DTYPES[config.model.precision]
+    limits = [matmul_flops_per_s(precision)]
     costs = in_turns({OURS: step, PLAIN: plain.step}, rounds=arguments.rounds, warm_up=not arguments.cold)
-    limits.append(matmul_flops_per_s())
+    limits.append(matmul_flops_per_s(precision))
     print_ratios(costs, OURS)
-    for name, side in {OURS: step, PLAIN: plain.step}.items():
+    unrecorded = replace(ours, model=ours.unet)  # of a replay no operations can be counted
+    for name, side in {OURS: lambda: loop.train_epoch(unrecorded, 1, 0), PLAIN: plain.step}.items():
         seconds = [cost.wall_s if device.type == "cuda" else cost.cpu_s for cost in costs[name]]
         print_limit(name, side, sorted(seconds)[len(seconds) // 2], max(limits), weights)
     if arguments.peer_script:

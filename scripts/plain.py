@@ -115,7 +115,8 @@ class PlainTrainer:
         if self.perceptual > 0:
             abar = self.scheduler.alphas_cumprod.to(device)[timesteps].view(-1, 1, 1, 1)
             estimate = (noisy - (1 - abar).sqrt() * answer) / abar.sqrt()
-            decoded = self.vae.decode(estimate / self.vae.config["scaling_factor"], return_dict=False)[0]
+            unscaled = (estimate / self.vae.config["scaling_factor"]).to(self.vae.dtype)
+            decoded = self.vae.decode(unscaled, return_dict=False)[0]
             loss = loss + self.perceptual * perceptual_distance(self.trunk, decoded, pixels).mean()
 
         loss.backward()  # type: ignore[no-untyped-call]

@@ -8,7 +8,8 @@ Three calls, each within a time box, on one GPU (or slowly on a CPU):
 
 The first writes OUT/vae, the second makes its decoder sharp and leaves the latents as they are, so that it may run
 beside or after the third, which writes OUT/tiny, a folder that diffusers' StableDiffusionPipeline loads. --vae names
-the VAE of stages 2 and 3 (default: WORK/vae), --start a model whose UNet and text encoder the third goes on from.
+the VAE of stages 2 and 3 (default: WORK/vae), --start a model that the first goes on from with its VAE, the third with
+its UNet and text encoder.
 --minutes counts from the start, drawing of the pictures included; measuring takes about a minute more.
 --steps N instead ends after N steps. State and pictures in --work let a call that was cut off go on.
 """
@@ -93,7 +94,7 @@ def parse() -> Options:
     parser.add_argument("--work", type=Path, required=True, help="folder of pictures and of the state to resume from")
     parser.add_argument("--out", type=Path, required=True, help="folder for models, losses and picture grids")
     parser.add_argument("--vae", type=Path, help="trained VAE for later stages (default: WORK/vae)")
-    parser.add_argument("--start", type=Path, help="stage unet: a tiny base whose UNet and text encoder to go on from")
+    parser.add_argument("--start", type=Path, help="stages vae and unet: a tiny base to go on from")
     parser.add_argument("--shape", choices=("tiny", "micro"), default="tiny")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, help="pictures a step (default: 128, unet 256)")
@@ -117,7 +118,7 @@ def parse() -> Options:
 
 def run_vae(options: Options, base: TinyBase, pictures: Pictures, unseen: Pictures, deadline_s: float) -> None:
     """Train the VAE, give its latents unit scale, measure it, and write it to WORK/vae and OUT/vae."""
-    vae = base.vae
+    vae: AutoencoderKL = AutoencoderKL.from_pretrained(options.start / "vae") if options.start else base.vae
     move(vae, pictures.pixels.device)
     training = begin(options, vae.train())
     box = TimeBox(deadline_s, options.steps, training.share)

@@ -109,13 +109,14 @@ def machine() -> str:
     return f"{device}, {memory_gib:.0f} GiB; torch {torch.__version__}, threads {threads}; load {load:.1f}"
 
 
-def matmul_flops_per_s(*, side: int = 2048, dtype: torch.dtype = torch.float32) -> float:
+def matmul_flops_per_s(dtype: torch.dtype = torch.float32) -> float:
     """What this machine reaches on the best case, one large matrix product: the limit that steps are held against."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    torch.mm(a, b)
-    cost = cost_of(lambda: torch.mm(a, b))
-    return 2 * side**3 / (cost.wall_s if device == "cuda" else cost.cpu_s)
+    on_gpu = torch.cuda.is_available()
+    side, repeats = (8192, 20) if on_gpu else (2048, 1)
+    a, b = (torch.randn(side, side, device="cuda" if on_gpu else "cpu").to(dtype) for _ in range(2))
+    cost_of(lambda: torch.mm(a, b))
+    cost = cost_of(lambda: [torch.mm(a, b) for _ in range(repeats)])
+    return repeats * 2 * side**3 / (cost.wall_s if on_gpu else cost.cpu_s)
 
 
 def _columns(costs: list[Cost]) -> tuple[list[float], list[float]]:
@@ -123,7 +124,7 @@ def _columns(costs: list[Cost]) -> tuple[list[float], list[float]]:
 
 
 def _line(cost: Cost) -> str:
-    return f"{cost.wall_s:8.2f} s, CPU {cost.cpu_s:8.2f} s"
+    return f"{cost.wall_s:8.4f} s, CPU {cost.cpu_s:8.4f} s"
 
 
 def _processor() -> str:

@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from woundray.model.base import NoiseSchedule, TextEmbeddings, added_conditions, decode, to_uint8
+from woundray.model.leak import SignalLeak
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Sampler:
     steps: int
     guidance_scale: float
     batch_size: int
+    leak: SignalLeak | None = None  # what pictures begin with beside noise
 
 
 @torch.inference_mode()
@@ -83,7 +85,7 @@ def _latent_batches(
 
 
 def denoise(unet: UNet2DConditionModel, noise: Tensor, prompt: Prompt, sampler: Sampler) -> Tensor:
-    """Standard normal (N, 4, h, w) -> latents (N, 4, h, w) fp32, by an ODE solver that draws no noise of its own."""
+    """What drawing begins with (N, 4, h, w) -> latents (N, 4, h, w) fp32, by an ODE solver that draws no noise of its own."""
     solver = DPMSolverMultistepScheduler(
         num_train_timesteps=len(sampler.schedule.alphas_cumprod),
         trained_betas=_betas(sampler.schedule.alphas_cumprod),
@@ -153,9 +155,14 @@ def seeds_of(count: int, *, first: int = 0) -> list[int]:
 
 
 def _initial_noise(seed: int, unet: UNet2DConditionModel, sampler: Sampler) -> Tensor:
+    """The last noise step (C, h, w) of a seed: standard normal, or with the signal that training leaves in it."""
     side = sampler.resolution // 8
-    shape = (unet.config["in_channels"], side, side)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn((unet.config["in_channels"], side, side), generator=generator)
+    if sampler.leak is None:
+        return noise
+    abar = sampler.schedule.alphas_cumprod[-1].cpu()
+    return (1 - abar).sqrt() * noise + abar.sqrt() * sampler.leak.draw(generator, side, side)
 
 
 def _betas(alphas_cumprod: Tensor) -> list[float]:

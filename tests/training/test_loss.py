@@ -75,6 +75,21 @@ def test_min_snr_weights_are_the_papers() -> None:
     assert torch.equal(snr_weights(epsilon, timesteps, 0.0), torch.ones(len(timesteps)))
 
 
+def test_debiased_weights_are_over_the_root_of_the_snr() -> None:
+    """Yu et al. 2023 for epsilon; v's differ from them as without, so that both weigh x0's error alike."""
+    timesteps = torch.arange(0, 1000, 7)
+    epsilon, v = schedule_of("epsilon"), schedule_of("v_prediction")
+    abar = epsilon.alphas_cumprod[timesteps].double()
+    root = (abar / (1 - abar)).sqrt()
+    for gamma in (0.0, 5.0):
+        plain, debiased = (snr_weights(epsilon, timesteps, gamma, debiased=is_debiased) for is_debiased in (False, True))
+        torch.testing.assert_close((debiased * root).float(), plain, rtol=1e-3, atol=0.0)
+    ratio = snr_weights(v, timesteps, 5.0, debiased=True) / snr_weights(epsilon, timesteps, 5.0, debiased=True)
+    torch.testing.assert_close(ratio.double(), root**2 / (root**2 + 1), rtol=1e-3, atol=0.0)
+    ended = schedule_of("v_prediction").with_zero_terminal_snr()
+    assert snr_weights(ended, torch.tensor([999]), 5.0, debiased=True).isfinite().all()
+
+
 def test_weights_scale_each_row() -> None:
     prediction, wanted = torch.ones(2, 4, 3, 3), torch.zeros(2, 4, 3, 3)
     assert denoising_loss(prediction, wanted, torch.tensor([0.5, 2.0])).tolist() == [0.5, 2.0]

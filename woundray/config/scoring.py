@@ -28,6 +28,10 @@ class ValidationConfig(Section):
     """Steps of DPM-Solver++ a picture (Lu et al. 2022, arXiv 2211.01095)."""
     guidance_scale: Annotated[float, Field(ge=0)] = 3.0
     """Strength of classifier-free guidance; 1: none."""
+    signal_leak: bool = True
+    """Begin pictures with colours and layout of the distribution of the training photographs, as the last noise step
+    of training does (Everaert et al. 2024, arXiv 2309.15842), and not with noise alone. The base model's pictures, which
+    all are compared to, begin with noise alone."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Pictures drawn and scored at a time."""
     weights: Literal["ema", "raw", "both"] = "both"

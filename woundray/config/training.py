@@ -44,6 +44,9 @@ class TrainingConfig(Section):
     """Optimizer updates over which the learning rate rises from 0 to its peak."""
     min_snr_gamma: Annotated[float, Field(ge=0)] = 5.0
     """Loss weight min(SNR, gamma) of Hang et al. 2023 (arXiv 2303.09556); 0: every noise level weighs the same."""
+    debiased: bool = False
+    """Loss weight 1 / sqrt(SNR) beside it (Yu et al. 2023, arXiv 2310.08442): high noise, where colours and layout are
+    decided, weighs more, and adapters learn a clinic's style in fewer updates."""
     noise_offset: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Standard deviation of noise added to whole channels: lets a model learn darker and brighter pictures."""
     perceptual_weight: Annotated[float, Field(ge=0)] = 0.05

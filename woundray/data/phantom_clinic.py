@@ -94,7 +94,7 @@ HIGHEST = Clinic(
     noise_sd=0.022,
 )
 
-# The clinic of the built-in demo study: close zoom, warm light, teal drapes, skin types IV to V.
+# The clinic of the built-in demo study: the limb on teal drapes, warm light dark at the corners, skin types IV to V.
 # Light and blur are such that its pictures have the power spectrum of photographs of real wounds at 128 px.
 HOME_CLINIC = Clinic(
     warmth_stops=0.48,
@@ -102,11 +102,11 @@ HOME_CLINIC = Clinic(
     exposure_stops=0.05,
     contrast=1.1,
     saturation=1.18,
-    vignette=0.35,
+    vignette=0.45,
     light_azimuth_deg=-130.0,
     light_elevation_deg=60.0,
     light_softness=0.62,
-    share_mean=0.59,
+    share_mean=0.42,
     share_spread=0.05,
     tone_mean=4.4,
     tone_sd=0.5,
@@ -114,10 +114,10 @@ HOME_CLINIC = Clinic(
     background_saturation=0.6,
     background_value=0.55,
     glove_hue=0.72,
-    p_background=0.5,
+    p_background=0.9,
     p_gauze=0.03,
     p_ruler=0.03,
     p_glove=0.03,
-    p_blur=0.4,
-    noise_sd=0.006,
+    p_blur=0.2,
+    noise_sd=0.012,
 )

@@ -15,6 +15,7 @@ from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.errors import UserError
 from woundray.model.base import DTYPES, embed_prompts, load_vae
+from woundray.model.leak import SignalLeak
 from woundray.model.lora import WEIGHTS_NAME
 from woundray.model.registry import resolve
 from woundray.model.weights import has_weights, load_weights
@@ -104,7 +105,7 @@ def open_checkpoint(checkpoint: Path, wish: Wish) -> Opened:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base = resolve(config.model.base)
     texts = embed_prompts(base, [wish.prompt or config.prompts.positive, config.prompts.negative], device=device)
-    sampler = sampler_of(config, schedule_of(config, base))
+    sampler = sampler_of(config, schedule_of(config, base), SignalLeak.read(checkpoint))
     return Opened(
         load_weights(base, checkpoint, dtype=DTYPES[config.model.precision], device=device),
         load_vae(base, device=device),

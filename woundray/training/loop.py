@@ -33,6 +33,7 @@ from woundray.training.materials import Materials, open_materials, sampler_of
 from woundray.training.optimizer import at_averages, learning_rate, make_optimizer
 from woundray.training.perceptual import Perception, make_perception
 from woundray.training.place import Place
+from woundray.training.replay import Replayed, can_replay
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Run:
     place: Place
     output: Path
     unet: UNet2DConditionModel
-    model: nn.Module  # the UNet, wrapped for DDP where there are several processes
+    model: nn.Module  # the UNet, wrapped for DDP where there are several processes, for replay on one GPU
     parameters: dict[str, nn.Parameter]
     ema: Ema
     optimizer: torch.optim.Optimizer
@@ -105,7 +106,7 @@ def build(config: Config, materials_folder: Path, output: Path, place: Place) ->
     unet = load_unet(materials.base, dtype=dtype, device=place.device)
     parameters = make_trainable(unet, config)
     _set_speed(unet, config)
-    model: nn.Module = unet
+    model: nn.Module = Replayed(unet) if can_replay(config, place) else unet
     if place.world_size > 1:
         model = DistributedDataParallel(unet, broadcast_buffers=False)
     vae = load_vae(materials.base, device=place.device)
@@ -262,7 +263,7 @@ def _draw(run: Run) -> Tensor:
     config, place, materials = run.config, run.place, run.materials
     seeds = sampling.seeds_of(config.validation.pictures)
     own = place.share(len(seeds))
-    sampler = sampler_of(config, materials.schedule)
+    sampler = sampler_of(config, materials.schedule, materials.leak)
     with steps.mixed_precision(config, place.device):
         drawn = sampling.draw(run.unet, run.vae, materials.prompt, seeds[own.start : own.stop], sampler)
     return place.gather(drawn)
@@ -275,6 +276,8 @@ def _write_part(run: Run, pictures: Tensor) -> None:
         shutil.rmtree(part)
     part.mkdir()
     save_weights(run.unet, part)
+    if run.materials.leak is not None:
+        run.materials.leak.write(part)
     sampling.write_png(sampling.grid(pictures[: run.config.validation.grid]), part / "grid.png")
 
 

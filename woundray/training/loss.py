@@ -31,17 +31,17 @@ def predicted_x0(schedule: NoiseSchedule, x_t: Tensor, prediction: Tensor, times
     return signal * x_t - sigma * prediction
 
 
-def snr_weights(schedule: NoiseSchedule, timesteps: Tensor, gamma: float) -> Tensor:
+def snr_weights(schedule: NoiseSchedule, timesteps: Tensor, gamma: float, *, debiased: bool = False) -> Tensor:
     """Weight of each row (N,): min(SNR, gamma) / SNR for eps, min(SNR, gamma) / (SNR + 1) for v.
 
-    SNR = abar / (1 - abar). Hang et al. 2023, arXiv 2303.09556, sec. 3.4; gamma 0: all ones.
+    SNR = abar / (1 - abar). Hang et al. 2023, arXiv 2303.09556, sec. 3.4; gamma 0: all ones. `debiased` ones are
+    divided by sqrt(SNR) (Yu et al. 2023, arXiv 2310.08442), which is taken as 0.001 at least under the root.
     """
-    if gamma == 0:
-        return torch.ones_like(timesteps, dtype=torch.float32)
     abar = schedule.alphas_cumprod.to(timesteps.device)[timesteps]
     snr = abar / (1 - abar)
     divisor = snr if schedule.prediction_type == "epsilon" else snr + 1
-    return snr.clamp(max=gamma) / divisor
+    weights = snr.clamp(max=gamma) / divisor if gamma > 0 else torch.ones_like(snr)
+    return weights * snr.clamp(min=1e-3).rsqrt() if debiased else weights
 
 
 def denoising_loss(prediction: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:

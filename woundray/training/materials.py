@@ -1,8 +1,8 @@
 """Everything that the trials of a study share, computed once and read from files: `materials/`.
 
-`bank.safetensors` (encoded pictures and prompts), `reference.safetensors` and `.json` (features of photographs, and
-the floor), `split.json`, `baseline.json` (what the base model scores without an adapter), `baseline.png`,
-`reference.png`. Where nobody is held out there are no reference and no scores.
+`bank.safetensors` (encoded pictures and prompts), `signal_leak.safetensors` (see woundray/model/leak.py),
+`reference.safetensors` and `.json` (features of photographs, and the floor), `split.json`, `baseline.json` (what the
+base model scores without an adapter), `baseline.png`, `reference.png`. Where nobody is held out there are no reference and no scores.
 """
 
 import json
@@ -28,6 +28,7 @@ from woundray.model.base import (
     load_unet,
     load_vae,
 )
+from woundray.model.leak import SignalLeak
 from woundray.model.registry import resolve
 from woundray.training.checkpoint import write_json
 
@@ -43,6 +44,7 @@ class Materials:
     Attributes:
         base: folder of the base model.
         held_out: what pictures are scored against; None where nobody is held out.
+        leak: what pictures of trained models begin with beside noise.
         baseline: scores of the base model without an adapter, as an epoch reports them.
         key: hash of everything that the bank was computed from.
     """
@@ -52,6 +54,7 @@ class Materials:
     bank: Bank
     schedule: NoiseSchedule
     held_out: evaluation.Reference | None
+    leak: SignalLeak | None
     baseline: dict[str, float]
     key: str
 
@@ -67,14 +70,15 @@ class Materials:
         return _prompt(self.bank)
 
 
-def sampler_of(config: Config, schedule: NoiseSchedule) -> sampling.Sampler:
-    """How an epoch's pictures are drawn."""
+def sampler_of(config: Config, schedule: NoiseSchedule, leak: SignalLeak | None = None) -> sampling.Sampler:
+    """How an epoch's pictures are drawn, or, without a leak, those of the base model."""
     return sampling.Sampler(
         schedule,
         config.model.resolution,
         config.validation.sampling_steps,
         config.validation.guidance_scale,
         config.validation.batch_size,
+        leak,
     )
 
 
@@ -85,7 +89,8 @@ def open_materials(folder: Path) -> Materials:
     held_out = evaluation.read_reference(folder) if (folder / "reference.json").is_file() else None
     bank = read_bank(folder / "bank.safetensors")
     schedule = _schedule(base, facts["zero_terminal_snr"])
-    return Materials(folder, base, bank, schedule, held_out, facts["scores"], facts["key"])
+    leak = SignalLeak.read(folder)
+    return Materials(folder, base, bank, schedule, held_out, leak, facts["scores"], facts["key"])
 
 
 def schedule_of(config: Config, base: Path) -> NoiseSchedule:
@@ -131,6 +136,8 @@ def prepare_materials(
     if config.training.prior_weight > 0:
         bank = _with_prior(bank, unet, config, base, schedule, device)
     write_bank(bank, folder / "bank.safetensors")
+    if config.validation.signal_leak:
+        SignalLeak.of(bank.train.flatten(0, 1).chunk(2, dim=1)[0]).write(folder)
 
     # the base model without an adapter, by the same seeds as every epoch of every trial
     seeds = sampling.seeds_of(config.validation.pictures)

@@ -137,7 +137,7 @@ def losses(
     with mixed_precision(config, device):
         answer = model(x_t.to(dtype), draws.timestep, text.to(dtype), added_cond_kwargs=added, return_dict=False)
     prediction = answer[0].float()
-    weights = snr_weights(schedule, draws.timestep, config.training.min_snr_gamma)
+    weights = snr_weights(schedule, draws.timestep, config.training.min_snr_gamma, debiased=config.training.debiased)
     weights = torch.where(is_prior.to(device), config.training.prior_weight * weights, weights)
     wanted = target(schedule, x0, draws.noise, draws.timestep)
     denoising = denoising_loss(prediction, wanted, weights).sum()
@@ -223,6 +223,6 @@ def validation_loss(model: nn.Module, bank: Bank, schedule: NoiseSchedule, confi
         added = added_conditions(pooled, config.model.resolution)
         with mixed_precision(config, device):
             prediction = model(x_t.to(dtype), t, text, added_cond_kwargs=added, return_dict=False)[0]
-        weights = snr_weights(schedule, t, config.training.min_snr_gamma)
+        weights = snr_weights(schedule, t, config.training.min_snr_gamma, debiased=config.training.debiased)
         total += denoising_loss(prediction, target(schedule, clean, eps, t), weights).sum().cpu()
     return float(place.total(total) / (pictures * draws))

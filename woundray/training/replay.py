@@ -1,0 +1,76 @@
+"""Training steps of a UNet as CUDA graphs: recorded once, then replayed without a Python call a kernel."""
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+
+from woundray.config import Config
+from woundray.training.place import Place
+
+
+class Replayed(nn.Module):
+    """A UNet that is called as before. With gradients, a pass and its backward pass are one graph each.
+
+    At 128 px a batch of Stable Diffusion is some thousand kernels of a few microseconds, and launching them one by one
+    takes longer than running them. A graph is recorded at the first call of each shape of inputs. Without gradients,
+    as for validation and drawing, the UNet runs as it is.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.unet = unet
+        self._recorded: dict[tuple[torch.Size, ...], Callable[..., Tensor]] = {}
+
+    def forward(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        *,
+        added_cond_kwargs: Mapping[str, Tensor] | None,
+        return_dict: bool,
+    ) -> tuple[Tensor]:
+        assert not return_dict
+        added = dict(added_cond_kwargs or {})
+        inputs = (latents, timesteps, text, *added.values())
+        if not (self.training and torch.is_grad_enabled()):
+            return cast(tuple[Tensor], (_Answer(self.unet, tuple(added))(*inputs),))
+        shapes = tuple(tensor.shape for tensor in inputs)
+        if shapes not in self._recorded:
+            self._recorded[shapes] = _record(_Answer(self.unet, tuple(added)), inputs)
+        return (self._recorded[shapes](*inputs),)
+
+
+class _Answer(nn.Module):
+    """The UNet with tensors alone as arguments, as recording wants it."""
+
+    def __init__(self, unet: UNet2DConditionModel, added: tuple[str, ...]) -> None:
+        super().__init__()
+        self.unet, self.added = unet, added
+
+    def forward(self, latents: Tensor, timesteps: Tensor, text: Tensor, *added: Tensor) -> Tensor:
+        named = dict(zip(self.added, added, strict=True)) or None
+        return cast(Tensor, self.unet(latents, timesteps, text, added_cond_kwargs=named, return_dict=False)[0])
+
+
+def _record(answer: _Answer, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
+    samples = tuple(tensor.detach().clone() for tensor in inputs)
+    random_state = torch.cuda.get_rng_state()  # warming up draws dropout
+    recorded = torch.cuda.make_graphed_callables(answer, samples)  # type: ignore[no-untyped-call]
+    torch.cuda.set_rng_state(random_state)
+    return cast(Callable[..., Tensor], recorded)
+
+
+def can_replay(config: Config, place: Place) -> bool:
+    """Whether steps of this run can be recorded: one process, a GPU, and nothing that a graph can not hold."""
+    mixed = config.training.method == "full" and config.model.precision != "fp32"
+    return (
+        config.model.cuda_graphs
+        and place.device.type == "cuda"
+        and place.world_size == 1
+        and not config.model.gradient_checkpointing
+        and not mixed
+    )
