@@ -125,7 +125,8 @@ def run_vae(options: Options, base: TinyBase, pictures: Pictures, unseen: Pictur
     train_vae(vae, pictures, training, box, options.course)
 
     vae.eval()
-    write_vae(options, vae, unseen, report(options, training, normalise_latents(vae, pictures, options.batch)))
+    before = earlier(options.start / "report.json", "vae") if options.start else {}
+    write_vae(options, vae, unseen, report(options, training, normalise_latents(vae, pictures, options.batch)) | before)
     write_json(options.out / "losses_vae.json", training.losses)
 
 

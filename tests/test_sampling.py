@@ -1,12 +1,14 @@
 """Pictures: one seed a picture, whatever its batch; the solver against an analytic denoiser."""
 
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from woundray.model.base import NoiseSchedule, embed_prompts, load_unet, load_vae
-from woundray.sampling import Prompt, Sampler, denoise, draw, grid
+from woundray.model.leak import SignalLeak
+from woundray.sampling import Prompt, Sampler, denoise, draw, draw_latents, grid
 
 CPU = torch.device("cpu")
 
@@ -71,6 +73,42 @@ def test_a_picture_depends_on_its_seed_alone(micro_base: Path) -> None:
     assert (together[1].int() - alone[0].int()).abs().max() <= 1
     assert not torch.equal(together[0], together[1])
     assert done == [2, 3]
+
+
+class Listener(GaussianDenoiser):
+    """Keeps what it is first asked to denoise."""
+
+    config: ClassVar = {"in_channels": 4}
+
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        super().__init__(schedule, 0, 1)
+        self.first: list[Tensor] = []
+
+    def __call__(self, x_t: Tensor, *arguments: Any, **named: Any) -> tuple[Tensor]:
+        self.first.append(x_t)
+        return super().__call__(x_t, *arguments, **named)
+
+
+def test_pictures_begin_where_training_ends(micro_base: Path) -> None:
+    """The first x_t is distributed as sqrt(abar) x0 + sqrt(1 - abar) noise of the last training step."""
+    schedule = NoiseSchedule.of(micro_base)
+    generator = torch.Generator().manual_seed(0)
+    x0 = torch.tensor([3.0, -2.0, 0.0, 1.0]).view(4, 1, 1) + 0.5 * torch.randn(300, 4, 1, 1, generator=generator)
+    leak = SignalLeak.of(x0.expand(-1, -1, 8, 8))
+    prompt = Prompt(torch.zeros(2, 3), torch.zeros(2, 3))
+    seeds, last = range(400), schedule.alphas_cumprod[-1]
+
+    def start(schedule: NoiseSchedule, leak: SignalLeak | None) -> Tensor:
+        listener = Listener(schedule)
+        draw_latents(listener, prompt, seeds, Sampler(schedule, 64, 1, 1.0, 400, leak))  # type: ignore[arg-type]
+        return listener.first[0]
+
+    found, noise = start(schedule, leak), start(schedule, None)
+    expected = float(last.sqrt()) * torch.tensor([3.0, -2.0, 0.0, 1.0])
+    torch.testing.assert_close((found - noise).mean((0, 2, 3)), expected, atol=0.01, rtol=0)
+    assert abs(float(noise.mean())) < 0.01
+    ended = NoiseSchedule(schedule.alphas_cumprod, "v_prediction").with_zero_terminal_snr()
+    torch.testing.assert_close(start(ended, leak), start(ended, None), atol=5e-3, rtol=0)
 
 
 def test_guidance_leads_away_from_the_negative_prompt(micro_base: Path) -> None:

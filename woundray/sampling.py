@@ -85,7 +85,7 @@ def _latent_batches(
 
 
 def denoise(unet: UNet2DConditionModel, noise: Tensor, prompt: Prompt, sampler: Sampler) -> Tensor:
-    """What drawing begins with (N, 4, h, w) -> latents (N, 4, h, w) fp32, by an ODE solver that draws no noise of its own."""
+    """Last noise step (N, 4, h, w) -> latents (N, 4, h, w) fp32, by an ODE solver that draws no noise of its own."""
     solver = DPMSolverMultistepScheduler(
         num_train_timesteps=len(sampler.schedule.alphas_cumprod),
         trained_betas=_betas(sampler.schedule.alphas_cumprod),

@@ -82,7 +82,7 @@ def test_debiased_weights_are_over_the_root_of_the_snr() -> None:
     abar = epsilon.alphas_cumprod[timesteps].double()
     root = (abar / (1 - abar)).sqrt()
     for gamma in (0.0, 5.0):
-        plain, debiased = (snr_weights(epsilon, timesteps, gamma, debiased=is_debiased) for is_debiased in (False, True))
+        plain, debiased = (snr_weights(epsilon, timesteps, gamma, debiased=choice) for choice in (False, True))
         torch.testing.assert_close((debiased * root).float(), plain, rtol=1e-3, atol=0.0)
     ratio = snr_weights(v, timesteps, 5.0, debiased=True) / snr_weights(epsilon, timesteps, 5.0, debiased=True)
     torch.testing.assert_close(ratio.double(), root**2 / (root**2 + 1), rtol=1e-3, atol=0.0)

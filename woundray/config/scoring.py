@@ -30,7 +30,7 @@ class ValidationConfig(Section):
     """Strength of classifier-free guidance; 1: none."""
     signal_leak: bool = True
     """Begin pictures with colours and layout of the distribution of the training photographs, as the last noise step
-    of training does (Everaert et al. 2024, arXiv 2309.15842), and not with noise alone. The base model's pictures, which
+    of training does (Everaert et al. 2024, arXiv 2309.15842), and not with noise alone. Those of the base model, which
     all are compared to, begin with noise alone."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Pictures drawn and scored at a time."""

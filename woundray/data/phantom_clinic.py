@@ -97,7 +97,7 @@ HIGHEST = Clinic(
 # The clinic of the built-in demo study: the limb on teal drapes, warm light dark at the corners, skin types IV to V.
 # Light and blur are such that its pictures have the power spectrum of photographs of real wounds at 128 px.
 HOME_CLINIC = Clinic(
-    warmth_stops=0.48,
+    warmth_stops=0.5,
     tint_stops=-0.02,
     exposure_stops=0.05,
     contrast=1.1,
@@ -107,11 +107,11 @@ HOME_CLINIC = Clinic(
     light_elevation_deg=60.0,
     light_softness=0.62,
     share_mean=0.42,
-    share_spread=0.05,
+    share_spread=0.04,
     tone_mean=4.4,
     tone_sd=0.5,
     background_hue=0.48,
-    background_saturation=0.6,
+    background_saturation=0.65,
     background_value=0.55,
     glove_hue=0.72,
     p_background=0.9,

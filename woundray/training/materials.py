@@ -2,7 +2,8 @@
 
 `bank.safetensors` (encoded pictures and prompts), `signal_leak.safetensors` (see woundray/model/leak.py),
 `reference.safetensors` and `.json` (features of photographs, and the floor), `split.json`, `baseline.json` (what the
-base model scores without an adapter), `baseline.png`, `reference.png`. Where nobody is held out there are no reference and no scores.
+base model scores without an adapter), `baseline.png`, `reference.png`. Where nobody is
+held out there are no reference and no scores.
 """
 
 import json

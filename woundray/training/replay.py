@@ -59,7 +59,9 @@ class _Answer(nn.Module):
 def _record(answer: _Answer, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
     samples = tuple(tensor.detach().clone() for tensor in inputs)
     random_state = torch.cuda.get_rng_state()  # warming up draws dropout
-    recorded = torch.cuda.make_graphed_callables(answer, samples)  # type: ignore[no-untyped-call]
+    # recording runs on a stream of its own, which every backward pass after it would otherwise warn of
+    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
+    recorded = torch.cuda.make_graphed_callables(answer, samples)
     torch.cuda.set_rng_state(random_state)
     return cast(Callable[..., Tensor], recorded)
 
