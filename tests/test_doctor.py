@@ -115,7 +115,7 @@ def test_with_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     found = diagnose(parse(Doctor, []), join=lambda: Resources(cpus=64, gpus=8, nodes=4))
     assert found.problems == ()
-    assert found.outlook.at_once == found.outlook.trials == 6
+    assert found.outlook.at_once == found.outlook.trials == 8
     assert any("name one, as --profile sd21" in note for note in found.outlook.notes)
 
     def no_answer() -> Resources:

@@ -38,7 +38,7 @@ def test_phantoms_come_from_memory(phantoms: Source) -> None:
     assert {photo.phase for photo in phantoms.photos} == {"I"}
     assert len({photo.patient for photo in phantoms.photos}) == 8
     assert {photo.path for photo in phantoms.photos} == phantoms.pixels.keys()
-    assert all(photo.group == photo.patient and photo.box is not None for photo in phantoms.photos)
+    assert all(photo.group == photo.patient and photo.box is None for photo in phantoms.photos)
     assert open_source(config()).content_hash == phantoms.content_hash
     assert open_source(config(data__phantom_seed=1)).content_hash != phantoms.content_hash
 
