@@ -67,6 +67,13 @@ class Cluster:
 
     token_command = "ray get-auth-token"
 
+    def warm_up(self) -> None:
+        """Has the first worker of an own cluster start, and import what workers need, while this process goes on."""
+        if self.own:
+            import ray
+
+            ray.remote(num_cpus=0)(_nothing).remote()
+
 
 def connect(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -> Cluster:
     """Starts a cluster on this machine, or joins the one that RAY_ADDRESS names.
@@ -114,6 +121,10 @@ def connect(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -
                 "start one with `ray start --head`, or unset RAY_ADDRESS"
             ) from None
     return Cluster(resources=_resources(), dashboard=_dashboard(), own=_LOCAL)
+
+
+def _nothing() -> None:
+    """A task to start a worker for."""
 
 
 def wait_for_nodes(

@@ -12,8 +12,10 @@ import torch
 from woundray.cluster import Cluster, Resources, check_shared, cluster, wait_for_nodes
 from woundray.config import Config
 from woundray.config.layers import read_yaml
+from woundray.data.source import Source, open_source
 from woundray.errors import UserError
 from woundray.evaluation import best_epoch, settle_objective
+from woundray.model.registry import resolve
 from woundray.redaction import redact
 from woundray.search.conclusion import StudyResult, journal_path
 from woundray.search.retrain import Folds, refit
@@ -179,29 +181,32 @@ def _study(
 ) -> Conclusion:
     """A new study (`run_study`) or the rest of one (`resume_study`)."""
     check_tracking()  # before minutes of work, not after them
-    materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage)
-    tracker = Tracker(
-        journal_path(folder),
-        study=folder.name,
-        settings=config.flat(),
-        tags=versions() | {"phase": config.phase, "data": materials.key},
-        dataset=_dataset(config, materials),
-    )
-    rescore = Folds(config, materials, folder, local_device(), stage)
+    source = _checked_source(config)
     refitted = None
-    with tracker, cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
-        study = runs(
-            config,
-            materials=materials.folder,
-            folder=folder,
-            loop=train,
-            resources=_resources(config, connected, folder, stage),
-            rescore=rescore if config.metrics.objective in materials.baseline else None,
+    with cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
+        connected.warm_up()
+        materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage, source=source)
+        tracker = Tracker(
+            journal_path(folder),
+            study=folder.name,
+            settings=config.flat(),
+            tags=versions() | {"phase": config.phase, "data": materials.key},
+            dataset=_dataset(config, materials),
         )
-        if refits:
-            refitted = refit(study, local_device(), stage)
-            Journal(journal_path(folder)).append(Refitted(checkpoint=refitted))
-        lines = hand_over(study, materials.key, stage) if hand_over else []
+        rescore = Folds(config, materials, folder, local_device(), stage)
+        with tracker:
+            study = runs(
+                config,
+                materials=materials.folder,
+                folder=folder,
+                loop=train,
+                resources=_resources(config, connected, folder, stage),
+                rescore=rescore if config.metrics.objective in materials.baseline else None,
+            )
+            if refits:
+                refitted = refit(study, local_device(), stage)
+                Journal(journal_path(folder)).append(Refitted(checkpoint=refitted))
+            lines = hand_over(study, materials.key, stage) if hand_over else []
     for place in (folder, config.study.output.absolute()):
         link(place / "best", os.path.relpath(study.checkpoint, place))
     if tracker.registered:
@@ -217,6 +222,12 @@ def _study(
         tuple(lines),
         tracker.registered,
     )
+
+
+def _checked_source(config: Config) -> Source:
+    """The photographs. Mistakes in them, or in the base model's name, are told before a cluster starts."""
+    resolve(config.model.base)
+    return open_source(config)
 
 
 def _judged(config: Config) -> Config:
@@ -282,27 +293,30 @@ def conduct_run(config: Config, stage: Stage, *, start: str | None = None) -> tu
 
 
 def _run(config: Config, folder: Path, stage: Stage, start: str | None) -> tuple[Path, dict[str, float]]:
-    materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage)
+    source = _checked_source(config)
     output = folder / "run"
     if start is not None:
         output.mkdir(exist_ok=True)
         start_from(find_checkpoint(start, config.study.output), output)
-    tracker = Tracker(
-        journal_path(folder),
-        study=folder.name,
-        settings=config.flat(),
-        tags=versions() | {"phase": config.phase, "data": materials.key},
-        nested=False,
-        dataset=_dataset(config, materials),
-    )
-    with tracker, cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
-        single_run(
-            settle(config, _resources(config, connected, folder, stage)),
-            loop=train,
-            materials=materials.folder,
-            output=output,
-            folder=folder,
+    with cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
+        connected.warm_up()
+        materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage, source=source)
+        tracker = Tracker(
+            journal_path(folder),
+            study=folder.name,
+            settings=config.flat(),
+            tags=versions() | {"phase": config.phase, "data": materials.key},
+            nested=False,
+            dataset=_dataset(config, materials),
         )
+        with tracker:
+            single_run(
+                settle(config, _resources(config, connected, folder, stage)),
+                loop=train,
+                materials=materials.folder,
+                output=output,
+                folder=folder,
+            )
     history = read_progress(output / "latest").history
     best = best_epoch(history, config.metrics.objective)
     link(folder / "best", "run/best")

@@ -103,7 +103,14 @@ def fit(
     def work() -> Any:  # Ray brings rank 0's value back, though it asks for a function without one
         return _work(config, loop, materials, output, told)
 
-    trainer = TorchTrainer(
+    class Trainer(TorchTrainer):
+        """Without the process that deals out parts of Ray Data's data sets: the loop has none."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            inherited: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]
+            return [callback for callback in inherited if type(callback).__name__ != "DatasetsCallback"]
+
+    trainer = Trainer(
         work,
         # NCCL refuses two ranks on one GPU, gloo does not
         torch_config=TorchConfig(backend="nccl" if gpus >= 1 else "gloo"),
