@@ -46,7 +46,7 @@ def _augment() -> None:
 
     with Stages() as stages:
         text, folder = conduct_effect(command.settings, stages, search=command.search)
-    print(f"{text}\n\nall figures: {folder / 'result.json'}")
+    print(f"{text}\n\nas a page: {folder / 'result.html'}\nall figures: {folder / 'result.json'}")
 
 
 def _numbers(text: str) -> list[float]:

@@ -1,5 +1,6 @@
 """The command's whole way with real adapters of a tiny base, on drawn wounds."""
 
+import html
 import json
 from pathlib import Path
 
@@ -37,8 +38,9 @@ def folder(micro_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Pa
     runs = tmp_path_factory.mktemp("effect")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{runs / 'mlflow.db'}")
-        config = micro_config.with_values({**SETTINGS, "study.output": runs, "study.name": "gain"})
+        config = micro_config.with_values({**SETTINGS, "study.output": runs})
         text, found = conduct_effect(config, lambda *_: None)
+        config = config.with_values({"study.name": found.name})  # by which one goes on with it
         pools = {file: file.stat().st_mtime_ns for file in found.glob("pools/*/*/pool.json")}
         assert conduct_effect(config, lambda *_: None)[0] == text
         assert pools == {file: file.stat().st_mtime_ns for file in found.glob("pools/*/*/pool.json")}
@@ -60,6 +62,22 @@ def test_no_adapter_saw_a_test_patient_of_its_fold(folder: Path, micro_config: C
 
     assert not unseen[0] & unseen[1]
     assert unseen[0] | unseen[1] == everyone  # each is on the test side of one fold
+
+
+def test_the_page_shows_every_arm_curve_and_confusion(folder: Path) -> None:
+    facts = json.loads((folder / "result.json").read_text())
+    page = (folder / "result.html").read_text()
+    arms = {arm["name"]: arm for arm in facts["arms"]}
+
+    assert facts["verdict"]["words"] in html.unescape(page)
+    assert page.count("<circle") == 2  # a ratio
+    for arm in arms.values():
+        assert f"<td>{arm['name']}</td>" in page
+        assert f'<td class="n">{arm["kappa"]["value"]:.3f}</td>' in page
+    for name in ("best control", "best control + synthetic x1"):
+        for row in arms[name]["confusion"]:
+            assert "".join(f'<td class="n">{count:.1f}</td>' for count in row) in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
 
 
 def test_figures_are_written_down(folder: Path) -> None:
@@ -92,5 +110,5 @@ def test_one_nested_run_an_arm(folder: Path) -> None:
     assert len(runs) == 1 + 7
     assert {"gain", "gain_low", "gain_high"} <= set(parents[0].data.metrics)
     assert parents[0].data.params["effect.folds"] == "2"
-    assert {"result.json", "result.md"} == {file.path for file in client.list_artifacts(parents[0].info.run_id)}
+    assert {"result.html", "result.json", "result.md"} == {file.path for file in client.list_artifacts(parents[0].info.run_id)}
     assert all("kappa" in run.data.metrics for run in runs if run is not parents[0])

@@ -14,6 +14,7 @@ from woundray.effect.classifier import make_classifier
 from woundray.effect.execution import OnRay, Runner, in_turn
 from woundray.effect.generators import Adapters
 from woundray.effect.outcome import Outcome, conclude
+from woundray.effect.page import write_page
 from woundray.effect.protocol import Bench, Stage, measure
 from woundray.effect.report import write_outcome
 from woundray.search.conduct import new_folder, threads
@@ -48,13 +49,14 @@ def conduct_effect(config: Config, stage: Stage, *, search: int = 0) -> tuple[st
         search: trials of a study for each fold and phase, whose best adapter draws; 0: one training each.
 
     Returns:
-        Verdict and table as Markdown, and the folder with `result.json`.
+        Verdict and table as Markdown, and the folder with `result.html` and `result.json`.
 
     Raises:
         UserError: data, base model, classifier, cluster or MLflow can not be used; a LeakError where patients mix.
     """
     folder = new_folder(for_phase(config, "all"), "effect")
     folder.mkdir(parents=True, exist_ok=True)
+    config = config.with_values({"study.name": folder.name})  # as who goes on with it names it
     write_config(config, folder)
     runs = Runs(tracking_uri(), folder.name, nested=True, tags=versions() | {"woundray.what": "effect"})
     runs.log_settings(config.flat())
@@ -73,6 +75,7 @@ def conduct_effect(config: Config, stage: Stage, *, search: int = 0) -> tuple[st
     outcome = conclude(measurement, effect, seed=seed)
     name = f"adapters of {config.model.base}" + (f", best of {search} trials" if search else "")
     text = write_outcome(outcome, measurement, effect, folder, title=f"Synthetic pictures: {name}", generator=name)
+    write_page(outcome, measurement, effect, folder, title=f"Synthetic pictures: {name}")
     _track(runs, outcome, folder)
     return text, folder
 
@@ -105,4 +108,4 @@ def _track(runs: Runs, outcome: Outcome, folder: Path) -> None:
     gain = outcome.gain
     metrics = {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
     metrics |= {"detectable_gain": outcome.verdict.detectable}
-    runs.complete(metrics, [folder / "result.json", folder / "result.md"])
+    runs.complete(metrics, [folder / f"result.{kind}" for kind in ("json", "md", "html")])

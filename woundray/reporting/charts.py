@@ -102,6 +102,42 @@ def standing(best: float, base: float, floor: Floor, objective: str) -> Markup:
     return _svg(88, parts, f"{objective}: photographs, best trial and base model")
 
 
+@dataclass(frozen=True)
+class Dose:
+    """The gain at a ratio of synthetic pictures, with its interval alone and with all ratios covered at once."""
+
+    ratio: float
+    gain: float
+    interval: tuple[float, float]
+    jointly: tuple[float, float]
+
+
+def dose_response(doses: Sequence[Dose]) -> Markup:
+    """Gains with their intervals by ratio, and the line of no gain."""
+    ends = [0.0, *(end for dose in doses for end in (*dose.interval, *dose.jointly))]
+    pad = (max(ends) - min(ends)) * 0.08 or 0.1
+    y = Scale(min(ends) - pad, max(ends) + pad, 250, 16)
+    x = Scale(-0.5, len(doses) - 0.5, 56, _WIDTH - 16)
+    parts = []
+    for tick in y.ticks():
+        parts.append(_line(x.start, y(tick), x.end, y(tick), "g"))
+        parts.append(_text(x.start - 8, y(tick) + 4, f"{tick:+.2f}" if abs(tick) > 1e-9 else "0", "c m", "end"))
+    parts.append(_line(x.start, y(0), x.end, y(0), "t"))
+    for place, dose in enumerate(doses):
+        across = x(place)
+        parts.append(_line(across, y(dose.jointly[0]), across, y(dose.jointly[1]), "t"))
+        parts.append(_line(across, y(dose.interval[0]), across, y(dose.interval[1]), "b"))
+        parts.append(
+            Markup('<circle class="d" cx="{}" cy="{}" r="5"><title>{}</title></circle>').format(
+                across, y(dose.gain), f"x{dose.ratio:g}: {dose.gain:+.3f}"
+            )
+        )
+        parts.append(_text(across + 10, y(dose.gain) + 4, f"{dose.gain:+.3f}", "c a", "start"))
+        parts.append(_text(across, 272, f"x{dose.ratio:g}", "c m", "middle"))
+    parts.append(_text((x.start + x.end) / 2, 292, "synthetic pictures for each photograph", "c m", "middle"))
+    return _svg(300, parts, "gain in kappa by ratio of synthetic pictures")
+
+
 def importance(shares: dict[str, float]) -> Markup:
     """A bar a setting."""
     x = Scale(0, max([*shares.values(), 1e-9]), 220, _WIDTH - 60)

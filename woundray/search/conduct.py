@@ -294,6 +294,7 @@ def conduct_run(config: Config, stage: Stage, *, start: str | None = None) -> tu
 
 def _run(config: Config, folder: Path, stage: Stage, start: str | None) -> tuple[Path, dict[str, float]]:
     source = _checked_source(config)
+    config = config.with_values({"study.name": folder.name})  # as who goes on with it names it
     output = folder / "run"
     if start is not None:
         output.mkdir(exist_ok=True)
