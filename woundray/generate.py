@@ -41,7 +41,7 @@ class Generate(Section):
     guidance_scale: float | None = None
     """Strength of guidance; empty: as the run's epochs were drawn."""
     batch_size: int | None = None
-    """Pictures at a time; empty: 1 on a CPU, as in the run on a GPU, fewer where its memory is small."""
+    """Pictures at a time on a GPU; empty: as in the run, fewer where its memory is small. A CPU draws one at a time."""
     keep_rejected: int = 50
     """Refused pictures that stay to be looked at; rejected.csv lists all."""
     runs: Path = Path("woundray-runs")

@@ -49,8 +49,8 @@ class Origin:
 def origin_of(checkpoint: Path, source: str, wish: Wish) -> Origin:
     """The origin of pictures that a wish asks of a checkpoint.
 
-    Without a batch size in the wish, it is one picture on a CPU, where more are hardly faster, and that of the run's
-    epochs on a GPU.
+    Without a GPU pictures are drawn one at a time: more are hardly faster there, and with several threads a picture's
+    rounding would depend on its place in the batch.
     """
     config = config_of(checkpoint)
     guidance = config.validation.guidance_scale if wish.guidance_scale is None else wish.guidance_scale
@@ -64,7 +64,7 @@ def origin_of(checkpoint: Path, source: str, wish: Wish) -> Origin:
         config.model.resolution,
         wish.steps or config.validation.sampling_steps,
         guidance,
-        wish.batch_size or (config.validation.batch_size if torch.cuda.is_available() else 1),
+        (wish.batch_size or config.validation.batch_size) if torch.cuda.is_available() else 1,
     )
 
 
