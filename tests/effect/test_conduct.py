@@ -110,5 +110,7 @@ def test_one_nested_run_an_arm(folder: Path) -> None:
     assert len(runs) == 1 + 7
     assert {"gain", "gain_low", "gain_high"} <= set(parents[0].data.metrics)
     assert parents[0].data.params["effect.folds"] == "2"
-    assert {"result.html", "result.json", "result.md"} == {file.path for file in client.list_artifacts(parents[0].info.run_id)}
+    assert {"result.html", "result.json", "result.md"} == {
+        file.path for file in client.list_artifacts(parents[0].info.run_id)
+    }
     assert all("kappa" in run.data.metrics for run in runs if run is not parents[0])
