@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from woundray.checksums import file_sha256
 from woundray.errors import UserError
@@ -138,8 +139,14 @@ class Lite0Trunk(nn.Module):
         if not blocks or list(blocks) != sorted(set(blocks)) or not 0 <= blocks[0] <= blocks[-1] < 16:
             raise UserError(f"blocks {blocks}: give rising block numbers from 0 to 15")
         self.wanted = blocks
-        self.stem = nn.Sequential(net._conv_stem, net._bn0, nn.ReLU6())
+        self.stem = nn.Sequential(_joined(net._conv_stem, net._bn0), nn.ReLU6(inplace=True))
         self.blocks = nn.ModuleList(net._blocks[: blocks[-1] + 1])
+        for block in self.blocks:
+            block._swish = nn.ReLU6(inplace=True)
+            for conv, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")):
+                if hasattr(block, conv):
+                    setattr(block, conv, _joined(getattr(block, conv), getattr(block, norm)))
+                    setattr(block, norm, nn.Identity())
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Lite0Trunk":
@@ -160,6 +167,19 @@ class Lite0Trunk(nn.Module):
                 if number in self.wanted:
                     maps.append(x)
         return tuple(maps)
+
+
+def _joined(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """A convolution and the frozen normalisation after it as one, the same up to rounding; of stride 1 with padding of
+    its own in place of a padded copy. A pass takes half the time on a CPU."""
+    joined = fuse_conv_bn_eval(conv, norm)
+    if joined.stride[0] > 1:
+        return joined  # its padding is larger on one side
+    side = joined.kernel_size[0]
+    plain = nn.Conv2d(joined.in_channels, joined.out_channels, side, padding=side // 2, groups=joined.groups)
+    assert joined.bias is not None
+    plain.weight, plain.bias = joined.weight, joined.bias
+    return plain
 
 
 class Inception:
