@@ -78,6 +78,27 @@ def test_every_photograph_is_tested_once_by_models_that_never_saw_its_patient(tm
     assert {table.shape for table in found.predicted.values()} == {(CONFIG.seeds, len(found.cohort.photos))}
 
 
+def test_patients_can_be_dealt_to_folds_anew(tmp_path: Path) -> None:
+    once = measured(bench(tmp_path / "once", Planted()))
+    config = CONFIG.model_copy(update={"deals": 2})
+    twice = measured(replace(bench(tmp_path / "twice", Planted()), config=config))
+    count = len(once.folds)
+
+    assert (once.deals, twice.deals) == (1, 2)
+    assert len({fold.number for fold in twice.folds}) == len(twice.folds) == 2 * count
+    for deal in range(2):
+        folds = twice.folds[deal * count : (deal + 1) * count]
+        assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(len(twice.cohort.photos)))
+    assert {tuple(fold.test) for fold in twice.folds[:count]} != {tuple(fold.test) for fold in twice.folds[count:]}
+    # the first deal is what it was alone: no fold of the other has a say in its controls or predictions
+    assert twice.recipes[:count] == once.recipes
+    for arm, table in once.predicted.items():
+        assert (twice.predicted[arm][: CONFIG.seeds] == table).all()
+        assert twice.predicted[arm].shape == (2 * CONFIG.seeds, len(twice.cohort.photos))
+    assert (twice.best_control()[: CONFIG.seeds] == once.best_control()).all()
+    assert conclude(twice, config, seed=0).gain.sd < conclude(once, CONFIG, seed=0).gain.sd
+
+
 def test_the_best_control_of_a_fold_is_chosen_without_its_test_side(tmp_path: Path) -> None:
     found = measured(bench(tmp_path, Planted()))
     fold, others = found.folds[0], dict(found.predicted)

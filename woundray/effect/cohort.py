@@ -54,11 +54,16 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Fold:
-    """Rows of a cohort; `number` counts from 1."""
+    """Rows of a cohort; `number` counts from 1, `deal` from 0: how often the patients were dealt anew before."""
 
     number: int
     train: Rows
     test: Rows
+    deal: int = 0
+
+    def seeds(self, each: int) -> slice:
+        """Rows of its deal in a table of predictions, where a deal has `each` seeds."""
+        return slice(self.deal * each, (self.deal + 1) * each)
 
 
 def gather(source: Source, phases: Sequence[str], *, views: int) -> Cohort:
@@ -82,8 +87,8 @@ def gather(source: Source, phases: Sequence[str], *, views: int) -> Cohort:
     return Cohort(tuple(phases), grouped, labels, torch.stack(plain), torch.stack(augmented), thumbnails)
 
 
-def patient_folds(cohort: Cohort, *, folds: int, seed: int) -> tuple[Fold, ...]:
-    """Deals groups of patients to folds that have about as many pictures of each phase.
+def patient_folds(cohort: Cohort, *, folds: int, seed: int, deals: int = 1) -> tuple[Fold, ...]:
+    """Deals groups of patients to folds that have about as many pictures of each phase, `deals` times over.
 
     Raises:
         UserError: a phase has fewer groups of patients than there are folds.
@@ -96,9 +101,12 @@ def patient_folds(cohort: Cohort, *, folds: int, seed: int) -> tuple[Fold, ...]:
                 f"effect.folds: phase {phase} has {count} groups of patients, and {folds} folds want two each or more; "
                 "take fewer folds or leave the phase out"
             )
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    sides = splitter.split(np.zeros((len(groups), 1)), cohort.labels, groups)
-    return tuple(Fold(number, train, test) for number, (train, test) in enumerate(sides, start=1))
+    found: list[Fold] = []
+    for deal in range(deals):
+        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed + deal)
+        sides = splitter.split(np.zeros((len(groups), 1)), cohort.labels, groups)
+        found += [Fold(len(found) + place, train, test, deal) for place, (train, test) in enumerate(sides, start=1)]
+    return tuple(found)
 
 
 def _grouped(photos: Sequence[Photo], thumbnails: NDArray[np.float32]) -> list[Photo]:

@@ -128,7 +128,8 @@ def _over_folds(measurement: Measurement, best: Labels, primary: Labels, kind: W
     cohort, classes = measurement.cohort, len(measurement.cohort.phases)
     groups, differences = np.array(cohort.groups), []
     for fold in measurement.folds:
-        pair = np.stack([best[:, fold.test], primary[:, fold.test]])
+        own = fold.seeds(measurement.seeds)
+        pair = np.stack([best[own, fold.test], primary[own, fold.test]])
         counts = statistics.patient_confusions(cohort.labels[fold.test], pair, groups[fold.test], classes)
         differences.append(float(_gain(kind)(counts.sum(axis=0))))
-    return statistics.corrected_t(differences, test_share=1 / (len(measurement.folds) - 1))
+    return statistics.corrected_t(differences, test_share=1 / (len(measurement.folds) // measurement.deals - 1))

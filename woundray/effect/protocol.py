@@ -35,7 +35,7 @@ class Measurement:
     """All predictions, and what they were made with.
 
     Attributes:
-        predicted: of each arm (S, N): of S seeds, each photograph of the cohort when it was on the test side.
+        predicted: of each arm (D S, N): of S seeds of each of D deals, each photograph when it was on the test side.
         recipes: the best control of each fold, chosen by the other folds.
         passed: (fold, phase) -> share of drawn pictures that the filter passed.
     """
@@ -46,11 +46,22 @@ class Measurement:
     recipes: tuple[Recipe, ...]
     passed: dict[tuple[int, str], float]
 
+    @property
+    def deals(self) -> int:
+        """How often the patients were dealt to folds."""
+        return 1 + max(fold.deal for fold in self.folds)
+
+    @property
+    def seeds(self) -> int:
+        """Seeds of a deal."""
+        return len(self.predicted[Arm("real")]) // self.deals
+
     def best_control(self) -> Labels:
-        """(S, N): of each fold the predictions of its best control."""
+        """(D S, N): of each fold the predictions of its best control."""
         together = np.empty_like(self.predicted[Arm("real")])
         for fold, recipe in zip(self.folds, self.recipes, strict=True):
-            together[:, fold.test] = self.predicted[Arm(recipe)][:, fold.test]
+            own = fold.seeds(self.seeds)
+            together[own, fold.test] = self.predicted[Arm(recipe)][own, fold.test]
         return together
 
 
@@ -97,7 +108,7 @@ def measure(bench: Bench, *, pools_by: Runner = in_turn, jobs_by: Runner = in_tu
         UserError: too few patients, or a generator or classifier that can not be used.
     """
     config, cohort = bench.config, _cohort(bench)
-    folds = patient_folds(cohort, folds=config.folds, seed=bench.seed)
+    folds = patient_folds(cohort, folds=config.folds, seed=bench.seed, deals=config.deals)
     for fold in folds:
         refuse_common_patients(cohort, fold.train, fold.test)
 
@@ -120,7 +131,7 @@ def measure(bench: Bench, *, pools_by: Runner = in_turn, jobs_by: Runner = in_tu
         for recipe in RECIPES
         for seed in _seeds(bench, Arm(recipe))
     ]
-    predicted = _collect(cohort, controls, _all(jobs_by, work, controls, "controls", stage), config.seeds)
+    predicted = _collect(cohort, controls, _all(jobs_by, work, controls, "controls", stage), config)
     recipes = tuple(best_recipe(cohort, fold, predicted, config) for fold in folds)
     tests = [
         Job(fold, arm, recipe, seed)
@@ -128,7 +139,7 @@ def measure(bench: Bench, *, pools_by: Runner = in_turn, jobs_by: Runner = in_tu
         for arm in synthetic_arms(config.ratios)
         for seed in _seeds(bench, arm)
     ]
-    predicted |= _collect(cohort, tests, _all(jobs_by, work, tests, "synthetic arms", stage), config.seeds)
+    predicted |= _collect(cohort, tests, _all(jobs_by, work, tests, "synthetic arms", stage), config)
     return Measurement(cohort, folds, predicted, recipes, passed)
 
 
@@ -140,7 +151,7 @@ def best_recipe(cohort: Cohort, fold: Fold, predicted: Predictions, config: Effe
     groups = np.array(cohort.groups)[fold.train]
 
     def score(recipe: Recipe) -> float:
-        guessed = predicted[Arm(recipe)][:, fold.train]
+        guessed = predicted[Arm(recipe)][fold.seeds(config.seeds), fold.train]
         counts = patient_confusions(cohort.labels[fold.train], guessed, groups, len(cohort.phases))
         return float(kappa(counts.sum(axis=0), config.kappa).mean())
 
@@ -199,13 +210,14 @@ def _all(
     return [found[place] for place in range(len(tasks))]
 
 
-def _collect(cohort: Cohort, jobs: Sequence[Job], results: Sequence[list[int]], seeds: int) -> Predictions:
-    """Predictions of all folds together: arm -> (S, N). What seed 0 alone predicted stands for all."""
+def _collect(cohort: Cohort, jobs: Sequence[Job], results: Sequence[list[int]], config: EffectConfig) -> Predictions:
+    """Predictions of all folds together: arm -> (D S, N). What seed 0 alone predicted stands for all of its deal."""
     found: dict[Arm, NDArray[np.int64]] = {}
     for job, result in zip(jobs, results, strict=True):
-        table = found.setdefault(job.arm, np.full((seeds, len(cohort.photos)), -1))
-        table[job.seed :, job.fold.test] = result
-    assert all((table >= 0).all() for table in found.values()), "each photograph is tested once"
+        table = found.setdefault(job.arm, np.full((config.deals * config.seeds, len(cohort.photos)), -1))
+        deal = job.fold.seeds(config.seeds)
+        table[deal.start + job.seed : deal.stop, job.fold.test] = result
+    assert all((table >= 0).all() for table in found.values()), "each photograph is tested once a deal"
     return found
 
 

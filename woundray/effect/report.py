@@ -1,10 +1,10 @@
 """A measurement as `result.json`, whose schema is stable, and as a Markdown table, `result.md`.
 
-result.json, schema 1: `title`, `generator`, `settings` (of effect.*), `photographs`, `patients`, `phases`, `folds` (of
-each the number of test patients, the best control, and the share of pictures that the filter passed, by phase), `arms`
-(name, ratio, kappa, quadratic_kappa, gain, gain_jointly: each {value, low, high, sd} or null; macro_f1, accuracy,
-recalls by phase, confusion with true phases in rows), `gain`, `over_folds`, `slope`, `verdict`. What is not
-finite is null.
+result.json, schema 1: `title`, `generator`, `settings` (of effect.*), `photographs`, `patients`, `phases`, `folds`
+(of each the deal, the number of test patients, the best control, and the share of pictures that the filter passed, by
+phase), `arms` (name, ratio, kappa, quadratic_kappa, gain, gain_jointly: each {value, low, high, sd} or null;
+macro_f1, accuracy, recalls by phase, confusion with true phases in rows), `gain`, `over_folds`, `slope`, `verdict`.
+What is not finite is null.
 """
 
 import math
@@ -48,14 +48,15 @@ def as_markdown(outcome: Outcome, measurement: Measurement, config: EffectConfig
     """The verdict first, then the table of arms, the curve, and what could have been seen."""
     cohort, verdict = measurement.cohort, outcome.verdict
     recalls = " | ".join(f"recall {phase}" for phase in cohort.phases)
+    dealt = f" dealt {measurement.deals} times" if measurement.deals > 1 else ""
     lines = [
         f"## {title}",
         "",
         f"**{verdict.call}** (at ratio {config.primary_ratio:g}, fixed beforehand). {verdict.words}",
         "",
-        f"{len(cohort.photos)} photographs of {cohort.patients} groups of patients, {len(measurement.folds)} folds, "
-        f"{config.seeds} seeds; classifier {config.classifier}; kappa {config.kappa}. Intervals: 95 %, BCa, over "
-        "patients. Gains: over the best control, chosen for each fold by the other folds "
+        f"{len(cohort.photos)} photographs of {cohort.patients} groups of patients, {config.folds} folds"
+        f"{dealt}, {config.seeds} seeds; classifier {config.classifier}; kappa {config.kappa}. Intervals: 95 %, BCa, "
+        "over patients. Gains: over the best control, chosen for each fold by the other folds "
         f"({', '.join(measurement.recipes)}).",
         "",
         f"| arm | kappa | gain | quadratic kappa | macro F1 | accuracy | {recalls} |",
@@ -109,6 +110,7 @@ def _sizes(measurement: Measurement) -> dict[str, Any]:
     folds = [
         {
             "number": fold.number,
+            "deal": fold.deal,
             "test_patients": len(set(groups[fold.test])),
             "best_control": recipe,
             "passed": {phase: measurement.passed[fold.number, phase] for phase in cohort.phases},
