@@ -8,6 +8,7 @@ What is not finite is null.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -48,6 +49,8 @@ def as_markdown(outcome: Outcome, measurement: Measurement, config: EffectConfig
     """The verdict first, then the table of arms, the curve, and what could have been seen."""
     cohort, verdict = measurement.cohort, outcome.verdict
     recalls = " | ".join(f"recall {phase}" for phase in cohort.phases)
+    times = Counter(measurement.recipes).most_common()
+    chosen = ", ".join(f"{recipe} in {count} of {len(measurement.folds)}" for recipe, count in times)
     dealt = f" dealt {measurement.deals} times" if measurement.deals > 1 else ""
     lines = [
         f"## {title}",
@@ -57,7 +60,7 @@ def as_markdown(outcome: Outcome, measurement: Measurement, config: EffectConfig
         f"{len(cohort.photos)} photographs of {cohort.patients} groups of patients, {config.folds} folds"
         f"{dealt}, {config.seeds} seeds; classifier {config.classifier}; kappa {config.kappa}. Intervals: 95 %, BCa, "
         "over patients. Gains: over the best control, chosen for each fold by the other folds "
-        f"({', '.join(measurement.recipes)}).",
+        f"({chosen}).",
         "",
         f"| arm | kappa | gain | quadratic kappa | macro F1 | accuracy | {recalls} |",
         "|---" * (6 + len(cohort.phases)) + "|",
