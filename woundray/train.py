@@ -26,7 +26,7 @@ def main() -> None:
 
 def _train() -> None:
     command = parse(Train)
-    from woundray.search.conduct import conduct_run
+    from woundray.search.conduct_run import conduct_run
 
     with Stages() as stages:
         output, best = conduct_run(command.settings, stages, start=command.resume)

@@ -17,7 +17,7 @@ from woundray.effect.outcome import Outcome, conclude
 from woundray.effect.page import write_page
 from woundray.effect.protocol import Bench, Stage, measure
 from woundray.effect.report import write_outcome
-from woundray.search.conduct import new_folder, threads
+from woundray.search.workplace import new_folder, threads
 from woundray.tracking import Runs, tracking_uri, versions
 from woundray.training.checkpoint import write_config
 from woundray.training.launch import settle

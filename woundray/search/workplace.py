@@ -1,0 +1,107 @@
+"""What a study and a single run work with: folder, materials, cluster, tracking."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import torch
+
+from woundray.cluster import Cluster, Resources, check_shared, cluster, wait_for_nodes
+from woundray.config import Config
+from woundray.data.source import open_source
+from woundray.errors import UserError
+from woundray.evaluation import settle_objective
+from woundray.model.registry import resolve
+from woundray.search.conclusion import journal_path
+from woundray.tracking import DatasetFacts, Tracker, versions
+from woundray.training.materials import Materials, Stage, prepare_materials
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Everything is there, and MLflow listens."""
+
+    materials: Materials
+    cluster: Cluster
+    resources: Resources
+    tracker: Tracker
+
+
+@contextmanager
+def workplace(config: Config, folder: Path, stage: Stage, *, nested: bool = True) -> Iterator[Workplace]:
+    """A workplace in a folder for the time of a block.
+
+    Mistakes in the photographs, or in the base model's name, are told before the cluster starts; what its workers
+    import is imported while the photographs are encoded.
+
+    Args:
+        nested: trials are runs of MLflow below that of the study.
+
+    Raises:
+        UserError: photographs, base model, cluster or its nodes can not be used.
+    """
+    resolve(config.model.base)
+    source = open_source(config)
+    with cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
+        connected.warm_up()
+        materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage, source=source)
+        tracker = Tracker(
+            journal_path(folder),
+            study=folder.name,
+            settings=config.flat(),
+            tags=versions() | {"phase": config.phase, "data": materials.key},
+            nested=nested,
+            dataset=_dataset(config, materials),
+        )
+        with tracker:
+            yield Workplace(materials, connected, _resources(config, connected, folder, stage), tracker)
+
+
+def new_folder(config: Config, kind: str) -> Path:
+    """Folder of a study or run: study.name, or kind, phase and time."""
+    name = config.study.name or f"{kind}-{config.phase}-{datetime.now():%Y%m%d-%H%M%S}"
+    return (config.study.output / name).absolute()
+
+
+def judged(config: Config) -> Config:
+    """With the objective settled. Raises UserError where nobody would be held out."""
+    if config.validation.share == 0:
+        raise UserError("validation.share: 0 holds nobody out, and nothing could be judged; see `tune --refit`")
+    return settle_objective(config)
+
+
+def local_device() -> torch.device:
+    """Where this process computes: a GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def threads(config: Config) -> int:
+    """Threads of one worker's CPU arithmetic."""
+    return config.hardware.threads or max(1, round(config.hardware.cpus_per_worker))
+
+
+def _dataset(config: Config, materials: Materials) -> DatasetFacts:
+    """What MLflow is told of the photographs."""
+    known = materials.held_out  # None where nobody is held out
+    sides = {} if known is None else {"training": known.train.groups, "held_out": known.held_out.groups}
+    return DatasetFacts(
+        name=f"wounds-phase-{config.phase}",
+        digest=materials.key,
+        source=str(config.data.root or "drawn phantoms"),
+        photographs={name: len(groups) for name, groups in sides.items()},
+        patients={name: len(set(groups)) for name, groups in sides.items()},
+    )
+
+
+def _resources(config: Config, connected: Cluster, folder: Path, stage: Stage) -> Resources:
+    """Of the cluster, once its nodes are there; each of them must see the folder."""
+    if connected.own:
+        return connected.resources
+    hardware = config.hardware
+    gpus = 0.0 if hardware.gpus_per_worker == "auto" else hardware.gpus_per_worker
+    bundles = [{"CPU": hardware.cpus_per_worker, "GPU": gpus}] * hardware.workers
+    resources = wait_for_nodes(bundles, timeout_s=config.study.wait_for_nodes_s, stage=stage)
+    check_shared(folder)
+    return resources
