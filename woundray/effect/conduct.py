@@ -14,7 +14,6 @@ from woundray.effect.classifier import make_classifier
 from woundray.effect.execution import OnRay, Runner, in_turn
 from woundray.effect.generators import Adapters
 from woundray.effect.outcome import Outcome, conclude
-from woundray.effect.page import write_page
 from woundray.effect.protocol import Bench, Stage, measure
 from woundray.effect.report import write_outcome
 from woundray.search.workplace import new_folder, threads
@@ -75,7 +74,6 @@ def conduct_effect(config: Config, stage: Stage, *, search: int = 0) -> tuple[st
     outcome = conclude(measurement, effect, seed=seed)
     name = f"adapters of {config.model.base}" + (f", best of {search} trials" if search else "")
     text = write_outcome(outcome, measurement, effect, folder, title=f"Synthetic pictures: {name}", generator=name)
-    write_page(outcome, measurement, effect, folder, title=f"Synthetic pictures: {name}")
     _track(runs, outcome, folder)
     return text, folder
 

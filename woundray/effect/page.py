@@ -3,24 +3,20 @@
 from datetime import datetime
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from woundray.config import EffectConfig
 from woundray.effect.outcome import ArmScores, Outcome
 from woundray.effect.protocol import Measurement
 from woundray.reporting import charts
+from woundray.reporting.render import template
 
 
 def write_page(outcome: Outcome, measurement: Measurement, config: EffectConfig, folder: Path, *, title: str) -> None:
     """Writes `result.html` into the folder."""
-    environment = Environment(
-        loader=PackageLoader("woundray.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     cohort, passed = measurement.cohort, list(measurement.passed.values())
     mixed = [arm for arm in outcome.arms if arm.gain_jointly is not None]
     primary = next(arm for arm in mixed if arm.ratio == config.primary_ratio)
     best = next(arm for arm in outcome.arms if arm.name == "best control")
-    page = environment.get_template("effect.html").render(
+    page = template("effect.html").render(
         title=title,
         phases=cohort.phases,
         photographs=len(cohort.photos),

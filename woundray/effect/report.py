@@ -18,6 +18,7 @@ import numpy as np
 
 from woundray.config import EffectConfig
 from woundray.effect.outcome import ArmScores, Outcome
+from woundray.effect.page import write_page
 from woundray.effect.protocol import Measurement
 from woundray.effect.statistics import Estimate, detectable_gain
 from woundray.training.checkpoint import write_json
@@ -29,7 +30,7 @@ _SIZES = (1, 2, 4)  # times the patients of this study, in the table of power
 def write_outcome(
     outcome: Outcome, measurement: Measurement, config: EffectConfig, folder: Path, *, title: str, generator: str
 ) -> str:
-    """Writes `result.json` and `result.md` into the folder, and gives the latter's text."""
+    """Writes `result.json`, `result.md` and `result.html` into the folder, and gives the second's text."""
     facts = {
         "schema": SCHEMA,
         "title": title,
@@ -42,6 +43,7 @@ def write_outcome(
     write_json(facts, folder / "result.json")
     text = as_markdown(outcome, measurement, config, title=title)
     (folder / "result.md").write_text(text + "\n", encoding="utf-8")
+    write_page(outcome, measurement, config, folder, title=title)
     return text
 
 

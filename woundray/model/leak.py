@@ -32,9 +32,9 @@ class SignalLeak:
 
     @classmethod
     def of(cls, latents: Tensor) -> "SignalLeak":
-        """Of scaled latents (N, C, h, w), N of 2 or more."""
+        """Of scaled latents (N, C, h, w); of one picture alone its own."""
         cells = functional.adaptive_avg_pool2d(latents.double(), _CELLS)
-        values, vectors = torch.linalg.eigh(torch.cov(cells.flatten(1).T))
+        values, vectors = torch.linalg.eigh(torch.cov(cells.flatten(1).T, correction=0))
         spread = vectors * values.clamp(min=0).sqrt() @ vectors.T
         return cls(cells.mean(0).float(), spread.float())
 

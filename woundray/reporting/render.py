@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from PIL import Image
 
 from woundray.metrics.bars import Floor
@@ -65,12 +65,8 @@ def write_charts(folder: Path, out: Path) -> None:
 
 def render(study: StudyFacts, *, with_photographs: bool) -> str:
     """The report as HTML that asks nothing of the network."""
-    environment = Environment(
-        loader=PackageLoader("woundray.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["figure"] = _figure
     best, objective, base = study.best, study.objective, study.baseline.get(study.objective)
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         study=study,
         best=best,
         objective=objective,
@@ -95,6 +91,15 @@ def render(study: StudyFacts, *, with_photographs: bool) -> str:
         config_text=yaml.safe_dump(study.config.model_dump(mode="json"), sort_keys=False),
         written=datetime.now().astimezone(),
     )
+
+
+def template(name: str) -> Template:
+    """A template of this folder; a value that is missing is an error."""
+    environment = Environment(
+        loader=PackageLoader("woundray.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["figure"] = _figure
+    return environment.get_template(name)
 
 
 def _floor(study: StudyFacts) -> Floor | None:

@@ -29,7 +29,7 @@ from woundray.model.base import (
     load_unet,
     load_vae,
 )
-from woundray.model.leak import SignalLeak
+from woundray.model.leak import LEAK_NAME, SignalLeak
 from woundray.model.registry import resolve
 from woundray.training.checkpoint import write_json
 
@@ -137,6 +137,7 @@ def prepare_materials(
     if config.training.prior_weight > 0:
         bank = _with_prior(bank, unet, config, base, schedule, device)
     write_bank(bank, folder / "bank.safetensors")
+    (folder / LEAK_NAME).unlink(missing_ok=True)  # of other settings in the same folder
     if config.validation.signal_leak:
         SignalLeak.of(bank.train.flatten(0, 1).chunk(2, dim=1)[0]).write(folder)
 
