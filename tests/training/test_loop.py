@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import distributed as dist
 from torch import multiprocessing
@@ -15,6 +17,7 @@ from woundray.errors import UserError
 from woundray.model.base import load_unet, load_vae
 from woundray.model.lora import WEIGHTS_NAME
 from woundray.training.checkpoint import read_progress, start_from
+from woundray.training.generation import Wish, draw
 from woundray.training.loop import stopped_early, train
 from woundray.training.materials import Materials, sampler_of
 from woundray.training.place import Place
@@ -42,6 +45,14 @@ def whole(micro_config: Config, micro_materials: Materials, tmp_path_factory: py
     output = tmp_path_factory.mktemp("whole")
     run(micro_config, micro_materials, output)
     return output
+
+
+def test_a_checkpoint_draws_its_epochs_pictures_again(whole: Path, micro_config: Config) -> None:
+    """Weights, prompt, steps, and what pictures begin with: all of it is in the folder."""
+    checkpoint, count = (whole / "latest").resolve(), micro_config.validation.grid
+    again = sampling.grid(draw(checkpoint, Wish(count), lambda *_: None)).permute(1, 2, 0)
+    grid = torch.tensor(np.asarray(Image.open(checkpoint / "grid.png")))
+    assert (again.int() - grid.int()).abs().max() <= 1  # of another batch
 
 
 def test_a_run_that_died_and_was_resumed_is_bit_identical(

@@ -138,3 +138,17 @@ def test_the_validation_loss_never_changes_and_ranks_share_it(micro_config: Conf
         steps.validation_loss(copy.deepcopy(model), bank, schedule, micro_config, Place.alone()) for _ in range(2)
     ]
     assert values[0] == values[1] > 0
+
+
+def test_the_validation_loss_does_not_know_how_a_trial_weighs_its_losses(
+    micro_config: Config, micro_materials: Materials
+) -> None:
+    """It may be what trials are compared by, and their weights are searched."""
+    model, _ = model_of(micro_config, micro_materials)
+    values = {
+        steps.validation_loss(
+            model, micro_materials.bank, micro_materials.schedule, micro_config.with_values(weights), Place.alone()
+        )
+        for weights in ({}, {"training.min_snr_gamma": 1.0}, {"training.debiased": True})
+    }
+    assert len(values) == 1
