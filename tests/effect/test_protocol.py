@@ -8,7 +8,7 @@ import pytest
 
 from effect.fakes import NoisyStudy, Pixels, Planted
 from woundray.config import EffectConfig
-from woundray.effect.arms import Arm
+from woundray.effect.arms import RECIPES, Arm
 from woundray.effect.cohort import gather, patient_folds
 from woundray.effect.leaks import LeakError
 from woundray.effect.outcome import Outcome, conclude
@@ -96,6 +96,10 @@ def test_patients_can_be_dealt_to_folds_anew(tmp_path: Path) -> None:
         assert (twice.predicted[arm][: CONFIG.seeds] == table).all()
         assert twice.predicted[arm].shape == (2 * CONFIG.seeds, len(twice.cohort.photos))
     assert (twice.best_control()[: CONFIG.seeds] == once.best_control()).all()
+    told = {Arm(recipe): np.zeros_like(twice.predicted[Arm(recipe)]) for recipe in RECIPES}
+    told[Arm("oversampling")][: CONFIG.seeds] = told[Arm("augmentation")][CONFIG.seeds :] = twice.cohort.labels
+    chosen = [best_recipe(twice.cohort, fold, told, config) for fold in twice.folds]
+    assert chosen == ["oversampling"] * count + ["augmentation"] * count
     assert conclude(twice, config, seed=0).gain.sd < conclude(once, CONFIG, seed=0).gain.sd
 
 

@@ -17,7 +17,7 @@ from woundray.errors import UserError
 from woundray.model.base import load_unet, load_vae
 from woundray.model.lora import WEIGHTS_NAME
 from woundray.training.checkpoint import read_progress, start_from
-from woundray.training.generation import Wish, draw
+from woundray.training.generation import Wish, draw, open_checkpoint
 from woundray.training.loop import stopped_early, train
 from woundray.training.materials import Materials, sampler_of
 from woundray.training.place import Place
@@ -47,12 +47,17 @@ def whole(micro_config: Config, micro_materials: Materials, tmp_path_factory: py
     return output
 
 
-def test_a_checkpoint_draws_its_epochs_pictures_again(whole: Path, micro_config: Config) -> None:
+def test_a_checkpoint_draws_its_epochs_pictures_again(
+    whole: Path, micro_config: Config, micro_materials: Materials
+) -> None:
     """Weights, prompt, steps, and what pictures begin with: all of it is in the folder."""
     checkpoint, count = (whole / "latest").resolve(), micro_config.validation.grid
     again = sampling.grid(draw(checkpoint, Wish(count), lambda *_: None)).permute(1, 2, 0)
     grid = torch.tensor(np.asarray(Image.open(checkpoint / "grid.png")))
     assert (again.int() - grid.int()).abs().max() <= 1  # of another batch
+    kept, known = open_checkpoint(checkpoint, Wish(1)).sampler.leak, micro_materials.leak
+    assert kept is not None and known is not None  # random weights hardly show it
+    assert torch.equal(kept.mean, known.mean) and torch.equal(kept.spread, known.spread)
 
 
 def test_a_run_that_died_and_was_resumed_is_bit_identical(
