@@ -1,6 +1,7 @@
 """One run on the workers of a Ray cluster: the only place where the training loop meets Ray Train."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +22,8 @@ CHECKPOINT, METRICS = "checkpoint_folder", "metrics"
 """Keys of the epoch's folder, and of all that the loop reported, among the values that go through Ray."""
 PICTURES_PER_S, GPU_MEMORY = "pictures_per_s", "gpu_memory_gib"
 """Keys of what the epoch took of the machine, see `woundray.training.usage`."""
+
+_KILLED_WITHIN_S = 2.0  # Ray takes 0.2 s from a driver's end to the kill of its controller, a busy machine longer
 
 
 class Loop(Protocol):
@@ -92,7 +95,7 @@ def fit(
     Raises:
         ray.train.TrainingFailedError: the loop raised, or workers died too often.
     """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
     from ray.train.torch import TorchConfig, TorchTrainer
 
     hardware, gpus = config.hardware, config.hardware.gpus_per_worker
@@ -110,6 +113,15 @@ def fit(
             inherited: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]
             return [callback for callback in inherited if type(callback).__name__ != "DatasetsCallback"]
 
+    class Patience(UserCallback):
+        """Lets a controller that is about to be killed not start workers again, in a place that nobody would free.
+
+        Tune stops a trial by ending its driver. Ray kills the workers first, which the controller takes for a failure.
+        """
+
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+            time.sleep(_KILLED_WITHIN_S)
+
     trainer = Trainer(
         work,
         # NCCL refuses two ranks on one GPU, gloo does not
@@ -123,7 +135,7 @@ def fit(
             name=name,
             storage_path=str(storage.absolute()),
             failure_config=FailureConfig(max_failures=config.study.max_failures),
-            callbacks=list[Any](callbacks),
+            callbacks=[Patience(), *callbacks],
         ),
     )
     result: Any = trainer.fit()  # of Train V2, which its annotation is not
