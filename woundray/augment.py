@@ -3,6 +3,7 @@
 from typing import Any
 
 from woundray.cli import Command, Stages, parse, run
+from woundray.cluster import prepare_workers
 from woundray.errors import UserError
 
 
@@ -42,6 +43,7 @@ def main() -> None:
 
 def _augment() -> None:
     command = parse(Augment)
+    prepare_workers()  # before the imports below
     from woundray.effect.conduct import conduct_effect
 
     with Stages() as stages:

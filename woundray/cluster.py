@@ -31,7 +31,7 @@ _STUDY_SETTINGS = {
 _LOCAL_SETTINGS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: every socket of Ray is on 127.0.0.1
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",  # of a machine that is busy; default 60
-    "RAY_worker_register_timeout_seconds": "300",  # the first worker waits for the zygote's imports; default 60
+    "RAY_worker_register_timeout_seconds": "300",  # the first workers wait for the zygote's imports; default 60
 }
 _LOCAL_WORKER_SETTINGS = {
     "GLOO_SOCKET_IFNAME": "lo",  # gradients between workers stay on the loopback device
@@ -73,6 +73,12 @@ class Cluster:
             import ray
 
             ray.remote(num_cpus=0)(_nothing).remote()
+
+
+def prepare_workers() -> None:
+    """Has what workers import imported by another process, while this one goes on: call it as early as can be."""
+    if _LOCAL and zygote.wanted():
+        zygote.start()
 
 
 def connect(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -> Cluster:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from woundray.cli import Command, Stages, parse, run
+from woundray.cluster import prepare_workers
 
 
 class Train(Command):
@@ -26,6 +27,7 @@ def main() -> None:
 
 def _train() -> None:
     command = parse(Train)
+    prepare_workers()  # before the imports below
     from woundray.search.conduct_run import conduct_run
 
     with Stages() as stages:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from woundray.cli import Command, Stages, parse, run
+from woundray.cluster import prepare_workers
 
 
 class Tune(Command):
@@ -41,6 +42,7 @@ def main() -> None:
 
 def _tune() -> None:
     command = parse(Tune)
+    prepare_workers()  # before the imports below
     from woundray.handover import hand_over
     from woundray.search.conduct import conduct, resume
 

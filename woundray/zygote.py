@@ -6,8 +6,8 @@ ready in milliseconds and shares its memory pages.
 
     ray.init(runtime_env=with_zygote(runtime_env), ...)
 
-Ray then starts each worker by `zygote_client.py`, which asks the zygote for a fork and waits for its end. The first
-client starts the zygote; where there is none, it becomes a plain Python instead.
+Ray then starts each worker by `zygote_client.py`, which asks the zygote for a fork and waits for its end; where there
+is no zygote, it becomes a plain Python instead. A process has one zygote for all its clusters, which ends with it.
 """
 
 import gc
@@ -23,6 +23,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ _MODULES = (
     "pandas",  # of ray.train
     "pyarrow.fs",
 )
-_RAYLET_CHECK_S = 2.0
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""Keeps numpy and pyarrow from starting threads when they are imported: a fork has but the one that made it."""
+_MASTER_CHECK_S = 2.0
 _REQUEST_TIMEOUT_S = 10.0
 
 
@@ -53,25 +56,47 @@ def client_command() -> list[str]:
     return [sys.executable, "-I", "-S", str(Path(__file__).with_name("zygote_client.py"))]
 
 
-def with_zygote(runtime_env: dict[str, Any]) -> dict[str, Any]:
-    """The runtime environment of a Ray job on this machine whose workers are forks of a zygote of their own.
+@cache
+def start() -> str:
+    """Starts the zygote of this process, and gives the path of its socket.
 
-    Its socket is in a new private folder, as who can connect can run code as this user; the zygote removes it.
+    The socket is in a new private folder, as who can connect can run code as this user; the zygote removes it.
     """
-    folder = Path(tempfile.mkdtemp(prefix="woundray-zygote-"))
+    address = str(Path(tempfile.mkdtemp(prefix="woundray-zygote-")) / "socket")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen(128)  # clients may ask before it is ready
+        listener.set_inheritable(True)
+        os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-m", "woundray.zygote", str(listener.fileno()), str(os.getpid())],
+            os.environ | _ONE_THREAD | {ADDRESS: address},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, f"{address}.log", os.O_WRONLY | os.O_CREAT, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+        )
+    return address
+
+
+def with_zygote(runtime_env: dict[str, Any]) -> dict[str, Any]:
+    """The runtime environment of a Ray job on this machine whose workers are forks of this process's zygote."""
     return runtime_env | {
         "py_executable": shlex.join(client_command()),
-        "env_vars": runtime_env["env_vars"] | {ADDRESS: str(folder / "socket")},
+        "env_vars": runtime_env["env_vars"] | {ADDRESS: start()},
     }
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asks for: a Python process with these arguments, environment, working directory and streams."""
+    """What a client asks for: a Python process with these arguments, environment, folder, niceness and streams."""
 
     argv: list[str]
     environment: dict[str, str]
     folder: str
+    niceness: int
     streams: list[int]
 
     @classmethod
@@ -83,14 +108,15 @@ class Request:
             if not more:
                 raise ConnectionError("a client hung up in the middle of its request")
             text += more
-        argv, environment, folder = json.loads(text)
-        return cls(argv, environment, folder, list(streams))
+        argv, environment, folder, niceness = json.loads(text)
+        return cls(argv, environment, folder, niceness, list(streams))
 
     def take_over(self) -> None:
         """Makes this process what was asked for."""
         os.environ.clear()
         os.environ.update(self.environment)
         os.chdir(self.folder)
+        os.setpriority(os.PRIO_PROCESS, 0, self.niceness)
         for number, stream in enumerate(self.streams):
             os.dup2(stream, number)
         sys.argv = self.argv
@@ -102,14 +128,14 @@ class Request:
             os.close(stream)
 
 
-def serve(listener: socket.socket, raylet: int) -> Request | None:
-    """Forks a process for each client. Returns in a fork with what it is to be, in the zygote once the raylet is gone.
+def serve(listener: socket.socket, master: int) -> Request | None:
+    """Forks a process for each client. Returns in a fork with what it is to be, in the zygote once the master is gone.
 
     A fork holds its client's connection open until it ends, which is what the client waits for.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries forks
-    listener.settimeout(_RAYLET_CHECK_S)
-    while Path(f"/proc/{raylet}").exists():
+    listener.settimeout(_MASTER_CHECK_S)
+    while Path(f"/proc/{master}").exists():
         try:
             client, _ = listener.accept()
         except TimeoutError:
@@ -133,8 +159,11 @@ def serve(listener: socket.socket, raylet: int) -> Request | None:
 
 
 def main(modules: Sequence[str] = _MODULES) -> None:
-    """`python -m woundray.zygote DESCRIPTOR`: imports the modules, and serves a socket that listens already."""
-    listener = socket.socket(fileno=int(sys.argv[1]))
+    """`python -m woundray.zygote DESCRIPTOR PID`: imports the modules, and serves a socket that listens already.
+
+    It ends with the process of that identifier.
+    """
+    listener, master = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     for module in modules:
         importlib.import_module(module)
     # Ray seeds its pool of random identifiers when it is imported: forks of it would give their actors the same names
@@ -143,7 +172,7 @@ def main(modules: Sequence[str] = _MODULES) -> None:
     gc.freeze()  # else the first collection in a fork copies every page that it looks at
     threads = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
     assert len(threads) == 1, f"{threads}: a fork has one of them, and locks that the others may hold"
-    request = serve(listener, int(os.environ["RAY_RAYLET_PID"]))
+    request = serve(listener, master)
     if request is None:
         shutil.rmtree(Path(os.environ[ADDRESS]).parent)
         return

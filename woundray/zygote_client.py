@@ -6,7 +6,6 @@ It runs once for each worker, as a script without site-packages: the standard li
 import json
 import os
 import socket
-import subprocess
 import sys
 from contextlib import suppress
 
@@ -16,36 +15,14 @@ ADDRESS = "WOUNDRAY_ZYGOTE"
 FORKED = b"."
 """What the zygote answers when the fork is there; the connection then stays open until the fork ends."""
 
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-"""Keeps numpy and pyarrow from starting threads when they are imported: a fork has but the one that made it."""
-
-
-def start(address: str) -> None:
-    """Starts the zygote behind a socket that listens already, unless another client has done so."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        try:
-            listener.bind(address)
-        except OSError:
-            return
-        listener.listen(128)
-        with open(f"{address}.log", "wb") as log:
-            subprocess.Popen(
-                [sys.executable, "-m", "woundray.zygote", str(listener.fileno())],
-                env=os.environ | _ONE_THREAD,
-                pass_fds=[listener.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
 
 def ask(address: str, arguments: list[str]) -> bool:
     """Asks for a fork and waits for its end; False where no zygote made one."""
     with socket.socket(socket.AF_UNIX) as zygote:
         try:
             zygote.connect(address)
-            request = json.dumps([arguments, dict(os.environ), os.getcwd()]) + "\n"
+            niceness = os.getpriority(os.PRIO_PROCESS, 0)  # Ray gives its workers one
+            request = json.dumps([arguments, dict(os.environ), os.getcwd(), niceness]) + "\n"
             socket.send_fds(zygote, [request.encode()], [0, 1, 2])
             if zygote.recv(1) != FORKED:
                 return False
@@ -59,7 +36,6 @@ def ask(address: str, arguments: list[str]) -> bool:
 def main() -> None:
     """Takes the arguments of a Python interpreter: a script and its arguments."""
     address, arguments = os.environ[ADDRESS], sys.argv[1:]
-    start(address)
     if not ask(address, arguments):
         os.execv(sys.executable, [sys.executable, *arguments])
 

@@ -135,7 +135,7 @@ def fit(
             name=name,
             storage_path=str(storage.absolute()),
             failure_config=FailureConfig(max_failures=config.study.max_failures),
-            callbacks=[Patience(), *callbacks],
+            callbacks=list[Any]([Patience(), *callbacks]),
         ),
     )
     result: Any = trainer.fit()  # of Train V2, which its annotation is not
