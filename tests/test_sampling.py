@@ -21,6 +21,9 @@ class GaussianDenoiser:
     def __init__(self, schedule: NoiseSchedule, mean: float, sd: float) -> None:
         self.schedule, self.mean, self.sd = schedule, mean, sd
 
+    def modules(self) -> tuple[()]:
+        return ()  # no adapter among them
+
     def __call__(
         self, x_t: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, added_cond_kwargs: None, return_dict: bool
     ) -> tuple[Tensor]:

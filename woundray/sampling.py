@@ -16,6 +16,7 @@ from torch import Tensor
 
 from woundray.model.base import NoiseSchedule, TextEmbeddings, added_conditions, decode, to_uint8
 from woundray.model.leak import SignalLeak
+from woundray.model.lora import merged
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,11 @@ def draw_latents(unet: UNet2DConditionModel, prompt: Prompt, seeds: Sequence[int
 def _latent_batches(
     unet: UNet2DConditionModel, prompt: Prompt, seeds: Sequence[int], sampler: Sampler
 ) -> Iterator[Tensor]:
-    for start in range(0, len(seeds), sampler.batch_size):
-        noise = torch.stack([_initial_noise(seed, unet, sampler) for seed in seeds[start : start + sampler.batch_size]])
-        yield denoise(unet, noise, prompt, sampler)
+    with merged(unet):
+        for start in range(0, len(seeds), sampler.batch_size):
+            own = seeds[start : start + sampler.batch_size]
+            noise = torch.stack([_initial_noise(seed, unet, sampler) for seed in own])
+            yield denoise(unet, noise, prompt, sampler)
 
 
 def denoise(unet: UNet2DConditionModel, noise: Tensor, prompt: Prompt, sampler: Sampler) -> Tensor:

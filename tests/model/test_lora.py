@@ -6,13 +6,14 @@ import pytest
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor
 
 from woundray.config import LoraConfig
 from woundray.errors import UserError
 from woundray.model.base import NoiseSchedule, embed_prompts, load_unet, load_vae
-from woundray.model.lora import WEIGHTS_NAME, add_adapter, load_adapter, save_adapter
+from woundray.model.lora import WEIGHTS_NAME, add_adapter, load_adapter, merged, save_adapter
 from woundray.sampling import Prompt, Sampler, draw
 
 CPU = torch.device("cpu")
@@ -23,12 +24,12 @@ def fresh(base: Path) -> UNet2DConditionModel:
     return load_unet(base, dtype=torch.float32, device=CPU)
 
 
-def trained(base: Path) -> UNet2DConditionModel:
+def trained(base: Path, config: LoraConfig = CONFIG) -> UNet2DConditionModel:
     """A UNet whose adapter changes much."""
     unet = fresh(base)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in add_adapter(unet, CONFIG, seed=0).values():
+        for parameter in add_adapter(unet, config, seed=0).values():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
     return unet.eval()
 
@@ -87,6 +88,32 @@ def test_diffusers_loads_it_with_its_alpha(micro_base: Path, tmp_path: Path) -> 
         base = fresh(micro_base)(latents, 500, text, return_dict=False)[0]
     torch.testing.assert_close(theirs, ours)
     assert not torch.allclose(base, ours, rtol=1e-2)
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_merged_it_answers_the_same_and_leaves_the_weights_as_they_were(micro_base: Path, dora: bool) -> None:
+    unet = trained(micro_base, CONFIG.model_copy(update={"use_dora": dora, "target_modules": ("attention", "conv")}))
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(2, 4, 8, 8, generator=generator)
+    text = torch.randn(2, 77, unet.config["cross_attention_dim"], generator=generator)
+    before = {name: (tensor.data_ptr(), tensor.clone()) for name, tensor in unet.state_dict().items()}
+    with torch.inference_mode():
+        apart = unet(noise, 500, text).sample
+        with merged(unet):
+            changed = [name for name, tensor in unet.state_dict().items() if not torch.equal(tensor, before[name][1])]
+            together = unet(noise, 500, text).sample
+        again = unet(noise, 500, text).sample
+    assert changed and all("base_layer.weight" in name for name in changed)
+    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-4)
+    assert torch.equal(again, apart)
+    for name, tensor in unet.state_dict().items():
+        assert tensor.data_ptr() == before[name][0] and torch.equal(tensor, before[name][1])
+
+
+def test_what_half_precision_would_round_away_is_not_merged(micro_base: Path) -> None:
+    unet = trained(micro_base).to(torch.bfloat16)
+    with merged(unet):
+        assert not any(layer.merged for layer in unet.modules() if isinstance(layer, LoraLayer))
 
 
 def test_a_target_that_matches_no_layer_is_refused(micro_base: Path) -> None:

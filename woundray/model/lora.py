@@ -1,11 +1,15 @@
 """Low-rank adapters of the UNet (Hu et al. 2021, arXiv 2106.09685), by peft, in diffusers' file format."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import peft
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -114,3 +118,24 @@ def load_adapter(unet: UNet2DConditionModel, path: Path) -> None:
     set_peft_model_state_dict(unet, tensors, adapter_name=_ADAPTER)
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in adapter_tensors(unet).items())
     unet.requires_grad_(False).eval()
+
+
+@contextmanager
+def merged(unet: UNet2DConditionModel) -> Iterator[None]:
+    """Within the context the adapter is part of the weights, W + (alpha / rank) B A, whose own products it saves.
+
+    Afterwards the weights are what they were, to the bit. Weights of half precision are left apart: what an adapter
+    adds to one is often below their rounding.
+    """
+    layers = [layer for layer in unet.modules() if isinstance(layer, LoraLayer)] if unet.dtype == torch.float32 else []
+    weights = [cast(Tensor, layer.base_layer.weight) for layer in layers]
+    own = [weight.data for weight in weights]  # kept, and not computed back; they may be mapped from a file, too
+    try:
+        for layer, weight in zip(layers, weights, strict=True):
+            weight.data = weight.data.clone()
+            layer.merge()
+        yield
+    finally:
+        for layer, weight, data in zip(layers, weights, own, strict=True):
+            layer.unmerge()
+            weight.data = data
