@@ -2,7 +2,8 @@
 
     python scripts/bench_study.py [--trials 16] [--plain-trials 2] [--data DATA] [--at-once 1]
 
-The study is `woundray tune` with its default profile and one thread a trial, from the command line to the last line.
+The study is `woundray tune` with its default profile and one thread a trial, `--at-once` trials at one time, from the
+command line to the last line; a plain trial has as many threads.
 Of its trials the first ones are then trained again by the plain way (scripts/plain.py): everything is loaded anew, all
 epochs are trained, and each epoch is scored by 50-step sampling and a pair a call. Their mean cost, times the number of
 trials, is the plain study; half of them run before woundray's study and half after it, so that a drift of the machine's
@@ -41,9 +42,9 @@ def configure(arguments: argparse.Namespace) -> Config:
     return load("I", profile="demo", flags={"data.root": arguments.data, "metrics.objective": "fd_lite0"})
 
 
-def plain_trial(config: Config) -> dict[str, float]:
+def plain_trial(config: Config, threads: int) -> dict[str, float]:
     """Trains and scores one configuration: its lowest score, and seconds that were reckoned and not spent (pairs)."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     base, source = resolve(config.model.base), open_source(config)
     split = split_by_patient(source.photos, validation_share=config.validation.share, seed=0)
     real = torch.stack([source.plain(photo) for photo in split.validation])
@@ -98,7 +99,7 @@ def main() -> None:
     arguments = parser.parse_args()
     config = configure(arguments)
     if arguments.plain_values:
-        print(json.dumps(plain_trial(config.with_values(json.loads(arguments.plain_values)))))
+        print(json.dumps(plain_trial(config.with_values(json.loads(arguments.plain_values)), arguments.at_once)))
         return
 
     print(machine(), flush=True)
