@@ -19,6 +19,9 @@ class StudyConfig(Section):
     """Search space: a packaged name (lora) or a YAML file."""
     trials: Annotated[int, Field(ge=1)] = 16
     """Configurations to try."""
+    begin_with: Path | None = None
+    """An earlier study, its folder or its name in study.output, of this phase or another: after the configuration
+    itself, the values of its three best trials are tried."""
     concurrent: Annotated[int, Field(ge=0)] = 0
     """Trials at one time; 0: as many as the cluster's CPUs and GPUs hold."""
     grace_epochs: Annotated[int, Field(ge=1)] = 3

@@ -9,12 +9,12 @@ from woundray.config.layers import read_yaml
 from woundray.errors import UserError
 from woundray.search.closing import Closing
 from woundray.search.conclusion import StudyResult, journal_path
+from woundray.search.first_points import first_points
 from woundray.search.retrain import Folds, refit
 from woundray.search.space import load_space
 from woundray.search.study import resume_study, run_study
 from woundray.search.workplace import judged, local_device, new_folder, workplace
 from woundray.storage import alone_in, check_storage
-from woundray.tracking import check_tracking
 from woundray.tracking.events import Journal, Refitted
 from woundray.training.checkpoint import link, write_config
 from woundray.training.entry import train
@@ -34,7 +34,9 @@ def conduct(config: Config, stage: Stage, hand_over: HandOver | None = None, *, 
         UserError: the name is taken, or data, base model, space, cluster or MLflow can not be used.
     """
     config = judged(config)
-    load_space(config.study.space, config)  # a mistake there is told before minutes of work, as those of places
+    first_points(
+        load_space(config.study.space, config), config
+    )  # a mistake there is told before minutes of work, as those of places
     check_storage(config.study.output)
     folder = new_folder(config, "study")
     with alone_in(folder):
@@ -85,7 +87,6 @@ def _study(
     refits: bool,
 ) -> Closing:
     """A new study (`run_study`) or the rest of one (`resume_study`)."""
-    check_tracking()  # before minutes of work, not after them
     refitted = None
     with workplace(config, folder, stage) as place:
         materials = place.materials

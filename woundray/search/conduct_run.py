@@ -8,7 +8,6 @@ from woundray.evaluation import best_epoch
 from woundray.search.single import single_run
 from woundray.search.workplace import judged, new_folder, workplace
 from woundray.storage import alone_in, check_storage
-from woundray.tracking import check_tracking
 from woundray.training.checkpoint import link, read_progress, start_from
 from woundray.training.entry import train
 from woundray.training.generation import find_checkpoint
@@ -30,7 +29,6 @@ def conduct_run(config: Config, stage: Stage, *, start: str | None = None) -> tu
     """
     config = judged(config)
     check_storage(config.study.output)
-    check_tracking()
     folder = new_folder(config, "run")
     with alone_in(folder):
         return _run(config, folder, stage, start)

@@ -24,6 +24,7 @@ from woundray.search.conclusion import (
     how_to_go_on,
     journal_path,
 )
+from woundray.search.first_points import first_points
 from woundray.search.interruption import Interruption
 from woundray.search.progress import Follower, OnChange
 from woundray.search.space import OPTUNA_FILE, Space, load_space
@@ -189,7 +190,7 @@ def _search(config: Config, space: Space, folder: Path) -> BestEpochSearch:
             objective=config.metrics.objective,
             space=space,
             sampler=sampler,
-            points_to_evaluate=[space.nearest_to(config)],
+            points_to_evaluate=first_points(space, config),
             study_name=folder.name,
             storage=JournalStorage(JournalFileBackend(str(folder / OPTUNA_FILE))),
         )

@@ -1,6 +1,7 @@
 """What a study and a single run work with: folder, materials, cluster, tracking."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +16,7 @@ from woundray.errors import UserError
 from woundray.evaluation import settle_objective
 from woundray.model.registry import resolve
 from woundray.search.conclusion import journal_path
-from woundray.tracking import DatasetFacts, Tracker, versions
+from woundray.tracking import DatasetFacts, Tracker, check_tracking, versions
 from woundray.training.materials import Materials, Stage, prepare_materials
 
 
@@ -33,19 +34,23 @@ class Workplace:
 def workplace(config: Config, folder: Path, stage: Stage, *, nested: bool = True) -> Iterator[Workplace]:
     """A workplace in a folder for the time of a block.
 
-    Mistakes in the photographs, or in the base model's name, are told before the cluster starts; what its workers
-    import is imported while the photographs are encoded.
+    Mistakes in the photographs, or in the base model's name, are told before the cluster starts; MLflow is asked while
+    it starts, and its first worker is made while the photographs are encoded.
 
     Args:
         nested: trials are runs of MLflow below that of the study.
 
     Raises:
-        UserError: photographs, base model, cluster or its nodes can not be used.
+        UserError: photographs, base model, MLflow, cluster or its nodes can not be used.
     """
     resolve(config.model.base)
     source = open_source(config)
+    aside = ThreadPoolExecutor(max_workers=1)
+    tracking = aside.submit(check_tracking)  # before minutes of work, not after them
+    aside.shutdown(wait=False)
     with cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
         connected.warm_up()
+        tracking.result()
         materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage, source=source)
         tracker = Tracker(
             journal_path(folder),
