@@ -91,14 +91,15 @@ def replay(curves: Sequence[Curve], rule: Rule) -> list[tuple[float, float]]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one rule over many orders: mean regret at each time (times,), and mean trial-seconds of the whole study."""
+    """Of one rule over many orders: mean regret at each time (times,), nan while an order has no score yet, and mean
+    trial-seconds of the whole study."""
 
     regret: NDArray[np.float64]
     spent_s: float
 
     @classmethod
     def of(cls, curves: Sequence[Curve], rule: Rule, times_s: NDArray[np.float64], orders: int) -> "Outcome":
-        """Times before the first score count from no order."""
+        """Of `orders` random orders of the trials."""
         best = min(metrics[SCORE] for curve in curves for metrics in curve)
         rows, spent_s = np.full((orders, len(times_s)), np.nan), []
         for row in range(orders):
@@ -107,7 +108,7 @@ class Outcome:
             known = np.searchsorted(seconds, times_s, side="right")
             rows[row, known > 0] = lowest[known[known > 0] - 1] - best
             spent_s.append(seconds[-1])
-        return cls(np.nanmean(rows, axis=0), float(np.mean(spent_s)))
+        return cls(rows.mean(axis=0), float(np.mean(spent_s)))
 
 
 def main() -> None:

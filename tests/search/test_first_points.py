@@ -59,7 +59,7 @@ def test_no_point_is_tried_twice(tmp_path: Path, space: Space) -> None:
 
 
 def test_what_is_no_study_or_has_no_score_is_refused(tmp_path: Path, space: Space) -> None:
-    with pytest.raises(UserError, match="study.begin_with: neither nowhere nor"):
+    with pytest.raises(UserError, match=r"study\.begin_with: neither nowhere nor"):
         first_points(space, config_of(tmp_path, "nowhere"))
     write_study(tmp_path / "empty", {})
     Journal(journal_path(tmp_path / "empty")).append(TrialStarted(trial="1", number=1, values={}, settings={}))
