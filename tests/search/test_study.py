@@ -157,14 +157,15 @@ def test_a_controller_that_is_about_to_be_killed_takes_no_place(tmp_path: Path, 
             report({"epoch": 1, "validation_loss": 1.0}, output)
         else:
             begun.touch()
-            time.sleep(60)
+            time.sleep(120)
 
     def kill() -> None:
         while not begun.exists():
             time.sleep(0.1)
-        kill_actor("RayTrainWorker")
+        worker, driver = process_of("RayTrainWorker"), process_of("ImplicitFunc")
+        os.kill(worker, signal.SIGKILL)
         time.sleep(1)
-        kill_actor("ImplicitFunc")  # the trial's driver: Ray kills the controller with it
+        os.kill(driver, signal.SIGKILL)  # Ray kills the controller with it
 
     config = make_config(tmp_path, **{"study.trials": 1, "study.max_failures": 1, "training.epochs": 1})
     with ThreadPoolExecutor() as threads:
@@ -182,12 +183,16 @@ def test_a_controller_that_is_about_to_be_killed_takes_no_place(tmp_path: Path, 
     raise AssertionError(f"{len(held)} placement groups of ended trials are held")
 
 
-def kill_actor(kind: str) -> None:
-    """SIGKILL to the process of this cluster's only living actor of a kind."""
+def process_of(kind: str) -> int:
+    """Identifier of the process of this cluster's only living actor of a kind, once Ray tells of it."""
     from ray.util.state import list_actors
 
-    (actor,) = list_actors(filters=[("class_name", "=", kind), ("state", "=", "ALIVE")], detail=True)
-    os.kill(actor.pid, signal.SIGKILL)
+    for _ in range(100):
+        alive = list_actors(filters=[("class_name", "=", kind), ("state", "=", "ALIVE")], detail=True)
+        if len(alive) == 1:
+            return int(alive[0].pid)
+        time.sleep(0.2)
+    raise AssertionError(f"{kind}: {[(actor.class_name, actor.state) for actor in list_actors(limit=1000)]}")
 
 
 def test_two_workers_are_two_ranks(tmp_path: Path, ray_cluster: Cluster) -> None:
