@@ -4,7 +4,6 @@ import json
 import math
 import os
 import re
-import signal
 import stat
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -144,55 +142,6 @@ def test_workers_ask_their_own_cluster_whichever_one_the_machine_remembers(ray_c
     asked = ray.get(ray.remote(get_address_for_submission_client).remote("127.0.0.1:1"))  # of no cluster
 
     assert asked == ray_cluster.dashboard
-
-
-def test_a_controller_that_is_about_to_be_killed_takes_no_place(tmp_path: Path, ray_cluster: Cluster) -> None:
-    """As where Tune stops a trial: its workers die a little before the controller, which would start others."""
-    from ray.util.placement_group import placement_group_table
-
-    begun = tmp_path / "begun"
-
-    def loop(config: Config, *, materials: Path, output: Path, place: Place, report: Report) -> None:
-        if begun.exists():
-            report({"epoch": 1, "validation_loss": 1.0}, output)
-        else:
-            begun.touch()
-            time.sleep(120)
-
-    def kill() -> None:
-        while not begun.exists():
-            time.sleep(0.1)
-        worker, driver = process_of("RayTrainWorker"), process_of("ImplicitFunc")
-        os.kill(worker, signal.SIGKILL)
-        time.sleep(1)
-        os.kill(driver, signal.SIGKILL)  # Ray kills the controller with it
-
-    config = make_config(tmp_path, **{"study.trials": 1, "study.max_failures": 1, "training.epochs": 1})
-    with ThreadPoolExecutor() as threads:
-        killed = threads.submit(kill)
-        result = run_study(
-            config, materials=tmp_path, folder=tmp_path / "study", loop=loop, resources=ray_cluster.resources
-        )
-        killed.result()
-    assert [trial.status for trial in result.trials] == ["finished"]
-    for _ in range(100):  # Ray looks once a second for what ended controllers have left
-        held = [group for group in placement_group_table().values() if group["state"] != "REMOVED"]
-        if not held:
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{len(held)} placement groups of ended trials are held")
-
-
-def process_of(kind: str) -> int:
-    """Identifier of the process of this cluster's only living actor of a kind, once Ray tells of it."""
-    from ray.util.state import list_actors
-
-    for _ in range(100):
-        alive = list_actors(filters=[("class_name", "=", kind), ("state", "=", "ALIVE")], detail=True)
-        if len(alive) == 1:
-            return int(alive[0].pid)
-        time.sleep(0.2)
-    raise AssertionError(f"{kind}: {[(actor.class_name, actor.state) for actor in list_actors(limit=1000)]}")
 
 
 def test_two_workers_are_two_ranks(tmp_path: Path, ray_cluster: Cluster) -> None:
