@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -142,6 +144,43 @@ def test_workers_ask_their_own_cluster_whichever_one_the_machine_remembers(ray_c
     asked = ray.get(ray.remote(get_address_for_submission_client).remote("127.0.0.1:1"))  # of no cluster
 
     assert asked == ray_cluster.dashboard
+
+
+def test_a_controller_that_is_about_to_be_killed_takes_no_place(tmp_path: Path, ray_cluster: Cluster) -> None:
+    """As where Tune stops a trial: its worker dies a little before the controller, which would start another."""
+    import ray
+    from ray.util.placement_group import placement_group_table
+
+    def loop(config: Config, *, materials: Path, output: Path, place: Place, report: Report) -> None:
+        (output / "worker").write_text(str(os.getpid()))
+        report({"epoch": 1, "validation_loss": 1.0}, output)
+        time.sleep(120)
+
+    class Noter(ray.train.UserCallback):
+        def after_report(self, run_context: object, metrics: object, checkpoint: object) -> None:
+            (tmp_path / "controller").write_text(str(os.getpid()))
+
+    def kill() -> None:
+        while not (tmp_path / "controller").exists():
+            time.sleep(0.1)
+        time.sleep(0.5)  # the file is written
+        os.kill(int((tmp_path / "run/worker").read_text()), signal.SIGKILL)
+        time.sleep(1)
+        os.kill(int((tmp_path / "controller").read_text()), signal.SIGKILL)
+
+    config = settle(make_config(tmp_path, **{"study.max_failures": 1}), ray_cluster.resources)
+    folders = {"materials": tmp_path, "output": tmp_path / "run", "storage": tmp_path / "ray"}
+    with ThreadPoolExecutor() as threads:
+        killed = threads.submit(kill)
+        with pytest.raises(ray.exceptions.RayActorError):
+            fit(config, loop=loop, name="killed", callbacks=[Noter()], **folders)
+        killed.result()
+    for _ in range(100):  # Ray looks once a second for what ended controllers have left
+        held = [group for group in placement_group_table().values() if group["state"] != "REMOVED"]
+        if not held:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{len(held)} placement groups of ended runs are held")
 
 
 def test_two_workers_are_two_ranks(tmp_path: Path, ray_cluster: Cluster) -> None:
