@@ -236,6 +236,7 @@ CASES = [
         ("s.yaml", "above 0"),
         text("s.yaml", "training.learning_rate: {log: [0, 1.0e-4]}"),
     ),
+    Case("no earlier study", "tune --study.begin_with mine", ("study.begin_with", "mine", "woundray-runs/mine")),
     # checkpoints and references
     Case("no checkpoint", "generate --from nowhere", ("--from", "nowhere")),
     Case("no study yet", "generate --from best", ("--from", "woundray-runs/best")),

@@ -105,7 +105,10 @@ def test_a_zygote_ends_with_its_master_and_clears_up(tmp_path: Path, environment
         command = [sys.executable, "-c", code, str(listener.fileno()), str(master.pid)]
         warm = subprocess.Popen(command, env=ours, pass_fds=[listener.fileno()])
     master.wait()
-    assert warm.wait() == 0
+    try:
+        assert warm.wait(timeout=60) == 0
+    finally:
+        warm.kill()
     assert not (tmp_path / "home").exists()
 
 

@@ -110,6 +110,16 @@ def test_merged_it_answers_the_same_and_leaves_the_weights_as_they_were(micro_ba
         assert tensor.data_ptr() == before[name][0] and torch.equal(tensor, before[name][1])
 
 
+def test_pictures_are_drawn_merged(micro_base: Path) -> None:
+    unet = trained(micro_base)
+    layers = [layer for layer in unet.modules() if isinstance(layer, LoraLayer)]
+    seen: list[bool] = []
+    unet.register_forward_hook(lambda *_: seen.extend(layer.merged for layer in layers))
+    picture(unet, micro_base)
+    assert len(seen) == 3 * len(layers) and all(seen)
+    assert not any(layer.merged for layer in layers)
+
+
 def test_what_half_precision_would_round_away_is_not_merged(micro_base: Path) -> None:
     unet = trained(micro_base).to(torch.bfloat16)
     with merged(unet):

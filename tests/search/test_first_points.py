@@ -7,6 +7,7 @@ import pytest
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.search.conclusion import journal_path
+from woundray.search.conduct import conduct
 from woundray.search.first_points import first_points
 from woundray.search.space import Space, load_space
 from woundray.search.study import _search
@@ -65,3 +66,9 @@ def test_what_is_no_study_or_has_no_score_is_refused(tmp_path: Path, space: Spac
     Journal(journal_path(tmp_path / "empty")).append(TrialStarted(trial="1", number=1, values={}, settings={}))
     with pytest.raises(UserError, match="empty has a score"):
         first_points(space, config_of(tmp_path, "empty"))
+
+
+def test_a_mistake_there_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"study\.begin_with"):
+        conduct(config_of(tmp_path / "runs", "nowhere"), pytest.fail)
+    assert not list(tmp_path.iterdir())

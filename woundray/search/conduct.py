@@ -34,9 +34,8 @@ def conduct(config: Config, stage: Stage, hand_over: HandOver | None = None, *, 
         UserError: the name is taken, or data, base model, space, cluster or MLflow can not be used.
     """
     config = judged(config)
-    first_points(
-        load_space(config.study.space, config), config
-    )  # a mistake there is told before minutes of work, as those of places
+    # mistakes of the search are told before minutes of work, as those of places
+    first_points(load_space(config.study.space, config), config)
     check_storage(config.study.output)
     folder = new_folder(config, "study")
     with alone_in(folder):
