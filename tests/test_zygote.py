@@ -1,5 +1,6 @@
 """Workers that are forked from a warm process: what they are given, how they end, and what happens without one."""
 
+import json
 import os
 import signal
 import socket
@@ -31,31 +32,48 @@ if "last" in sys.argv:
 def environment(tmp_path: Path) -> dict[str, str]:
     """Of a client."""
     (tmp_path / "script.py").write_text(SCRIPT)
-    return {**os.environ, zygote.ADDRESS: str(tmp_path / "home/socket")}
+    return {**os.environ, "RAY_JOB_ID": "01000000", "RAY_RAYLET_PID": str(os.getpid())}
 
 
 @pytest.fixture
 def warm(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """A zygote that has imported one module that Python does not import by itself."""
+    with started(tmp_path, environment, "colorsys") as process:
+        yield process
+        process.kill()
+
+
+def started(
+    tmp_path: Path, environment: dict[str, str], *modules: str, master: int | None = None
+) -> subprocess.Popen[bytes]:
+    """A zygote that has imported these modules."""
     (tmp_path / "home").mkdir()
+    code = f"from woundray.zygote import main; main({modules})"
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(environment[zygote.ADDRESS])
+        listener.bind(str(tmp_path / "home/socket"))
         listener.listen()
-        code = "from woundray.zygote import main; main(['colorsys'])"
-        single = {"OMP_NUM_THREADS": "1"}
-        with subprocess.Popen(
-            [sys.executable, "-c", code, str(listener.fileno()), str(os.getpid())],
-            env=environment | single,
+        return subprocess.Popen(
+            [sys.executable, "-c", code, str(listener.fileno()), str(master or os.getpid())],
+            env=environment | zygote._ONE_THREAD,
             pass_fds=[listener.fileno()],
-        ) as process:
-            yield process
-            process.kill()
+            stderr=subprocess.PIPE,
+        )
 
 
-def client(tmp_path: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    command = ["nice", "-n", "1", *zygote.client_command(), str(tmp_path / "script.py"), *arguments]
+def client(tmp_path: Path, environment: dict[str, str], *arguments: str, **context: object) -> subprocess.Popen[str]:
+    """As a raylet starts it, but for the script, which is ours."""
+    variables = {"COLOUR": arguments[0], zygote.ADDRESS: str(tmp_path / "home/socket")}
+    asked = {
+        "command_prefix": [],
+        "env_vars": variables,
+        "py_executable": sys.executable,
+        "override_worker_entrypoint": None,
+        "java_jars": [],
+    }
+    options = [f"--serialized-runtime-env-context={json.dumps(asked | context)}", "--language=PYTHON"]
+    command = ["nice", "-n", "1", sys.executable, str(zygote.CLIENT), str(tmp_path / "script.py"), *arguments, *options]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    return subprocess.Popen(command, env=environment | {"COLOUR": arguments[0]}, cwd=tmp_path, text=True, **pipes)
+    return subprocess.Popen(command, env=environment, cwd=tmp_path, text=True, **pipes)
 
 
 def test_a_fork_is_what_its_client_was_asked_to_be(
@@ -86,29 +104,61 @@ def test_a_client_does_not_end_before_its_fork(
         assert (tmp_path / "ended").exists()
 
 
-def test_without_a_zygote_a_client_is_a_plain_python(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_fork_ends_with_its_raylet(
+    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes]
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as raylet:
+        own = environment | {"RAY_RAYLET_PID": str(raylet.pid)}
+        with client(tmp_path, own, "red", "wait") as process:
+            assert process.stdout is not None and process.stdout.readline().startswith("['red', 'wait']")
+            raylet.communicate(b"\n")
+            assert process.wait(timeout=60) == 0
+    assert warm.poll() is None
+
+
+def test_without_a_zygote_a_worker_is_the_plain_one(tmp_path: Path, environment: dict[str, str]) -> None:
     (tmp_path / "home").mkdir()
     with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(environment[zygote.ADDRESS])
-    process = client(tmp_path, environment, "red")
-    assert process.communicate()[0].endswith(" False __main__\n")
+        dead.bind(str(tmp_path / "home/socket"))
+    assert client(tmp_path, environment, "red").communicate()[0] == plain(tmp_path, "red")
+
+
+@pytest.mark.parametrize(
+    ("variables", "context"),
+    [
+        ({"RAY_JOB_ID": "02000000"}, {}),  # of another job: Ray has read the first one's in the zygote
+        ({}, {"command_prefix": ["true", "&&"]}),
+        ({}, {"a_later_setting": 1}),
+    ],
+)
+def test_what_a_fork_can_not_be_is_the_plain_one(
+    tmp_path: Path,
+    environment: dict[str, str],
+    warm: subprocess.Popen[bytes],
+    variables: dict[str, str],
+    context: dict[str, object],
+) -> None:
+    if "a_later_setting" in context:  # Ray's own script, which does not know it, says so
+        assert client(tmp_path, environment, "red", **context).communicate()[0] == ""
+    else:
+        own = environment | variables
+        assert client(tmp_path, own, "red", **context).communicate()[0] == plain(tmp_path, "red")
+    assert warm.poll() is None
+
+
+def plain(tmp_path: Path, colour: str) -> str:
+    """What a worker prints that is not a fork."""
+    return f"['{colour}'] {colour} {tmp_path} {os.getpriority(os.PRIO_PROCESS, 0) + 1} False __main__\n"
 
 
 def test_a_zygote_ends_with_its_master_and_clears_up(tmp_path: Path, environment: dict[str, str]) -> None:
-    (tmp_path / "home").mkdir()
-    master = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"])
-    ours = environment | {"OMP_NUM_THREADS": "1"}
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(environment[zygote.ADDRESS])
-        listener.listen()
-        code = "from woundray.zygote import main; main([])"
-        command = [sys.executable, "-c", code, str(listener.fileno()), str(master.pid)]
-        warm = subprocess.Popen(command, env=ours, pass_fds=[listener.fileno()])
-    master.wait()
-    try:
-        assert warm.wait(timeout=60) == 0
-    finally:
-        warm.kill()
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"]) as master:
+        warm = started(tmp_path, environment, master=master.pid)
+    with warm:
+        try:
+            assert warm.wait(timeout=60) == 0
+        finally:
+            warm.kill()
     assert not (tmp_path / "home").exists()
 
 
@@ -125,18 +175,20 @@ def test_a_process_has_one_zygote_which_does_not_outlive_it() -> None:
     raise AssertionError(f"{first} is still served")
 
 
-def test_a_zygote_has_not_imported_ray(tmp_path: Path, environment: dict[str, str]) -> None:
-    """Forks of a process that has imported ray draw the same identifiers: their trials would be mixed up."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "socket"))
-        listener.listen()
-        code = "from woundray.zygote import main; main(['ray'])"
-        command = [sys.executable, "-c", code, str(listener.fileno()), str(os.getpid())]
-        done = subprocess.run(
-            command, env=environment, pass_fds=[listener.fileno()], capture_output=True, text=True, check=False
-        )
-    assert done.returncode == 1
-    assert "each fork imports ray itself" in done.stderr
+def test_forks_that_would_draw_the_same_identifiers_are_none(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Ray's pool of random identifiers is seeded at the first draw: after it, forks mix up each other's actors."""
+    (tmp_path / "drawn.py").write_text("import ray\nray.PlacementGroupID.of(ray.JobID.nil())\n")
+    with started(tmp_path, environment | {"PYTHONPATH": str(tmp_path)}, "drawn") as warm:
+        assert b"the same identifiers" in warm.communicate()[1]
+        assert warm.returncode == 1
+
+
+def test_importing_all_of_ray_draws_no_identifier(tmp_path: Path, environment: dict[str, str]) -> None:
+    with started(tmp_path, environment, *zygote._MODULES) as warm:
+        process = client(tmp_path, environment, "red")
+        assert process.communicate()[0].startswith("['red'] red")
+        assert warm.poll() is None
+        warm.kill()
 
 
 def test_workers_are_forked_unless_the_user_forbids_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,7 @@ _STUDY_SETTINGS = {
 _LOCAL_SETTINGS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: every socket of Ray is on 127.0.0.1
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",  # of a machine that is busy; default 60
+    "RAY_prestart_worker_first_driver": "0",  # two workers without a runtime environment, which none of ours is
     "RAY_worker_register_timeout_seconds": "300",  # the first workers wait for the zygote's imports; default 60
 }
 _LOCAL_WORKER_SETTINGS = {
@@ -106,18 +107,19 @@ def connect(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -
     runtime_env = {"env_vars": {name: os.environ.get(name, value) for name, value in workers.items()}}
     if _LOCAL:
         if zygote.wanted():
-            runtime_env = zygote.with_zygote(runtime_env)
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=True,  # a TorchTrainer inside Tune hangs without its State API
-            dashboard_host=_DASHBOARD_HOST,
-            dashboard_port=dashboard_port,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            log_to_driver=False,  # workers' lines stay in their logs
-            logging_level=logging.ERROR,
-            runtime_env=runtime_env,
-        )
+            runtime_env["env_vars"] |= zygote.variables()
+        with zygote.workers_are_forks() if zygote.wanted() else nullcontext():
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=True,  # a TorchTrainer inside Tune hangs without its State API
+                dashboard_host=_DASHBOARD_HOST,
+                dashboard_port=dashboard_port,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                log_to_driver=False,  # workers' lines stay in their logs
+                logging_level=logging.ERROR,
+                runtime_env=runtime_env,
+            )
     else:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env)

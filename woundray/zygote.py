@@ -1,13 +1,14 @@
 """A warm process that Ray's workers of this machine are forked from, instead of each importing everything anew.
 
-A trial takes five or more worker processes, and `import` of torch, diffusers and peft costs each of them seconds of
+A trial takes six or more worker processes, and `import` of Ray, torch, diffusers and peft costs each of them seconds of
 CPU. The zygote (the word of Android and Chrome for such a process) has imported them once; a fork of it is
 ready in milliseconds and shares its memory pages.
 
-    ray.init(runtime_env=with_zygote(runtime_env), ...)
+    with zygote.workers_are_forks():
+        ray.init(runtime_env={"env_vars": zygote.variables() | ...})
 
-Ray then starts each worker by `zygote_client.py`, which asks the zygote for a fork and waits for its end; where there
-is no zygote, it becomes a plain Python instead. A process has one zygote for all its clusters, which ends with it.
+Ray then starts each worker by `zygote_client.py`, which asks the zygote for a fork and waits for its end; where none is
+made, it becomes what Ray would have started. A process has one zygote for all its clusters, which ends with it.
 """
 
 import gc
@@ -15,33 +16,41 @@ import importlib
 import json
 import os
 import runpy
-import shlex
 import shutil
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import ModuleType, SimpleNamespace
 
 from woundray.zygote_client import ADDRESS, FORKED
 
 _MODULES = (
     "woundray.training.loop",
     "torch._dynamo",  # of the first optimizer
-    "pandas",  # of ray.train
-    "pyarrow.fs",
+    "ray._private.workers.default_worker",
+    "ray.train.torch",
+    "ray.tune",
+    "woundray.search.trial",
 )
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """Keeps numpy and pyarrow from starting threads when they are imported: a fork has but the one that made it."""
+_AS_A_WORKER = {"RAY_JOB_ID": "01000000", "SPT_NOENV": "1"}
+"""What Ray reads of a worker's environment when it is imported. The first job of a cluster is who made it."""
 _KEPT_MEMORY = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:"
                 "glibc.malloc.trim_threshold=4294967296:glibc.malloc.top_pad=268435456"}  # fmt: skip
 """Has what a step frees used by the next one. By default large tensors go back to the system, which clears every page
 of them again: a tenth of a step's time on a CPU."""
+CLIENT = Path(__file__).with_name("zygote_client.py")
 _MASTER_CHECK_S = 2.0
+_RAYLET_CHECK_S = 1.0
 _REQUEST_TIMEOUT_S = 10.0
 
 
@@ -55,9 +64,23 @@ def wanted() -> bool:
     return os.environ.get(ADDRESS) != "0" and usable()
 
 
-def client_command() -> list[str]:
-    """What takes the place of the Python interpreter of a worker."""
-    return [sys.executable, "-I", "-S", str(Path(__file__).with_name("zygote_client.py"))]
+def variables() -> dict[str, str]:
+    """What workers must have in their environment to be forks of this process's zygote."""
+    return {ADDRESS: start()}
+
+
+@contextmanager
+def workers_are_forks() -> Iterator[None]:
+    """A cluster that is started in this block starts its workers by `zygote_client.py`.
+
+    Ray starts each worker by a script of its own, which takes half a second of CPU to set its environment. That
+    script's name is no setting: Ray joins it to a folder, which an absolute path overrides. A Ray that looks elsewhere
+    starts its workers in the plain way.
+    """
+    from ray._private import ray_constants
+
+    with _stand_in(ray_constants, "SETUP_WORKER_FILENAME", str(CLIENT)):
+        yield
 
 
 @cache
@@ -74,7 +97,8 @@ def start() -> str:
         os.posix_spawn(
             sys.executable,
             [sys.executable, "-m", "woundray.zygote", str(listener.fileno()), str(os.getpid())],
-            _KEPT_MEMORY | os.environ | _ONE_THREAD | {ADDRESS: address},
+            # a fork watches its raylet itself: which one it will be is not known when Ray is imported
+            _KEPT_MEMORY | os.environ | _ONE_THREAD | _AS_A_WORKER | {"RAY_RAYLET_PID": str(os.getpid())},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, f"{address}.log", os.O_WRONLY | os.O_CREAT, 0o600),
@@ -83,14 +107,6 @@ def start() -> str:
             setsid=True,
         )
     return address
-
-
-def with_zygote(runtime_env: dict[str, Any]) -> dict[str, Any]:
-    """The runtime environment of a Ray job on this machine whose workers are forks of this process's zygote."""
-    return runtime_env | {
-        "py_executable": shlex.join(client_command()),
-        "env_vars": runtime_env["env_vars"] | {ADDRESS: start()},
-    }
 
 
 @dataclass(frozen=True)
@@ -150,7 +166,7 @@ def serve(listener: socket.socket, master: int) -> Request | None:
         except OSError:  # its sender is gone
             client.close()
             continue
-        if os.fork() == 0:
+        if request.environment.get("RAY_JOB_ID") == os.environ["RAY_JOB_ID"] and os.fork() == 0:
             os.setpgid(0, 0)  # Ray kills a worker's whole process group when it has ended
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listener.close()
@@ -168,21 +184,71 @@ def main(modules: Sequence[str] = _MODULES) -> None:
     It ends with the process of that identifier.
     """
     listener, master = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
-    for module in modules:
-        importlib.import_module(module)
-    # Ray seeds its pool of random identifiers when it is imported: forks of it would give their actors the same names
-    assert "ray" not in sys.modules, "each fork imports ray itself"
+    home = Path(listener.getsockname()).parent
+    with _identifiers_undrawn():
+        for module in modules:
+            importlib.import_module(module)
+    assert len({_identifier_of_a_fork() for _ in range(2)}) == 2, "forks would draw the same identifiers"
     gc.collect()
     gc.freeze()  # else the first collection in a fork copies every page that it looks at
     threads = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
     assert len(threads) == 1, f"{threads}: a fork has one of them, and locks that the others may hold"
     request = serve(listener, master)
     if request is None:
-        shutil.rmtree(Path(os.environ[ADDRESS]).parent)
+        shutil.rmtree(home)
         return
     request.take_over()
     request.close()
+    raylet = int(request.environment["RAY_RAYLET_PID"])
+    threading.Thread(target=_end_with, args=[raylet], name="raylet's end", daemon=True).start()
     runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def _end_with(raylet: int) -> None:
+    """Ends this process when another has ended, as Ray's workers do."""
+    while Path(f"/proc/{raylet}").exists():
+        time.sleep(_RAYLET_CHECK_S)
+    os._exit(1)
+
+
+@contextmanager
+def _identifiers_undrawn() -> Iterator[None]:
+    """Modules that are imported in this block draw nothing from Ray's pool of random identifiers.
+
+    It is seeded when the first is drawn, as one is for each class of actors: forks after that would give their actors
+    the same names, and trials would be mixed up.
+    """
+    import ray.actor
+
+    kind = ray.ActorClassID
+    with _stand_in(ray.actor, "ActorClassID", SimpleNamespace(from_random=lambda: kind(os.urandom(kind.size())))):
+        yield
+
+
+@contextmanager
+def _stand_in(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    """A name of a module of Ray means something else in this block."""
+    own = getattr(module, name, None)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, own)
+
+
+def _identifier_of_a_fork() -> bytes:
+    """The first identifier that a fork of this process draws."""
+    from ray import JobID, PlacementGroupID
+
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.write(writing, PlacementGroupID.of(JobID.nil()).binary())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        identifier = pipe.read()
+    os.wait()
+    return identifier
 
 
 if __name__ == "__main__":

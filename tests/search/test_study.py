@@ -18,6 +18,7 @@ from typing import Literal
 
 import pytest
 
+from woundray import zygote
 from woundray.cluster import Cluster, cluster
 from woundray.config import Config
 from woundray.errors import UserError
@@ -144,6 +145,21 @@ def test_workers_ask_their_own_cluster_whichever_one_the_machine_remembers(ray_c
     asked = ray.get(ray.remote(get_address_for_submission_client).remote("127.0.0.1:1"))  # of no cluster
 
     assert asked == ray_cluster.dashboard
+
+
+@pytest.mark.skipif(not zygote.usable(), reason="a GPU, or another system than Linux")
+def test_workers_are_forks_whose_actors_have_names_of_their_own(ray_cluster: Cluster) -> None:
+    import ray
+
+    class Actor:
+        def parent_and_own_actor(self) -> tuple[str, str]:
+            inner = ray.remote(num_cpus=0)(Actor).remote()
+            return Path(f"/proc/{os.getppid()}/cmdline").read_text(), inner._actor_id.hex()
+
+    actors = [ray.remote(num_cpus=0)(Actor).remote() for _ in range(3)]
+    parents, own = zip(*ray.get([actor.parent_and_own_actor.remote() for actor in actors]), strict=True)
+    assert all("woundray.zygote" in parent for parent in parents)
+    assert len(set(own)) == 3
 
 
 def test_a_controller_that_is_about_to_be_killed_takes_no_place(tmp_path: Path, ray_cluster: Cluster) -> None:
