@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,29 +42,41 @@ def warm(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess.Pop
     """A zygote that has imported one module that Python does not import by itself."""
     with started(tmp_path, environment, "colorsys") as process:
         yield process
-        process.kill()
 
 
+@contextmanager
 def started(
     tmp_path: Path, environment: dict[str, str], *modules: str, master: int | None = None
-) -> subprocess.Popen[bytes]:
-    """A zygote that has imported these modules."""
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A zygote that imports these modules, for the time of a block."""
     (tmp_path / "home").mkdir()
     code = f"from woundray.zygote import main; main({modules})"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "home/socket"))
         listener.listen()
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", code, str(listener.fileno()), str(master or os.getpid())],
             env=environment | zygote._ONE_THREAD,
             pass_fds=[listener.fileno()],
             stderr=subprocess.PIPE,
         )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def client(tmp_path: Path, environment: dict[str, str], *arguments: str, **context: object) -> subprocess.Popen[str]:
+def client(
+    tmp_path: Path,
+    environment: dict[str, str],
+    *arguments: str,
+    colour: str = "red",
+    language: str = "PYTHON",
+    **context: object,
+) -> subprocess.Popen[str]:
     """As a raylet starts it, but for the script, which is ours."""
-    variables = {"COLOUR": arguments[0], zygote.ADDRESS: str(tmp_path / "home/socket")}
+    variables = {"COLOUR": colour, zygote.ADDRESS: str(tmp_path / "home/socket")}
     asked = {
         "command_prefix": [],
         "env_vars": variables,
@@ -70,7 +84,7 @@ def client(tmp_path: Path, environment: dict[str, str], *arguments: str, **conte
         "override_worker_entrypoint": None,
         "java_jars": [],
     }
-    options = [f"--serialized-runtime-env-context={json.dumps(asked | context)}", "--language=PYTHON"]
+    options = [f"--serialized-runtime-env-context={json.dumps(asked | context)}", f"--language={language}"]
     command = ["nice", "-n", "1", sys.executable, str(zygote.CLIENT), str(tmp_path / "script.py"), *arguments, *options]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     return subprocess.Popen(command, env=environment, cwd=tmp_path, text=True, **pipes)
@@ -81,7 +95,7 @@ def test_a_fork_is_what_its_client_was_asked_to_be(
 ) -> None:
     nicer = os.getpriority(os.PRIO_PROCESS, 0) + 1
     for colour in ("red", "blue"):
-        process = client(tmp_path, environment, colour, "more")
+        process = client(tmp_path, environment, colour, "more", colour=colour)
         assert process.communicate()[0] == f"['{colour}', 'more'] {colour} {tmp_path} {nicer} True __main__\n"
     assert warm.poll() is None
 
@@ -124,11 +138,11 @@ def test_without_a_zygote_a_worker_is_the_plain_one(tmp_path: Path, environment:
 
 
 @pytest.mark.parametrize(
-    ("variables", "context"),
+    ("variables", "asked"),
     [
         ({"RAY_JOB_ID": "02000000"}, {}),  # of another job: Ray has read the first one's in the zygote
         ({}, {"command_prefix": ["true", "&&"]}),
-        ({}, {"a_later_setting": 1}),
+        ({"RED": "red"}, {"colour": "${RED}"}),
     ],
 )
 def test_what_a_fork_can_not_be_is_the_plain_one(
@@ -136,13 +150,19 @@ def test_what_a_fork_can_not_be_is_the_plain_one(
     environment: dict[str, str],
     warm: subprocess.Popen[bytes],
     variables: dict[str, str],
-    context: dict[str, object],
+    asked: dict[str, Any],
 ) -> None:
-    if "a_later_setting" in context:  # Ray's own script, which does not know it, says so
-        assert client(tmp_path, environment, "red", **context).communicate()[0] == ""
-    else:
-        own = environment | variables
-        assert client(tmp_path, own, "red", **context).communicate()[0] == plain(tmp_path, "red")
+    assert client(tmp_path, environment | variables, "red", **asked).communicate()[0] == plain(tmp_path, "red")
+    assert warm.poll() is None
+
+
+@pytest.mark.parametrize("asked", [{"language": "JAVA"}, {"a_later_setting": 1}])
+def test_what_only_ray_can_judge_is_left_to_it(
+    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes], asked: dict[str, Any]
+) -> None:
+    with client(tmp_path, environment, "red", **asked) as process:
+        assert process.communicate()[0] == ""
+        assert process.returncode != 0
     assert warm.poll() is None
 
 
@@ -152,13 +172,12 @@ def plain(tmp_path: Path, colour: str) -> str:
 
 
 def test_a_zygote_ends_with_its_master_and_clears_up(tmp_path: Path, environment: dict[str, str]) -> None:
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"]) as master:
-        warm = started(tmp_path, environment, master=master.pid)
-    with warm:
-        try:
-            assert warm.wait(timeout=60) == 0
-        finally:
-            warm.kill()
+    with (
+        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as master,
+        started(tmp_path, environment, master=master.pid) as warm,
+    ):
+        master.communicate(b"\n")
+        assert warm.wait(timeout=60) == 0
     assert not (tmp_path / "home").exists()
 
 
@@ -179,7 +198,7 @@ def test_forks_that_would_draw_the_same_identifiers_are_none(tmp_path: Path, env
     """Ray's pool of random identifiers is seeded at the first draw: after it, forks mix up each other's actors."""
     (tmp_path / "drawn.py").write_text("import ray\nray.PlacementGroupID.of(ray.JobID.nil())\n")
     with started(tmp_path, environment | {"PYTHONPATH": str(tmp_path)}, "drawn") as warm:
-        assert b"the same identifiers" in warm.communicate()[1]
+        assert b"the same identifiers" in warm.communicate(timeout=60)[1]
         assert warm.returncode == 1
 
 
@@ -188,7 +207,6 @@ def test_importing_all_of_ray_draws_no_identifier(tmp_path: Path, environment: d
         process = client(tmp_path, environment, "red")
         assert process.communicate()[0].startswith("['red'] red")
         assert warm.poll() is None
-        warm.kill()
 
 
 def test_workers_are_forked_unless_the_user_forbids_it(monkeypatch: pytest.MonkeyPatch) -> None:
