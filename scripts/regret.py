@@ -27,7 +27,7 @@ from woundray.search.conclusion import journal_path
 from woundray.tracking.events import EpochReported, Journal
 
 SCORE, LOSS = "fd_lite0", "validation_loss"
-TRIAL_S = 5.2  # what a trial costs beyond its epochs, docs/benchmarks.md
+TRIAL_S = 1.8  # what a trial costs beyond its epochs, docs/benchmarks.md
 Curve = list[dict[str, float]]  # an epoch's metrics each
 
 
