@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,9 +106,8 @@ def connect(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -
 
     runtime_env = {"env_vars": {name: os.environ.get(name, value) for name, value in workers.items()}}
     if _LOCAL:
-        if zygote.wanted():
-            runtime_env["env_vars"] |= zygote.variables()
-        with zygote.workers_are_forks() if zygote.wanted() else nullcontext():
+        with zygote.workers_are_forks() as variables:
+            runtime_env["env_vars"] |= variables
             ray.init(
                 address="local",
                 num_cpus=cpus,

@@ -4,8 +4,8 @@ A trial takes six or more worker processes, and `import` of Ray, torch, diffuser
 CPU. The zygote (the word of Android and Chrome for such a process) has imported them once; a fork of it is
 ready in milliseconds and shares its memory pages.
 
-    with zygote.workers_are_forks():
-        ray.init(runtime_env={"env_vars": zygote.variables() | ...})
+    with zygote.workers_are_forks() as variables:
+        ray.init(runtime_env={"env_vars": variables | ...})
 
 Ray then starts each worker by `zygote_client.py`, which asks the zygote for a fork and waits for its end; where none is
 made, it becomes what Ray would have started. A process has one zygote for all its clusters, which ends with it.
@@ -64,23 +64,23 @@ def wanted() -> bool:
     return os.environ.get(ADDRESS) != "0" and usable()
 
 
-def variables() -> dict[str, str]:
-    """What workers must have in their environment to be forks of this process's zygote."""
-    return {ADDRESS: start()}
-
-
 @contextmanager
-def workers_are_forks() -> Iterator[None]:
-    """A cluster that is started in this block starts its workers by `zygote_client.py`.
+def workers_are_forks() -> Iterator[dict[str, str]]:
+    """A cluster that is started in this block starts its workers by `zygote_client.py`, if that is wanted.
+
+    Gives what must be in the workers' environment.
 
     Ray starts each worker by a script of its own, which takes half a second of CPU to set its environment. That
     script's name is no setting: Ray joins it to a folder, which an absolute path overrides. A Ray that looks elsewhere
     starts its workers in the plain way.
     """
+    if not wanted():
+        yield {}
+        return
     from ray._private import ray_constants
 
     with _stand_in(ray_constants, "SETUP_WORKER_FILENAME", str(CLIENT)):
-        yield
+        yield {ADDRESS: start()}
 
 
 @cache
