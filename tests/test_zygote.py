@@ -19,9 +19,13 @@ from woundray import zygote
 pytestmark = pytest.mark.skipif(not zygote.usable(), reason="a GPU, or another system than Linux")
 
 SCRIPT = """
-import os, sys, time
+import os, subprocess, sys, time
 nice = os.getpriority(os.PRIO_PROCESS, 0)
 print(sys.argv[1:], os.environ["COLOUR"], os.getcwd(), nice, "colorsys" in sys.modules, __name__, flush=True)
+if "oom" in sys.argv:
+    print(open("/proc/self/oom_score_adj").read(), end="", flush=True)
+if "child" in sys.argv:
+    print(subprocess.Popen(["sleep", "600"]).pid, flush=True)
 if "wait" in sys.argv:
     sys.stdin.read()
 if "last" in sys.argv:
@@ -71,22 +75,22 @@ def client(
     tmp_path: Path,
     environment: dict[str, str],
     *arguments: str,
-    colour: str = "red",
+    options: tuple[str, ...] = (),
+    variables: dict[str, str] = {},  # noqa: B006
     language: str = "PYTHON",
     **context: object,
 ) -> subprocess.Popen[str]:
     """As a raylet starts it, but for the script, which is ours."""
-    variables = {"COLOUR": colour, zygote.ADDRESS: str(tmp_path / "home/socket")}
-    asked = {
+    asked: dict[str, object] = {
         "command_prefix": [],
-        "env_vars": variables,
+        "env_vars": {"COLOUR": "red", zygote.ADDRESS: str(tmp_path / "home/socket")} | variables,
         "py_executable": sys.executable,
         "override_worker_entrypoint": None,
         "java_jars": [],
     }
-    options = [f"--serialized-runtime-env-context={json.dumps(asked | context)}", f"--language={language}"]
-    command = ["nice", "-n", "1", sys.executable, str(zygote.CLIENT), str(tmp_path / "script.py"), *arguments, *options]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    command = ["nice", "-n", "1", sys.executable, str(zygote.SETUP_WORKER), *options, str(tmp_path / "script.py")]
+    command += [f"--serialized-runtime-env-context={json.dumps(asked | context)}", f"--language={language}", *arguments]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, env=environment, cwd=tmp_path, text=True, **pipes)
 
 
@@ -95,7 +99,7 @@ def test_a_fork_is_what_its_client_was_asked_to_be(
 ) -> None:
     nicer = os.getpriority(os.PRIO_PROCESS, 0) + 1
     for colour in ("red", "blue"):
-        process = client(tmp_path, environment, colour, "more", colour=colour)
+        process = client(tmp_path, environment, colour, "more", variables={"COLOUR": colour})
         assert process.communicate()[0] == f"['{colour}', 'more'] {colour} {tmp_path} {nicer} True __main__\n"
     assert warm.poll() is None
 
@@ -118,57 +122,71 @@ def test_a_client_does_not_end_before_its_fork(
         assert (tmp_path / "ended").exists()
 
 
-def test_a_fork_ends_with_its_raylet(
+def test_a_fork_ends_with_its_raylet_and_what_it_started_with_it(
     tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes]
 ) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as raylet:
         own = environment | {"RAY_RAYLET_PID": str(raylet.pid)}
-        with client(tmp_path, own, "red", "wait") as process:
-            assert process.stdout is not None and process.stdout.readline().startswith("['red', 'wait']")
+        with client(tmp_path, own, "red", "child", "wait") as process:
+            assert process.stdout is not None and process.stdout.readline().startswith("['red', 'child', 'wait']")
+            child = int(process.stdout.readline())
             raylet.communicate(b"\n")
             assert process.wait(timeout=60) == 0
+    state = Path(f"/proc/{child}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
     assert warm.poll() is None
+
+
+def test_workers_are_killed_for_memory_before_their_clients(
+    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes]
+) -> None:
+    assert client(tmp_path, environment, "red", "oom").communicate()[0].splitlines()[-1] == "1000"
 
 
 def test_without_a_zygote_a_worker_is_the_plain_one(tmp_path: Path, environment: dict[str, str]) -> None:
     (tmp_path / "home").mkdir()
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "home/socket"))
-    assert client(tmp_path, environment, "red").communicate()[0] == plain(tmp_path, "red")
+    assert client(tmp_path, environment, "red").communicate()[0] == plain(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("variables", "asked"),
+    ("own", "asked"),
     [
         ({"RAY_JOB_ID": "02000000"}, {}),  # of another job: Ray has read the first one's in the zygote
+        ({}, {"options": ("-s",)}),
         ({}, {"command_prefix": ["true", "&&"]}),
-        ({"RED": "red"}, {"colour": "${RED}"}),
+        ({}, {"py_executable": f"/usr/bin/env {sys.executable}"}),
+        ({"RED": "red"}, {"variables": {"COLOUR": "${RED}"}}),
+        ({}, {"variables": {"PYTHONPATH": "elsewhere"}}),
     ],
 )
 def test_what_a_fork_can_not_be_is_the_plain_one(
     tmp_path: Path,
     environment: dict[str, str],
     warm: subprocess.Popen[bytes],
-    variables: dict[str, str],
+    own: dict[str, str],
     asked: dict[str, Any],
 ) -> None:
-    assert client(tmp_path, environment | variables, "red", **asked).communicate()[0] == plain(tmp_path, "red")
+    assert client(tmp_path, environment | own, "red", **asked).communicate()[0] == plain(tmp_path)
     assert warm.poll() is None
 
 
-@pytest.mark.parametrize("asked", [{"language": "JAVA"}, {"a_later_setting": 1}])
+@pytest.mark.parametrize(
+    ("asked", "told"), [({"language": "JAVA"}, "java"), ({"a_later_setting": 1}, "argument 'a_later_setting'")]
+)
 def test_what_only_ray_can_judge_is_left_to_it(
-    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes], asked: dict[str, Any]
+    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes], asked: dict[str, Any], told: str
 ) -> None:
     with client(tmp_path, environment, "red", **asked) as process:
-        assert process.communicate()[0] == ""
-        assert process.returncode != 0
+        out, err = process.communicate()
+    assert out == "" and told in err
     assert warm.poll() is None
 
 
-def plain(tmp_path: Path, colour: str) -> str:
+def plain(tmp_path: Path) -> str:
     """What a worker prints that is not a fork."""
-    return f"['{colour}'] {colour} {tmp_path} {os.getpriority(os.PRIO_PROCESS, 0) + 1} False __main__\n"
+    return f"['red'] red {tmp_path} {os.getpriority(os.PRIO_PROCESS, 0) + 1} False __main__\n"
 
 
 def test_a_zygote_ends_with_its_master_and_clears_up(tmp_path: Path, environment: dict[str, str]) -> None:
@@ -187,7 +205,7 @@ def test_a_process_has_one_zygote_which_does_not_outlive_it() -> None:
         [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True
     ).stdout.split()
     assert first == second
-    for _ in range(600):
+    for _ in range(1200):
         if not Path(first).parent.exists():
             return
         time.sleep(0.1)

@@ -7,8 +7,8 @@ ready in milliseconds and shares its memory pages.
     with zygote.workers_are_forks() as variables:
         ray.init(runtime_env={"env_vars": variables | ...})
 
-Ray then starts each worker by `zygote_client.py`, which asks the zygote for a fork and waits for its end; where none is
-made, it becomes what Ray would have started. A process has one zygote for all its clusters, which ends with it.
+Ray then starts each worker by woundray/setup_worker.py, which asks the zygote for a fork and waits for its end; where
+none is made, it becomes what Ray would have started. A process has one zygote for all its clusters, which ends with it.
 """
 
 import gc
@@ -30,7 +30,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-from woundray.zygote_client import ADDRESS, FORKED
+from woundray.setup_worker import ADDRESS, FORKED
 
 _MODULES = (
     "woundray.training.loop",
@@ -48,9 +48,10 @@ _KEPT_MEMORY = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_thre
                 "glibc.malloc.trim_threshold=4294967296:glibc.malloc.top_pad=268435456"}  # fmt: skip
 """Has what a step frees used by the next one. By default large tensors go back to the system, which clears every page
 of them again: a tenth of a step's time on a CPU."""
-CLIENT = Path(__file__).with_name("zygote_client.py")
+SETUP_WORKER = Path(__file__).with_name("setup_worker.py")
 _MASTER_CHECK_S = 2.0
 _RAYLET_CHECK_S = 1.0
+_OOM_SCORE = "1000"  # Ray's default for workers, which it gives to the client: the first to be killed for memory
 _REQUEST_TIMEOUT_S = 10.0
 
 
@@ -66,7 +67,7 @@ def wanted() -> bool:
 
 @contextmanager
 def workers_are_forks() -> Iterator[dict[str, str]]:
-    """A cluster that is started in this block starts its workers by `zygote_client.py`, if that is wanted.
+    """A cluster that is started in this block starts its workers by woundray/setup_worker.py, if that is wanted.
 
     Gives what must be in the workers' environment.
 
@@ -79,7 +80,7 @@ def workers_are_forks() -> Iterator[dict[str, str]]:
         return
     from ray._private import ray_constants
 
-    with _stand_in(ray_constants, "SETUP_WORKER_FILENAME", str(CLIENT)):
+    with _stand_in(ray_constants, "SETUP_WORKER_FILENAME", str(SETUP_WORKER)):
         yield {ADDRESS: start()}
 
 
@@ -105,6 +106,7 @@ def start() -> str:
                 (os.POSIX_SPAWN_DUP2, 1, 2),
             ],
             setsid=True,
+            setsigdef=[signal.SIGCHLD],
         )
     return address
 
@@ -137,6 +139,7 @@ class Request:
         os.environ.update(self.environment)
         os.chdir(self.folder)
         os.setpriority(os.PRIO_PROCESS, 0, self.niceness)
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
         for number, stream in enumerate(self.streams):
             os.dup2(stream, number)
         sys.argv = self.argv
@@ -170,7 +173,10 @@ def serve(listener: socket.socket, master: int) -> Request | None:
             os.setpgid(0, 0)  # Ray kills a worker's whole process group when it has ended
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listener.close()
-            client.sendall(FORKED)
+            try:
+                client.sendall(FORKED)
+            except OSError:  # its sender is gone
+                os._exit(1)
             client.detach()
             return request
         request.close()
@@ -205,18 +211,18 @@ def main(modules: Sequence[str] = _MODULES) -> None:
 
 
 def _end_with(raylet: int) -> None:
-    """Ends this process when another has ended, as Ray's workers do."""
+    """Ends this process and those that it started when another has ended, as Ray does where it knows which one."""
     while Path(f"/proc/{raylet}").exists():
         time.sleep(_RAYLET_CHECK_S)
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 @contextmanager
 def _identifiers_undrawn() -> Iterator[None]:
     """Modules that are imported in this block draw nothing from Ray's pool of random identifiers.
 
-    It is seeded when the first is drawn, as one is for each class of actors: forks after that would give their actors
-    the same names, and trials would be mixed up.
+    It is seeded when the first is drawn, as one is for each class of actors: forks after that would draw the same ones
+    for their placement groups, and trials would be mixed up.
     """
     import ray.actor
 
@@ -228,12 +234,15 @@ def _identifiers_undrawn() -> Iterator[None]:
 @contextmanager
 def _stand_in(module: ModuleType, name: str, value: object) -> Iterator[None]:
     """A name of a module of Ray means something else in this block."""
-    own = getattr(module, name, None)
+    own = module.__dict__.copy()
     setattr(module, name, value)
     try:
         yield
     finally:
-        setattr(module, name, own)
+        if name in own:
+            setattr(module, name, own[name])
+        else:
+            delattr(module, name)
 
 
 def _identifier_of_a_fork() -> bytes:
@@ -241,13 +250,15 @@ def _identifier_of_a_fork() -> bytes:
     from ray import JobID, PlacementGroupID
 
     reading, writing = os.pipe()
-    if os.fork() == 0:
+    child = os.fork()
+    if child == 0:
         os.write(writing, PlacementGroupID.of(JobID.nil()).binary())
         os._exit(0)
     os.close(writing)
     with open(reading, "rb") as pipe:
         identifier = pipe.read()
-    os.wait()
+    os.waitpid(child, 0)
+    assert identifier
     return identifier
 
 

@@ -148,18 +148,32 @@ def test_workers_ask_their_own_cluster_whichever_one_the_machine_remembers(ray_c
 
 
 @pytest.mark.skipif(not zygote.usable(), reason="a GPU, or another system than Linux")
-def test_workers_are_forks_whose_actors_have_names_of_their_own(ray_cluster: Cluster) -> None:
+def test_workers_are_forks_that_draw_identifiers_of_their_own(ray_cluster: Cluster) -> None:
     import ray
 
     class Actor:
-        def parent_and_own_actor(self) -> tuple[str, str]:
-            inner = ray.remote(num_cpus=0)(Actor).remote()
-            return Path(f"/proc/{os.getppid()}/cmdline").read_text(), inner._actor_id.hex()
+        def parent_and_identifier(self) -> tuple[str, str]:
+            return Path(f"/proc/{os.getppid()}/cmdline").read_text(), ray.PlacementGroupID.of(ray.JobID.nil()).hex()
 
     actors = [ray.remote(num_cpus=0)(Actor).remote() for _ in range(3)]
-    parents, own = zip(*ray.get([actor.parent_and_own_actor.remote() for actor in actors]), strict=True)
+    parents, identifiers = zip(*ray.get([actor.parent_and_identifier.remote() for actor in actors]), strict=True)
     assert all("woundray.zygote" in parent for parent in parents)
-    assert len(set(own)) == 3
+    assert len(set(identifiers)) == 3
+
+
+def test_workers_without_a_runtime_environment_start(ray_cluster: Cluster) -> None:
+    """As Ray's own do, which move objects to the disk when its store is full."""
+    import numpy as np
+    import psutil
+    import ray
+
+    kept = [ray.put(np.full(80 * 2**20, number, dtype=np.uint8)) for number in range(5)]
+    assert [int(ray.get(array)[0]) for array in kept] == [0, 1, 2, 3, 4]
+    for _ in range(600):
+        if any("SpillWorker" in "".join(child.cmdline()) for child in psutil.Process().children(recursive=True)):
+            return
+        time.sleep(0.1)
+    raise AssertionError("no worker that moves objects to the disk")
 
 
 def test_a_controller_that_is_about_to_be_killed_takes_no_place(tmp_path: Path, ray_cluster: Cluster) -> None:
