@@ -76,14 +76,14 @@ def client(
     environment: dict[str, str],
     *arguments: str,
     options: tuple[str, ...] = (),
-    variables: dict[str, str] = {},  # noqa: B006
+    variables: dict[str, str] | None = None,
     language: str = "PYTHON",
     **context: object,
 ) -> subprocess.Popen[str]:
     """As a raylet starts it, but for the script, which is ours."""
     asked: dict[str, object] = {
         "command_prefix": [],
-        "env_vars": {"COLOUR": "red", zygote.ADDRESS: str(tmp_path / "home/socket")} | variables,
+        "env_vars": {"COLOUR": "red", zygote.ADDRESS: str(tmp_path / "home/socket")} | (variables or {}),
         "py_executable": sys.executable,
         "override_worker_entrypoint": None,
         "java_jars": [],
@@ -213,7 +213,7 @@ def test_a_process_has_one_zygote_which_does_not_outlive_it() -> None:
 
 
 def test_forks_that_would_draw_the_same_identifiers_are_none(tmp_path: Path, environment: dict[str, str]) -> None:
-    """Ray's pool of random identifiers is seeded at the first draw: after it, forks mix up each other's actors."""
+    """Ray's pool of random identifiers is seeded at the first draw: after it, forks draw the same ones."""
     (tmp_path / "drawn.py").write_text("import ray\nray.PlacementGroupID.of(ray.JobID.nil())\n")
     with started(tmp_path, environment | {"PYTHONPATH": str(tmp_path)}, "drawn") as warm:
         assert b"the same identifiers" in warm.communicate(timeout=60)[1]

@@ -28,7 +28,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
+from unittest.mock import patch
 
 from woundray.setup_worker import ADDRESS, FORKED
 
@@ -80,7 +81,7 @@ def workers_are_forks() -> Iterator[dict[str, str]]:
         return
     from ray._private import ray_constants
 
-    with _stand_in(ray_constants, "SETUP_WORKER_FILENAME", str(SETUP_WORKER)):
+    with patch.object(ray_constants, "SETUP_WORKER_FILENAME", str(SETUP_WORKER), create=True):
         yield {ADDRESS: start()}
 
 
@@ -227,22 +228,9 @@ def _identifiers_undrawn() -> Iterator[None]:
     import ray.actor
 
     kind = ray.ActorClassID
-    with _stand_in(ray.actor, "ActorClassID", SimpleNamespace(from_random=lambda: kind(os.urandom(kind.size())))):
+    drawer = SimpleNamespace(from_random=lambda: kind(os.urandom(kind.size())))
+    with patch.object(ray.actor, "ActorClassID", drawer, create=True):
         yield
-
-
-@contextmanager
-def _stand_in(module: ModuleType, name: str, value: object) -> Iterator[None]:
-    """A name of a module of Ray means something else in this block."""
-    own = module.__dict__.copy()
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        if name in own:
-            setattr(module, name, own[name])
-        else:
-            delattr(module, name)
 
 
 def _identifier_of_a_fork() -> bytes:
