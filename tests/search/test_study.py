@@ -8,13 +8,11 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -169,18 +167,10 @@ def test_workers_without_a_runtime_environment_start(ray_cluster: Cluster) -> No
     import psutil
     import ray
 
-    kept: list[object] = []
-
-    def fill() -> None:  # the store of 256 MiB; it waits while nothing is moved
-        kept.extend(ray.put(np.full(80 * 2**20, number, dtype=np.uint8)) for number in range(5))
-
-    threading.Thread(target=fill, daemon=True).start()
+    kept = [ray.put(np.full(80 * 2**20, number, dtype=np.uint8)) for number in range(5)]
+    assert [int(ray.get(array)[0]) for array in kept] == [0, 1, 2, 3, 4]
     for _ in range(600):
-        names: list[str] = []
-        for child in psutil.Process().children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                names += child.cmdline()
-        if len(kept) == 5 and any("SpillWorker" in name for name in names):
+        if any("SpillWorker" in "".join(child.cmdline()) for child in psutil.Process().children(recursive=True)):
             return
         time.sleep(0.1)
     raise AssertionError("no worker that moves objects to the disk")
