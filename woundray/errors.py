@@ -8,5 +8,12 @@ class UserError(Exception):
     """
 
 
+class NonFiniteError(RuntimeError):
+    """A loss, gradient, score or picture that is infinite or not a number: the run can not go on.
+
+    It says where that was, and the setting that mends it.
+    """
+
+
 class Stopped(KeyboardInterrupt):
     """Ctrl-C ended a study or run: one line that says what is kept and how to go on. Exit code 130."""

@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from woundray.errors import NonFiniteError
 from woundray.model.base import NoiseSchedule, TextEmbeddings, added_conditions, decode, to_uint8
 from woundray.model.leak import SignalLeak
 from woundray.model.lora import merged
@@ -62,10 +63,15 @@ def draw(
 
     A picture depends on its seed alone, up to rounding: not on its batch and not on the other seeds.
     `progress` is told the number of pictures that are done.
+
+    Raises:
+        NonFiniteError: a picture is not a number; names its seed.
     """
     batches = []
-    for latents in _latent_batches(unet, prompt, seeds, sampler):
-        batches.append(to_uint8(decode(vae, latents)).cpu())
+    for own, latents in _latent_batches(unet, prompt, seeds, sampler):
+        images = decode(vae, latents)
+        _check_finite(images, own)
+        batches.append(to_uint8(images).cpu())
         if progress is not None:
             progress(sum(map(len, batches)))
     return torch.cat(batches)
@@ -74,17 +80,26 @@ def draw(
 @torch.inference_mode()
 def draw_latents(unet: UNet2DConditionModel, prompt: Prompt, seeds: Sequence[int], sampler: Sampler) -> Tensor:
     """The scaled latents of what `draw` decodes: fp32 (N, 4, h, w) on the CPU."""
-    return torch.cat([latents.cpu() for latents in _latent_batches(unet, prompt, seeds, sampler)])
+    return torch.cat([latents.cpu() for _, latents in _latent_batches(unet, prompt, seeds, sampler)])
 
 
 def _latent_batches(
     unet: UNet2DConditionModel, prompt: Prompt, seeds: Sequence[int], sampler: Sampler
-) -> Iterator[Tensor]:
+) -> Iterator[tuple[Sequence[int], Tensor]]:
+    """Seeds of a batch and their latents."""
     with merged(unet):
         for start in range(0, len(seeds), sampler.batch_size):
             own = seeds[start : start + sampler.batch_size]
             noise = torch.stack([_initial_noise(seed, unet, sampler) for seed in own])
-            yield denoise(unet, noise, prompt, sampler)
+            latents = denoise(unet, noise, prompt, sampler)
+            _check_finite(latents, own)
+            yield own, latents
+
+
+def _check_finite(images: Tensor, seeds: Sequence[int]) -> None:
+    finite = images.isfinite().flatten(1).all(dim=1).tolist()
+    if not all(finite):
+        raise NonFiniteError(f"the picture of seed {seeds[finite.index(False)]} is not a number")
 
 
 def denoise(unet: UNet2DConditionModel, noise: Tensor, prompt: Prompt, sampler: Sampler) -> Tensor:

@@ -9,8 +9,8 @@ from woundray.errors import UserError
 from woundray.search.conclusion import journal_path
 from woundray.search.conduct import conduct
 from woundray.search.first_points import first_points
+from woundray.search.searcher import VALUES, ResumableSearch
 from woundray.search.space import Space, load_space
-from woundray.search.study import _search
 from woundray.tracking.events import EpochReported, Journal, TrialStarted
 from woundray.training.checkpoint import write_config
 
@@ -49,8 +49,8 @@ def test_the_best_of_an_earlier_study_come_after_the_configuration(tmp_path: Pat
         ]
         assert first_points(space, config) == expected
     # and they are what Optuna proposes first
-    search = _search(config, space, tmp_path)
-    assert [search.suggest(str(number)) for number in range(4)] == expected
+    search = ResumableSearch(config, space, first_points(space, config), tmp_path, ())
+    assert [search.suggest(str(number))[VALUES] for number in range(4)] == expected
 
 
 def test_no_point_is_tried_twice(tmp_path: Path, space: Space) -> None:

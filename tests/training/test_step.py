@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from woundray.config import Config
+from woundray.errors import NonFiniteError
 from woundray.metrics.features import Lite0Trunk
 from woundray.model.base import decode, load_unet, load_vae
 from woundray.model.lora import add_adapter
@@ -127,7 +128,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_its_part(
     broken = replace(draws, noise=draws.noise * float("nan"))
     model, _ = model_of(micro_config, micro_materials)
     bank, schedule = micro_materials.bank, micro_materials.schedule
-    with pytest.raises(steps.NonFiniteError, match="denoising loss is nan"):
+    with pytest.raises(NonFiniteError, match="denoising loss is nan"):
         steps.backward(model, None, bank, schedule, broken, micro_config, Place.alone())
 
 

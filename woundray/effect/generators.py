@@ -99,13 +99,11 @@ class Adapters:
 
     def _searched(self, config: Config, materials: Materials, folder: Path) -> Path:
         """The best adapter of a study on the connected cluster."""
-        from woundray.search.conclusion import journal_path
-        from woundray.search.study import resume_study, run_study
+        from woundray.search.study import run_study
 
         assert self.resources is not None
         config = config.with_values({"study.trials": self.search, "study.name": f"{folder.parent.name}-{folder.name}"})
-        run = resume_study if journal_path(folder).exists() else run_study
-        study = run(config, materials=materials.folder, folder=folder, loop=train, resources=self.resources)
+        study = run_study(config, materials=materials.folder, folder=folder, loop=train, resources=self.resources)
         return study.checkpoint
 
 

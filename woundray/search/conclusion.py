@@ -7,7 +7,7 @@ from pathlib import Path
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.search.summary import TrialSummary, best_trial, ranked, summarise
-from woundray.search.trial import ERROR_FILE, last_line, trial_folder
+from woundray.search.trial import trial_folder
 from woundray.tracking.events import JOURNAL_NAME, Event, FinalistScored, Journal, StudyEnded, TrialEnded
 
 Rescore = Callable[[Path], tuple[int, dict[str, float]]]  # checkpoint -> number and metrics of its new pictures
@@ -105,7 +105,6 @@ def _why_none(folder: Path, trials: tuple[TrialSummary, ...]) -> str:
         lines = "; ".join(f"trial {trial.number}: {trial.copies}" for trial in trials if trial.copies)
         return f"{lines}; none can win: lower training.epochs or lora.rank; all are in {folder / 'trials'}"
     for trial in reversed(trials):
-        log = trial_folder(folder, trial.id) / ERROR_FILE
-        if log.exists():
-            return f"every trial failed; the last with `{last_line(log)}`: see {log}"
+        if trial.reason:
+            return f"every trial failed; the last with `{trial.reason}`: see {trial_folder(folder, trial.id)}"
     return f"no trial finished an epoch; see {folder / 'ray'}"

@@ -12,7 +12,7 @@ from woundray.search.conclusion import StudyResult, journal_path
 from woundray.search.first_points import first_points
 from woundray.search.retrain import Folds, refit
 from woundray.search.space import load_space
-from woundray.search.study import resume_study, run_study
+from woundray.search.study import run_study
 from woundray.search.workplace import judged, local_device, new_folder, workplace
 from woundray.storage import alone_in, check_storage
 from woundray.tracking.events import Journal, Refitted
@@ -45,7 +45,7 @@ def conduct(config: Config, stage: Stage, hand_over: HandOver | None = None, *, 
                 f"`python -m woundray.tune --resume {folder.name}`, or give another name"
             )
         write_config(config, folder)
-        return _study(config, folder, run_study, stage, hand_over, refits)
+        return _study(config, folder, stage, hand_over, refits)
 
 
 def resume(
@@ -64,7 +64,7 @@ def resume(
     check_storage(folder.parent)
     with alone_in(folder):
         config = Config.from_nested(read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
-        return _study(config, folder, resume_study, stage, hand_over, refits)
+        return _study(config, folder, stage, hand_over, refits)
 
 
 def find_study(study: Path, output: Path) -> Path:
@@ -80,17 +80,16 @@ def find_study(study: Path, output: Path) -> Path:
 def _study(
     config: Config,
     folder: Path,
-    runs: Callable[..., StudyResult],
     stage: Stage,
     hand_over: HandOver | None,
     refits: bool,
 ) -> Closing:
-    """A new study (`run_study`) or the rest of one (`resume_study`)."""
+    """A new study or the rest of one."""
     refitted = None
     with workplace(config, folder, stage) as place:
         materials = place.materials
         rescore = Folds(config, materials, folder, local_device(), stage)
-        study = runs(
+        study = run_study(
             config,
             materials=materials.folder,
             folder=folder,
@@ -102,6 +101,6 @@ def _study(
             refitted = refit(study, local_device(), stage)
             Journal(journal_path(folder)).append(Refitted(checkpoint=refitted))
         lines = hand_over(study, materials.key, stage) if hand_over else []
-    for parent in (folder, config.study.output.absolute()):
+    for parent in (folder, folder.parent):
         link(parent / "best", os.path.relpath(study.checkpoint, parent))
     return Closing(study, materials, rescore.count, refitted, place.cluster, place.tracker, tuple(lines))

@@ -10,7 +10,7 @@ from typing import Any
 
 from ray.util.metrics import Gauge
 
-from woundray.training.launch import GPU_MEMORY, PICTURES_PER_S
+from woundray.training.worker import GPU_MEMORY, PICTURES_PER_S
 
 _LABELS = ("study", "trial")
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ray.train import TrainingFailedError, UserCallback
+from ray.train import UserCallback
 
 from woundray.config import Config
 from woundray.errors import Stopped, UserError
@@ -16,9 +16,11 @@ from woundray.search.conclusion import journal_path
 from woundray.search.gauges import show
 from woundray.search.interruption import Interruption
 from woundray.search.progress import Follower
-from woundray.search.trial import ERROR_FILE, last_line
+from woundray.search.trial import ERROR_FILE
+from woundray.storage import lost_storage
 from woundray.tracking.events import Journal, TrialEnded, TrialStarted
-from woundray.training.launch import Loop, epoch_event, fit
+from woundray.training.launch import RunFailed, epoch_event, fit
+from woundray.training.worker import Loop
 
 
 class JournalCallback(UserCallback):
@@ -52,7 +54,9 @@ def single_run(config: Config, *, loop: Loop, materials: Path, output: Path, fol
         UserError: training failed; names the error and where all of it is.
         Stopped: Ctrl-C; the epoch is finished first, or, after a second one, is not.
     """
-    journal, name = Journal(journal_path(folder)), folder.name
+    journal = Journal(journal_path(folder))
+    # the folder may have been renamed since it began
+    name = next((event.trial for event in journal.events() if isinstance(event, TrialStarted)), folder.name)
     interruption = Interruption(signal.SIGINT)
     with interruption, Follower(journal, config, [interruption]):
         journal.append(TrialStarted(trial=name, number=1, values={}, settings=config.flat()))
@@ -67,21 +71,42 @@ def single_run(config: Config, *, loop: Loop, materials: Path, output: Path, fol
                     name=name,
                     storage=folder / "ray",
                     callbacks=[JournalCallback(journal.path, name, config.metrics.objective)],
-                    told=journal.last_epoch(name),
+                    last_reported=partial(journal.last_epoch, name),
                 )
             )
-        except TrainingFailedError as error:
-            log = output / ERROR_FILE
-            log.write_text(redact(str(error)), encoding="utf-8")
-            journal.append(TrialEnded(trial=name, status="FAILED", stopped_early=False, output=output))
-            raise UserError(f"training failed with `{last_line(log)}`: see {log}") from None
+        except RunFailed as error:
+            raise _told(error, journal, name, output) from None
         except KeyboardInterrupt:
             journal.append(TrialEnded(trial=name, status="KILLED", stopped_early=False, output=output))
             raise Stopped(
                 f"stopped after epoch {journal.last_epoch(name)} of {config.training.epochs}; "
-                f"the same command with --study.name {name} goes on"
+                f"the same command with --study.name {folder.name} goes on"
             ) from None
         journal.append(TrialEnded(trial=name, status="FINISHED", stopped_early=False, output=output))
+
+
+def _told(error: RunFailed, journal: Journal, name: str, output: Path) -> UserError:
+    """Writes down why a run failed, and says it in one line."""
+    log, reason = output / ERROR_FILE, redact(error.reason)
+    try:
+        log.write_text(redact(error.details), encoding="utf-8")
+        journal.append(
+            TrialEnded(
+                trial=name,
+                status="FAILED",
+                stopped_early=False,
+                output=output,
+                reason=reason,
+                permanent=error.permanent,
+            )
+        )
+    except OSError as lost:
+        folder = journal.path.parent
+        return UserError(
+            f"{lost_storage(lost, folder) or lost}; finished epochs are kept: mend it, then the same command with "
+            f"--study.name {folder.name} goes on"
+        )
+    return UserError(f"training failed with `{reason}`: see {log}")
 
 
 def _aside(call: Callable[[], object]) -> None:

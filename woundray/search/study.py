@@ -1,17 +1,16 @@
-"""A study: Ray Tune runs trials, Optuna proposes their values, ASHA stops the poor ones."""
+"""A study: Ray Tune runs trials, Optuna proposes their values, ASHA stops the poor ones.
 
+Everything that a study has come to is in its journal. A study that is resumed is a new one of Ray Tune, whose search
+and scheduler are told what the journal says; nothing of Ray's or Optuna's own files is read.
+"""
+
+import shutil
 import signal
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search.optuna import OptunaSearch
 
 from woundray.cluster import Resources
 from woundray.config import Config
@@ -27,33 +26,22 @@ from woundray.search.conclusion import (
 from woundray.search.first_points import first_points
 from woundray.search.interruption import Interruption
 from woundray.search.progress import Follower, OnChange
-from woundray.search.space import OPTUNA_FILE, Space, load_space
-from woundray.search.trial import ERROR_FILE, Recorder, run_trial
+from woundray.search.scheduler import ResumableASHA
+from woundray.search.searcher import ResumableSearch
+from woundray.search.space import Space, load_space
+from woundray.search.summary import TrialSummary, summarise
+from woundray.search.trial import ERROR_FILE, Recorder, run_trial, trial_folder
 from woundray.storage import lost_storage
-from woundray.tracking.events import Journal, StudyEnded
-from woundray.training.launch import Loop, runs_at_once, settle
+from woundray.tracking.events import Journal, StudyEnded, StudyStarted
+from woundray.training.checkpoint import newest_checkpoint, read_progress
+from woundray.training.launch import runs_at_once, settle
+from woundray.training.worker import Loop
+
+SPACE_FILE = "space.yaml"
+"""In a study's folder: its search space, whatever becomes of the file that it was read from."""
 
 _DRIVER = {"node:__internal_head__": 0.001}  # a trial's driver only waits: it takes no CPU, and stays on the head
-
-
-class BestEpochSearch(OptunaSearch):
-    """Optuna's search where a trial's score is its lowest, and not its last."""
-
-    def __init__(self, *, objective: str, **settings: Any) -> None:
-        self._lowest: dict[str, float] = {}
-        super().__init__(metric=objective, mode="min", **settings)
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Keeps the score; Optuna's pruners are not used, so it need not know."""
-        score = float(result[self.metric])
-        self._lowest[trial_id] = min(score, self._lowest.get(trial_id, score))
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tells Optuna the lowest score; a trial that failed is told as failed."""
-        if result and not error:
-            self.on_trial_result(trial_id, result)
-            result = {**result, self.metric: self._lowest[trial_id]}
-        super().on_trial_complete(trial_id, None if error else result, error)
+_FOR_RAY = "ray"  # what Ray writes while a study runs, and nobody reads afterwards
 
 
 def run_study(
@@ -66,7 +54,9 @@ def run_study(
     on_change: OnChange | None = None,
     rescore: Rescore | None = None,
 ) -> StudyResult:
-    """Runs a study on the connected cluster.
+    """Runs a study on the connected cluster, or the rest of one that was stopped or killed.
+
+    Finished trials stay, and so do those that would fail again; others go on from their last epoch.
 
     Args:
         config: what the trials vary, with `study.space` and the study's other settings.
@@ -78,69 +68,90 @@ def run_study(
         rescore: draws and scores new pictures of a finalist; None: trials are ordered by their epochs' pictures.
 
     Raises:
-        UserError: the space or the resources do not fit, or no trial came to a score.
+        UserError: the space or the resources do not fit, journal and checkpoints disagree, or no trial came to a score.
     """
     config = settle(config, resources)
-    space = load_space(config.study.space, config)
     folder, materials = folder.absolute(), materials.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    tuner = tune.Tuner(
-        _trainable(config, loop, materials, folder),
-        tune_config=tune.TuneConfig(
-            metric=config.metrics.objective,
-            mode="min",
-            search_alg=_search(config, space, folder),
-            scheduler=_scheduler(config),
-            num_samples=config.study.trials,
-            max_concurrent_trials=config.study.concurrent or runs_at_once(config, resources),
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(folder / "ray"),
-            failure_config=tune.FailureConfig(max_failures=config.study.max_failures),
-            callbacks=[Recorder(folder, journal_path(folder), config)],
-            verbose=0,
-        ),
-    )
-    return _run(tuner, config, folder, on_change, rescore)
+    journal = Journal(journal_path(folder))
+    trials = summarise(journal.events(), config.metrics.objective)
+    check_checkpoints(folder, trials)
+    space = own_space(config, folder)
+    points = _first_points(journal, space, config)
+    shutil.rmtree(folder / _FOR_RAY, ignore_errors=True)
+    for trial in trials:
+        if trial.unfinished:  # a failed one is tried again
+            (trial_folder(folder, trial.id) / ERROR_FILE).unlink(missing_ok=True)
 
-
-def resume_study(
-    config: Config,
-    *,
-    materials: Path,
-    folder: Path,
-    loop: Loop,
-    resources: Resources,
-    on_change: OnChange | None = None,
-    rescore: Rescore | None = None,
-) -> StudyResult:
-    """Goes on with a study that was killed: finished trials stay, others resume, failed ones are tried again.
-
-    One that was killed before its first trial began starts. Args and errors as `run_study`'s.
-    """
-    state = folder.absolute() / "ray" / "tune"
-    if not tune.Tuner.can_restore(str(state)):
-        (folder / OPTUNA_FILE).unlink(missing_ok=True)
-        return run_study(
-            config,
-            materials=materials,
-            folder=folder,
-            loop=loop,
-            resources=resources,
-            on_change=on_change,
-            rescore=rescore,
+    left = config.study.trials - sum(not trial.unfinished for trial in trials)
+    tuner = None
+    if left > 0:
+        driver = partial(run_trial, base=config, loop=loop, materials=materials, study=folder)
+        tuner = tune.Tuner(
+            tune.with_resources(driver, _DRIVER),
+            tune_config=tune.TuneConfig(
+                search_alg=ResumableSearch(config, space, points, folder, trials),
+                scheduler=ResumableASHA(config, trials),
+                num_samples=left,
+                max_concurrent_trials=config.study.concurrent or runs_at_once(config, resources),
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(folder / _FOR_RAY),
+                failure_config=tune.FailureConfig(max_failures=config.study.max_failures),
+                callbacks=[Recorder(folder, config)],
+                verbose=0,
+            ),
         )
-    config = settle(config, resources)
-    folder, materials = folder.absolute(), materials.absolute()
-    for error in folder.glob(f"trials/*/{ERROR_FILE}"):
-        error.unlink()
-    tuner = tune.Tuner.restore(str(state), _trainable(config, loop, materials, folder), resume_errored=True)
     return _run(tuner, config, folder, on_change, rescore)
+
+
+def own_space(config: Config, folder: Path) -> Space:
+    """The search space of a study's folder, which is copied there first."""
+    own = folder / SPACE_FILE
+    if not own.is_file():
+        beside = folder / f".{SPACE_FILE}.part"
+        shutil.copyfile(load_space(config.study.space, config).source, beside)
+        beside.replace(own)
+    return load_space(str(own), config)
+
+
+def check_checkpoints(folder: Path, trials: tuple[TrialSummary, ...]) -> None:
+    """Holds a study's journal against its trials' folders, before anything is changed.
+
+    Raises:
+        UserError: a trial's folder lacks epochs that the journal has, or is one that the journal does not know.
+    """
+    for trial in trials:
+        if trial.unfinished and trial.epochs:
+            newest = newest_checkpoint(trial_folder(folder, trial.id))
+            there = read_progress(newest).epoch if newest else 0
+            if there < trial.epochs:
+                raise UserError(
+                    f"{trial_folder(folder, trial.id)}: epoch {trial.epochs} was reported, and the newest checkpoint "
+                    f"is of epoch {there}: put the folder back as it was, or begin a new study"
+                )
+    known = {trial.id for trial in trials}
+    for config in sorted((folder / "trials").glob("*/config.yaml")):
+        if config.parent.name not in known:
+            raise UserError(
+                f"{config.parent}: {journal_path(folder).name} does not know this trial: put both back as they were, "
+                "or begin a new study"
+            )
+
+
+def _first_points(journal: Journal, space: Space, config: Config) -> list[dict[str, Any]]:
+    """Where the study begins, as it was when it began."""
+    for event in journal.events():
+        if isinstance(event, StudyStarted):
+            return [dict(point) for point in event.first_points]
+    points: list[dict[str, Any]] = [dict(point) for point in first_points(space, config)]
+    journal.append(StudyStarted(first_points=points))
+    return points
 
 
 def _run(
-    tuner: tune.Tuner, config: Config, folder: Path, on_change: OnChange | None, rescore: Rescore | None
+    tuner: tune.Tuner | None, config: Config, folder: Path, on_change: OnChange | None, rescore: Rescore | None
 ) -> StudyResult:
     """Trials, then their conclusion, while a table of them is shown.
 
@@ -153,7 +164,8 @@ def _run(
     interruption = Interruption(signal.SIGUSR1)  # which Tune takes as: save the study's state and return
     try:
         with interruption, Follower(journal, config, [interruption, *listeners]):
-            tuner.fit()
+            if tuner is not None:
+                tuner.fit()
             if interruption.asked:
                 raise KeyboardInterrupt
         with Follower(journal, config, listeners):
@@ -167,41 +179,3 @@ def _run(
         if not lost:
             raise
         raise UserError(f"{lost}; finished epochs are kept: mend it, then `tune --resume {folder}`") from None
-
-
-def _trainable(config: Config, loop: Loop, materials: Path, folder: Path) -> Any:
-    driver = partial(run_trial, base=config, loop=loop, materials=materials, study=folder)
-    return tune.with_resources(driver, _DRIVER)
-
-
-def _search(config: Config, space: Space, folder: Path) -> BestEpochSearch:
-    """Multivariate TPE (Bergstra et al. 2011; Falkner et al. 2018); the configuration itself comes first."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(
-            seed=config.reproducibility.seed,
-            n_startup_trials=config.study.startup_trials,
-            multivariate=True,
-            group=True,  # settings with a condition are not in every trial
-            constant_liar=True,  # trials that still run keep others from the same place
-        )
-        return BestEpochSearch(
-            objective=config.metrics.objective,
-            space=space,
-            sampler=sampler,
-            points_to_evaluate=first_points(space, config),
-            study_name=folder.name,
-            storage=JournalStorage(JournalFileBackend(str(folder / OPTUNA_FILE))),
-        )
-
-
-def _scheduler(config: Config) -> ASHAScheduler:
-    """Asynchronous successive halving (Li et al. 2020); epochs keep counting when a trial is resumed."""
-    epochs = config.training.epochs
-    return ASHAScheduler(
-        time_attr="epoch",
-        max_t=epochs,
-        grace_period=min(config.study.grace_epochs, epochs),
-        reduction_factor=config.study.reduction_factor,
-    )

@@ -27,6 +27,8 @@ class TrialSummary:
         checkpoint: the folder of that epoch.
         last_score: the objective at the last epoch.
         stopped_early: ASHA ended it.
+        reason: why it failed, in one line.
+        permanent: a second try would fail in the same way.
         final: the metrics of its new pictures, where it was a finalist.
         reports: every epoch so far.
     """
@@ -42,8 +44,20 @@ class TrialSummary:
     metrics: dict[str, float] | None = None
     checkpoint: Path | None = None
     stopped_early: bool = False
+    reason: str = ""
+    permanent: bool = False
     final: dict[str, float] | None = None
     reports: tuple[EpochReported, ...] = ()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it goes on when the study is resumed."""
+        return self.status in ("running", "killed") or (self.status == "failed" and not self.permanent)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Metrics of its epochs, each with `epoch`."""
+        return [{**report.metrics, "epoch": float(report.epoch)} for report in self.reports]
 
     @property
     def copies(self) -> str:
@@ -66,21 +80,27 @@ class TrialSummary:
         """The trial after one more event."""
         if isinstance(event, TrialEnded):
             status: dict[str, Status] = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "killed"}
-            return replace(self, status=status[event.status], stopped_early=event.stopped_early)
+            return replace(
+                self,
+                status=status[event.status],
+                stopped_early=event.stopped_early,
+                reason=event.reason,
+                permanent=event.permanent,
+            )
         if isinstance(event, FinalistScored):
             return replace(self, final=event.metrics)
         reports = (*self.reports, event)
-        epoch = best_epoch([{**report.metrics, "epoch": report.epoch} for report in reports], objective)
+        told = replace(self, reports=reports)
+        epoch = best_epoch(told.history, objective)
         best = next(report for report in reports if report.epoch == epoch)
         return replace(
-            self,
+            told,
             epochs=event.epoch,
             last_score=event.metrics[objective],
             best_epoch=best.epoch,
             best_score=best.metrics[objective],
             metrics=best.metrics,
             checkpoint=best.checkpoint,
-            reports=reports,
         )
 
 
@@ -91,7 +111,7 @@ def update(trials: dict[str, TrialSummary], event: Event, objective: str) -> dic
     """
     if isinstance(event, TrialStarted):
         begun = trials.get(event.trial, TrialSummary(event.trial, event.number, "running", event.values))
-        return trials | {event.trial: replace(begun, status="running", stopped_early=False)}
+        return trials | {event.trial: replace(begun, status="running", stopped_early=False, reason="", permanent=False)}
     if isinstance(event, EpochReported | FinalistScored | TrialEnded):
         return trials | {event.trial: trials[event.trial].after(event, objective)}
     return trials

@@ -1,14 +1,20 @@
 """What happened in a study, one JSON line each, on disk: nothing is lost if the process or MLflow dies."""
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, BinaryIO, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+
+from woundray.errors import UserError
 
 JOURNAL_NAME = "events.jsonl"
 """In the folder of a study or run."""
+
+_TAIL_BYTES = 2**16  # read at a time to find the end of the last whole line
 
 
 def _now_ms() -> int:
@@ -20,6 +26,14 @@ class _Event(BaseModel):
 
     time_ms: int = Field(default_factory=_now_ms)
     """Unix time, ms."""
+
+
+class StudyStarted(_Event):
+    """A study was given what it keeps when it is resumed."""
+
+    kind: Literal["study_started"] = "study_started"
+    first_points: list[dict[str, JsonValue]]
+    """Values of the first trials, by dotted name; the search proposes the others."""
 
 
 class TrialStarted(_Event):
@@ -66,6 +80,10 @@ class TrialEnded(_Event):
     """The scheduler ended it before its last epoch."""
     output: Path
     """The trial's folder."""
+    reason: str = ""
+    """Why it failed, in one line."""
+    permanent: bool = False
+    """It failed in a way that a second try would fail in, too: a loss that is not a number, or a user's mistake."""
 
 
 class StudyEnded(_Event):
@@ -111,27 +129,44 @@ class ReportWritten(_Event):
     """What MLflow gets: without photographs of patients."""
 
 
-Event = TrialStarted | EpochReported | FinalistScored | TrialEnded | StudyEnded | Refitted | ModelSaved | ReportWritten
+Event = (
+    StudyStarted
+    | TrialStarted
+    | EpochReported
+    | FinalistScored
+    | TrialEnded
+    | StudyEnded
+    | Refitted
+    | ModelSaved
+    | ReportWritten
+)
 _LINE: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
 
 class Journal:
-    """The events of a study or run in the order they happened. One process writes, any number read."""
+    """The events of a study or run in the order they happened, whatever the clock said.
+
+    Any number of processes write and read. Paths below the journal's folder are written relative to it, so that the
+    folder can be moved.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.absolute()
 
     def append(self, event: Event) -> None:
         """Writes one line. What a killed writer left of a line is taken off first."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab+") as file:
-            file.seek(0)
-            whole = file.read().rfind(b"\n") + 1
-            file.truncate(whole)
-            file.write(_LINE.dump_json(event) + b"\n")
+        line = _LINE.dump_json(_with_paths(event, self._relative)) + b"\n"
+        with FileLock(self.path.with_suffix(".lock")), self.path.open("ab+") as file:
+            file.truncate(_end_of_lines(file))
+            file.write(line)
 
     def read(self, offset: int = 0) -> Iterator[tuple[Event, int]]:
-        """Whole lines from a byte offset on, each with the offset after it."""
+        """Whole lines from a byte offset on, each with the offset after it.
+
+        Raises:
+            UserError: a line is no event: the file was changed by another program, or the disk is damaged.
+        """
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
@@ -139,8 +174,14 @@ class Journal:
             for line in file:
                 if not line.endswith(b"\n"):
                     return
+                try:
+                    event = _LINE.validate_json(line)
+                except ValidationError:
+                    raise UserError(
+                        f"{self.path}: damaged after byte {offset}; put the file back from a copy, or begin a new study"
+                    ) from None
                 offset += len(line)
-                yield _LINE.validate_json(line), offset
+                yield _with_paths(event, self.path.parent.joinpath), offset
 
     def last_epoch(self, trial: str) -> int:
         """The last epoch that a trial reported; 0: none."""
@@ -150,3 +191,25 @@ class Journal:
     def events(self) -> list[Event]:
         """Every event so far."""
         return [event for event, _ in self.read()]
+
+    def _relative(self, path: Path) -> Path:
+        folder = self.path.parent
+        return path.relative_to(folder) if path.is_relative_to(folder) else path
+
+
+def _with_paths(event: Event, change: Callable[[Path], Path]) -> Event:
+    """The event with each of its paths changed."""
+    return event.model_copy(update={name: change(value) for name, value in event if isinstance(value, Path)})
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """Bytes of a file up to the end of its last whole line."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - _TAIL_BYTES)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0

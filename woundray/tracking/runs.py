@@ -17,6 +17,7 @@ from woundray.tracking.events import (
     FinalistScored,
     ModelSaved,
     Refitted,
+    ReportWritten,
     StudyEnded,
     TrialEnded,
     TrialStarted,
@@ -129,7 +130,7 @@ class Runs:
             self._end_study(event)
         elif isinstance(event, ModelSaved):
             self.registered = register(self._client, self._trial(event.trial).info.run_id, event)
-        elif self.parent is not None:
+        elif isinstance(event, ReportWritten) and self.parent is not None:
             self._client.log_artifact(self.parent.info.run_id, str(event.file))
 
     def record(self, name: str, metrics: dict[str, float], files: Sequence[Path] = ()) -> None:
@@ -179,6 +180,8 @@ class Runs:
     def _end(self, event: TrialEnded) -> None:
         run_id = self._trial(event.trial).info.run_id
         self._client.set_tag(run_id, "stopped_early", str(event.stopped_early).lower())
+        if event.reason:
+            self._client.set_tag(run_id, "error", event.reason[:_LONGEST])
         self._name_by_score(run_id)
         best = event.output / "best"
         if best.is_dir():

@@ -14,6 +14,7 @@ _GROUPS = {
     "perceptual_loss": "training/perceptual_loss",
     "gradient_norm": "training/gradient_norm",
     "learning_rate": "training/learning_rate",
+    "updates": "training/updates",
     "seconds_training": "time/seconds_training",
     "seconds_scoring": "time/seconds_scoring",
     "copy_rate": "copies/copy_rate",

@@ -140,7 +140,7 @@ def write_config(config: Config, folder: Path) -> None:
 def publish(
     part: Path, run: Path, progress: Progress, *, best_epoch: int, contenders: Collection[int] = (), keep_last: int
 ) -> Path:
-    """Renames a finished checkpoint into place, moves the links, and removes what is neither new nor best.
+    """Renames a finished checkpoint into place, and lets the run's links follow (see `follow`).
 
     Args:
         part: folder inside `run` with everything but `run.json`.
@@ -151,9 +151,17 @@ def publish(
         if path.is_file():
             _flush(path)
     folder = run / f"epoch_{progress.epoch:04d}"
-    if folder.exists():  # left by a run that died between renaming and linking
-        shutil.rmtree(folder)
     part.rename(folder)
+    follow(run, progress, best_epoch=best_epoch, contenders=contenders, keep_last=keep_last)
+    return folder
+
+
+def follow(run: Path, progress: Progress, *, best_epoch: int, contenders: Collection[int] = (), keep_last: int) -> None:
+    """Moves a run's links and history to its newest checkpoint, and removes those that are neither new nor best.
+
+    A second time changes nothing: a run that was killed in the middle of it does it again.
+    """
+    folder = run / f"epoch_{progress.epoch:04d}"
     if (folder / GRID_NAME).is_file():  # it outlives the checkpoint: for the report, and MLflow may not have it yet
         (run / GRIDS).mkdir(exist_ok=True)
         shutil.copyfile(folder / GRID_NAME, run / GRIDS / f"{folder.name}.png")
@@ -163,9 +171,18 @@ def publish(
     write_json(progress.history, run / "history.json")
     kept = {best_epoch, *contenders, *range(progress.epoch - keep_last + 1, progress.epoch + 1)}
     for old in run.glob("epoch_*"):
-        if int(old.name.removeprefix("epoch_")) not in kept:
+        if _epoch_of(old) not in kept:
             shutil.rmtree(old)
-    return folder
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """A run's checkpoint of its last epoch, whether or not `latest` points there yet; None: there is none."""
+    whole = [folder for folder in run.glob("epoch_*") if (folder / "run.json").is_file()]
+    return max(whole, key=_epoch_of, default=None)
+
+
+def _epoch_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("epoch_"))
 
 
 def _flush(path: Path) -> None:

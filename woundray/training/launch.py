@@ -1,35 +1,50 @@
 """One run on the workers of a Ray cluster: the only place where the training loop meets Ray Train."""
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from woundray.cluster import Resources
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.tracking.events import EpochReported
+from woundray.training.worker import CHECKPOINT, METRICS, PERMANENT_ERROR_FILE, Loop, work_on
 
 if TYPE_CHECKING:
     from ray.train import UserCallback
 
-    from woundray.training.place import Place
-
-Report = Callable[[dict[str, float], Path], None]
-
-CHECKPOINT, METRICS = "checkpoint_folder", "metrics"
-"""Keys of the epoch's folder, and of all that the loop reported, among the values that go through Ray."""
-PICTURES_PER_S, GPU_MEMORY = "pictures_per_s", "gpu_memory_gib"
-"""Keys of what the epoch took of the machine, see `woundray.training.usage`."""
-
 _KILLED_WITHIN_S = 2.0  # Ray takes 0.2 s from a driver's end to the kill of its controller, a busy machine longer
+_ERROR_LINE = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Warning)\b")
+_ADVICE = "For further information visit"  # pydantic's, after each error
 
 
-class Loop(Protocol):
-    """A training loop. Every rank calls `report` once an epoch: Ray waits for all, and takes rank 0's."""
+class RunFailed(Exception):
+    """A run ended in an error, and will not go on by itself.
 
-    def __call__(self, config: Config, *, materials: Path, output: Path, place: "Place", report: Report) -> None: ...
+    Attributes:
+        reason: the error itself, in one line.
+        details: all that is known of it, with tracebacks.
+        permanent: a second try would fail in the same way.
+    """
+
+    def __init__(self, reason: str, details: str, permanent: bool) -> None:
+        super().__init__(reason, details, permanent)
+        self.reason, self.details, self.permanent = reason, details, permanent
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def error_line(text: str) -> str:
+    """The error that a traceback ends with, in one line, without the names of modules before its own."""
+    lines = [line for line in text.splitlines() if line.strip() and _ADVICE not in line]
+    starts = [place for place, line in enumerate(lines) if _ERROR_LINE.match(line)]
+    own = lines[starts[-1] :] if starts else lines[-1:]
+    own[:1] = [re.sub(r"^[\w.]*\.(?=\w+\b)", "", line) for line in own[:1]]
+    return " ".join(" ".join(own).split())
 
 
 def settle(config: Config, resources: Resources) -> Config:
@@ -73,11 +88,12 @@ def fit(
     name: str,
     storage: Path,
     callbacks: Sequence["UserCallback"] = (),
-    told: int = 0,
+    last_reported: Callable[[], int] | None = None,
 ) -> dict[str, Any]:
     """Runs the loop on `hardware.workers` workers and waits for its end.
 
-    A worker that dies is replaced up to `study.max_failures` times; the loop then resumes from `output`.
+    A worker that dies is replaced up to `study.max_failures` times, and so is Ray Train's controller; the loop then
+    resumes from `output`. A user's mistake and a loss that is not a number end the run at once.
 
     Args:
         config: settled configuration (see `settle`).
@@ -87,24 +103,28 @@ def fit(
         name: name of the run, the same when it is resumed.
         storage: folder where Ray keeps the run's state.
         callbacks: Ray Train callbacks of the run.
-        told: epochs of the run that are known already; those after it that are on disk are reported first.
+        last_reported: the last epoch that who listens has, asked whenever workers start: epochs after it that are on
+            disk are reported first. None: nobody listens.
 
     Returns:
         The last report of rank 0 by `epoch_event`'s keys; empty if there was none.
 
     Raises:
-        ray.train.TrainingFailedError: the loop raised, or workers died too often.
+        RunFailed: the loop raised, or workers or the controller died too often.
     """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+    from ray.exceptions import RayActorError
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, UserCallback
     from ray.train.torch import TorchConfig, TorchTrainer
 
     hardware, gpus = config.hardware, config.hardware.gpus_per_worker
     assert gpus != "auto", "settle() comes first"
     materials, output = materials.absolute(), output.absolute()  # workers have their own working directory
     output.mkdir(parents=True, exist_ok=True)
+    permanent = output / PERMANENT_ERROR_FILE
+    permanent.unlink(missing_ok=True)  # this is another try
 
     def work() -> Any:  # Ray brings rank 0's value back, though it asks for a function without one
-        return _work(config, loop, materials, output, told)
+        return work_on(config, loop, materials, output, last_reported)
 
     class Trainer(TorchTrainer):
         """Without the process that deals out parts of Ray Data's data sets: the loop has none."""
@@ -113,66 +133,49 @@ def fit(
             inherited: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]
             return [callback for callback in inherited if type(callback).__name__ != "DatasetsCallback"]
 
-    class Patience(UserCallback):
-        """Lets a controller that is about to be killed not start workers again, in a place that nobody would free.
+    class BeforeRetry(UserCallback):
+        """Ends a run that would fail again; lets a controller that is about to be killed not start workers again.
 
-        Tune stops a trial by ending its driver. Ray kills the workers first, which the controller takes for a failure.
+        Tune stops a trial by ending its driver. Ray kills the workers first, which the controller takes for a failure:
+        it would start others, in a place that nobody would free.
         """
 
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+            if permanent.is_file():
+                raise RuntimeError(permanent.read_text(encoding="utf-8"))
             time.sleep(_KILLED_WITHIN_S)
 
-    trainer = Trainer(
-        work,
-        # NCCL refuses two ranks on one GPU, gloo does not
-        torch_config=TorchConfig(backend="nccl" if gpus >= 1 else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=hardware.workers,
-            use_gpu=gpus > 0,
-            resources_per_worker={"CPU": hardware.cpus_per_worker} | ({"GPU": gpus} if gpus > 0 else {}),
-        ),
-        run_config=RunConfig(
-            name=name,
-            storage_path=str(storage.absolute()),
-            failure_config=FailureConfig(max_failures=config.study.max_failures),
-            callbacks=list[Any]([Patience(), *callbacks]),
-        ),
-    )
-    result: Any = trainer.fit()  # of Train V2, which its annotation is not
-    last: dict[str, Any] = result.return_value
-    return last
+    def trainer() -> Trainer:
+        return Trainer(
+            work,
+            # NCCL refuses two ranks on one GPU, and tensors on CPUs; gloo does not
+            torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus >= 1 else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=hardware.workers,
+                use_gpu=gpus > 0,
+                resources_per_worker={"CPU": hardware.cpus_per_worker} | ({"GPU": gpus} if gpus > 0 else {}),
+            ),
+            run_config=RunConfig(
+                name=name,
+                storage_path=str(storage.absolute()),
+                failure_config=FailureConfig(max_failures=config.study.max_failures),
+                callbacks=list[Any]([BeforeRetry(), *callbacks]),
+            ),
+        )
 
-
-def _work(config: Config, loop: Loop, materials: Path, output: Path, told: int) -> dict[str, Any]:
-    """One worker's part of a run."""
-    import ray.train
-    import ray.train.torch
-    import torch
-
-    from woundray.training.checkpoint import read_progress
-    from woundray.training.place import Place
-    from woundray.training.usage import usage
-
-    hardware, context = config.hardware, ray.train.get_context()
-    torch.set_num_threads(hardware.threads or math.ceil(hardware.cpus_per_worker))
-    device = ray.train.torch.get_device()
-    place = Place(rank=context.get_world_rank(), world_size=context.get_world_size(), device=device)
-    last: dict[str, Any] = {}
-
-    def report(metrics: dict[str, float], checkpoint: Path) -> None:
-        last.clear()
-        used = usage(metrics, checkpoint, config, place)
-        last.update({**metrics, **used, METRICS: metrics, CHECKPOINT: str(checkpoint.absolute())})
-        ray.train.report(dict(last))
-
-    # Those who were told may have died while the loop went on. Ray needs one report at least: twice does no harm
-    latest = (output / "latest").resolve()
-    history = read_progress(latest).history if latest.is_dir() else []
-    for entry in history[min(told, len(history) - 1) :] if history else ():
-        report(entry, output / f"epoch_{int(entry['epoch']):04d}")
-
-    loop(config, materials=materials, output=output, place=place, report=report)
-    return last
+    for deaths in range(config.study.max_failures + 1):
+        try:
+            result: Any = trainer().fit()  # of Train V2, which its annotation is not
+            last: dict[str, Any] = result.return_value
+            return last
+        except TrainingFailedError as error:
+            if permanent.is_file():
+                raise RunFailed(permanent.read_text(encoding="utf-8"), str(error), permanent=True) from None
+            raise RunFailed(error_line(str(error)), str(error), permanent=False) from None
+        except RayActorError as error:  # the controller died
+            if deaths == config.study.max_failures:
+                raise RunFailed("Ray Train's controller died too often", str(error), permanent=False) from None
+    raise AssertionError
 
 
 def epoch_event(trial: str, reported: dict[str, Any]) -> EpochReported:

@@ -2,11 +2,13 @@
 
 import contextlib
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -16,12 +18,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from woundray import evaluation, sampling
 from woundray.config import Config
-from woundray.errors import UserError
+from woundray.errors import NonFiniteError, UserError
 from woundray.model.base import DTYPES, load_unet, load_vae
 from woundray.model.weights import make_trainable, save_weights
 from woundray.training import step as steps
 from woundray.training.checkpoint import (
     Progress,
+    follow,
+    newest_checkpoint,
     publish,
     read_progress,
     read_state,
@@ -60,7 +64,7 @@ class Run:
 
 
 def train(config: Config, *, materials: Path, output: Path, place: Place, report: Report) -> None:
-    """Trains until the last epoch or until the score stops falling; goes on from output/latest if there is one.
+    """Trains until the last epoch or until the score stops falling; goes on from its last checkpoint if it has one.
 
     Args:
         materials: folder of `prepare_materials`.
@@ -68,7 +72,7 @@ def train(config: Config, *, materials: Path, output: Path, place: Place, report
         report: told the metrics of each epoch and its checkpoint, on every rank, after both are on disk.
 
     Raises:
-        NonFiniteError: a loss or gradient is infinite or no number; names part, epoch and step.
+        NonFiniteError: a loss, gradient, picture or score is infinite or not a number; names it, epoch and step.
     """
     config = evaluation.settle_objective(config)
     run = build(config, materials, output, place)
@@ -79,13 +83,29 @@ def train(config: Config, *, materials: Path, output: Path, place: Place, report
         started = time.perf_counter()
         metrics = {"epoch": float(epoch)} | train_epoch(run, epoch, progress.updates)
         trained = time.perf_counter()
-        metrics |= _judge(run) if run.materials.held_out else _keep(run)
+        try:
+            metrics |= _judge(run) if run.materials.held_out else _keep(run)
+        except NonFiniteError as error:
+            raise _diverged(f"epoch {epoch}", error) from None
         metrics["seconds_training"] = trained - started
         metrics["seconds_scoring"] = time.perf_counter() - trained
         metrics = place.from_first(metrics)
+        _check_finite(metrics)
         progress = Progress(epoch, progress.updates + run.updates_per_epoch, [*progress.history, metrics])
         folder = _save(run, progress)
         report(metrics, folder)
+
+
+def _check_finite(metrics: dict[str, float]) -> None:
+    """Raises NonFiniteError, on every rank alike, before the epoch is kept: nobody could go on from it."""
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise _diverged(f"epoch {metrics['epoch']:.0f}", f"{name} is {value}")
+
+
+def _diverged(where: str, what: object) -> NonFiniteError:
+    """With where it was, and the mend."""
+    return NonFiniteError(f"{where}: {what}; lower training.learning_rate or use model.precision bf16")
 
 
 def stopped_early(history: list[dict[str, float]], config: Config) -> bool:
@@ -144,14 +164,16 @@ def _set_speed(unet: UNet2DConditionModel, config: Config) -> None:
 
 
 def _resume(run: Run) -> Progress:
-    latest = run.output / "latest"
-    if not latest.exists():
+    checkpoint = run.place.from_first(newest_checkpoint(run.output) if run.place.is_first else None)
+    if checkpoint is None:
         if run.place.is_first:
             write_config(run.config, run.output)
         return Progress(0, 0, [])
-    progress = read_progress(latest)
+    progress = read_progress(checkpoint)
+    if run.place.is_first:  # it may have been killed between the checkpoint's renaming and the links
+        follow(run.output, progress, **_kept(run, progress))
     read_state(
-        latest / "state.safetensors",
+        checkpoint / "state.safetensors",
         run.parameters,
         run.ema,
         run.optimizer,
@@ -188,11 +210,9 @@ def train_epoch(run: Run, epoch: int, updates_before: int) -> dict[str, float]:
             )
             norm = nn.utils.clip_grad_norm_(run.parameters.values(), config.training.max_grad_norm)
             if not torch.isfinite(norm):
-                raise steps.NonFiniteError(f"the gradient's norm is {norm.item()}")
-        except steps.NonFiniteError as error:
-            raise steps.NonFiniteError(
-                f"epoch {epoch}, step {step}: {error}; lower training.learning_rate or use model.precision bf16"
-            ) from None
+                raise NonFiniteError(f"the gradient's norm is {norm.item()}")
+        except NonFiniteError as error:
+            raise _diverged(f"epoch {epoch}, step {step}", error) from None
         run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
         run.ema.update(run.parameters)
@@ -203,6 +223,7 @@ def train_epoch(run: Run, epoch: int, updates_before: int) -> dict[str, float]:
         "perceptual_loss": perceptual,
         "gradient_norm": norm_sum,
         "learning_rate": rate,
+        "updates": float(run.updates_per_epoch),
     }
 
 
@@ -293,14 +314,25 @@ def _save(run: Run, progress: Progress) -> Path:
             materials_key=run.materials.key,
         )
         write_config(run.config, _part(run))
-        best, contenders = progress.epoch, set[int]()
-        if run.materials.held_out:
-            best = evaluation.best_epoch(progress.history, run.config.metrics.objective)
-            contenders = evaluation.contenders(progress.history, run.config.metrics.objective)
-        keep_last = run.config.checkpointing.keep_last
-        publish(_part(run), run.output, progress, best_epoch=best, contenders=contenders, keep_last=keep_last)
+        publish(_part(run), run.output, progress, **_kept(run, progress))
     run.place.wait()
     return folder
+
+
+class _Kept(TypedDict):
+    """Which checkpoints of a run stay."""
+
+    best_epoch: int
+    contenders: set[int]
+    keep_last: int
+
+
+def _kept(run: Run, progress: Progress) -> _Kept:
+    best, contenders = progress.epoch, set[int]()
+    if run.materials.held_out:
+        best = evaluation.best_epoch(progress.history, run.config.metrics.objective)
+        contenders = evaluation.contenders(progress.history, run.config.metrics.objective)
+    return _Kept(best_epoch=best, contenders=contenders, keep_last=run.config.checkpointing.keep_last)
 
 
 def _part(run: Run) -> Path:

@@ -1,10 +1,13 @@
 """Where one process of a run stands among the others, and the few things that they exchange."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,11 @@ class Place:
         dist.all_gather_object(parts, rows.cpu())
         return torch.cat([part for part in parts if part is not None])
 
-    def from_first(self, values: dict[str, float]) -> dict[str, float]:
-        """The first process's values, on all processes."""
+    def from_first(self, value: Value) -> Value:
+        """The first process's value, on all processes; it is pickled."""
         if self.world_size == 1:
-            return values
-        box = [values]
+            return value
+        box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
 

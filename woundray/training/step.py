@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from woundray.config import Config
 from woundray.data.bank import Bank
-from woundray.errors import UserError
+from woundray.errors import NonFiniteError, UserError
 from woundray.model.base import DTYPES, NoiseSchedule, added_conditions, sample_latents
 from woundray.training.loss import (
     add_noise,
@@ -25,10 +25,6 @@ from woundray.training.place import Place
 
 _PRIOR = 2**31  # in the place of a rank
 FP16_LOSS_SCALE = 2.0**12  # gradients of activations below 6e-8 would be 0 in fp16
-
-
-class NonFiniteError(RuntimeError):
-    """A loss or gradient that is infinite or no number: the run can not go on."""
 
 
 @dataclass(frozen=True)

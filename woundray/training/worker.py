@@ -1,0 +1,89 @@
+"""What one worker of a run does, inside Ray Train."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from woundray.config import Config
+from woundray.errors import NonFiniteError, UserError
+
+if TYPE_CHECKING:
+    from woundray.training.place import Place
+
+Report = Callable[[dict[str, float], Path], None]
+
+CHECKPOINT, METRICS = "checkpoint_folder", "metrics"
+"""Keys of the epoch's folder, and of all that the loop reported, among the values that go through Ray."""
+PICTURES_PER_S, GPU_MEMORY = "pictures_per_s", "gpu_memory_gib"
+"""Keys of what the epoch took of the machine, see `woundray.training.usage`."""
+
+PERMANENT_ERROR_FILE = "permanent_error.txt"
+"""In a run's folder, one line: it failed in a way that a second try would fail in, too."""
+
+
+class Loop(Protocol):
+    """A training loop. Every rank calls `report` once an epoch: Ray waits for all, and takes rank 0's."""
+
+    def __call__(self, config: Config, *, materials: Path, output: Path, place: "Place", report: Report) -> None: ...
+
+
+def work_on(
+    config: Config, loop: Loop, materials: Path, output: Path, last_reported: Callable[[], int] | None
+) -> dict[str, Any]:
+    """One worker's part of a run: reports what nobody has heard of yet, and trains.
+
+    Args:
+        last_reported: see `woundray.training.launch.fit`.
+
+    Returns:
+        The last report.
+    """
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    from woundray.training.place import Place
+    from woundray.training.usage import usage
+
+    hardware, context = config.hardware, ray.train.get_context()
+    torch.set_num_threads(hardware.threads or math.ceil(hardware.cpus_per_worker))
+    device = ray.train.torch.get_device()
+    place = Place(rank=context.get_world_rank(), world_size=context.get_world_size(), device=device)
+    last: dict[str, Any] = {}
+
+    def pass_on(metrics: dict[str, float], checkpoint: Path, used: dict[str, float]) -> None:
+        assert all(map(math.isfinite, metrics.values())), metrics  # Tune would end the whole study
+        last.clear()
+        last.update({**metrics, **used, METRICS: metrics, CHECKPOINT: str(checkpoint.absolute())})
+        ray.train.report(dict(last))
+
+    def report(metrics: dict[str, float], checkpoint: Path) -> None:
+        pass_on(metrics, checkpoint, usage(metrics, config, place))
+
+    # Who listened may have died while the loop went on. Their checkpoints may be gone: only the history is read
+    for entry in place.from_first(_unreported(output, last_reported) if place.is_first else []):
+        pass_on(entry, output / f"epoch_{int(entry['epoch']):04d}", {})
+    try:
+        loop(config, materials=materials, output=output, place=place, report=report)
+    except (UserError, NonFiniteError) as error:
+        beside = output / f".{PERMANENT_ERROR_FILE}.{place.rank}"
+        beside.write_text(str(error), encoding="utf-8")
+        beside.replace(output / PERMANENT_ERROR_FILE)
+        raise
+    return last
+
+
+def _unreported(output: Path, last_reported: Callable[[], int] | None) -> list[dict[str, float]]:
+    """Epochs on disk that who listens does not have.
+
+    The last one is always among them: Tune needs one report, and a second one of an epoch does no harm.
+    """
+    from woundray.training.checkpoint import newest_checkpoint, read_progress
+
+    newest = newest_checkpoint(output)
+    if newest is None:
+        return []
+    history = read_progress(newest).history
+    known = history[-1]["epoch"] if last_reported is None else last_reported()
+    return [entry for entry in history if entry["epoch"] > known] or history[-1:]
