@@ -17,7 +17,6 @@ from woundray.search.searcher import NUMBER, TRIAL, VALUES, ResumableSearch
 from woundray.search.space import Space, load_space
 from woundray.search.summary import TrialSummary, summarise
 from woundray.tracking.events import EpochReported, Journal, TrialEnded
-from woundray.training.worker import METRICS
 
 TRIALS = 12
 COPIES = {"copies_flag": 1.0, "copy_rate": 0.5, "copy_rate_held_out": 0.05}
@@ -68,7 +67,7 @@ class Study:
         failed = values["training.learning_rate"] > 0.05
         if not failed:
             metrics = {"fd_lite0": score(values)}
-            search.on_trial_result(tune_name, {**metrics, METRICS: {**metrics, "epoch": 1.0}})
+            search.on_trial_result(tune_name, {**metrics, "epoch": 1.0})
             checkpoint = self.folder / "trials" / name / "epoch_0001"
             self.journal.append(EpochReported(trial=name, epoch=1, metrics=metrics, checkpoint=checkpoint))
         search.on_trial_complete(tune_name, None, failed)
@@ -132,8 +131,10 @@ def test_optuna_is_told_the_best_epoch_that_does_not_copy_and_of_copies_alone_th
     for name, epochs in {"honest": [(60.0, {}), (5.0, COPIES)], "rigged": [(4.0, COPIES)]}.items():
         search.suggest(name)
         for epoch, (value, flags) in enumerate(epochs, start=1):
-            search.on_trial_result(name, {METRICS: {"fd_lite0": value, "epoch": float(epoch), **flags}})
-        search.on_trial_complete(name, {})
+            last = {"fd_lite0": value, "epoch": float(epoch), **flags}
+            if epoch < len(epochs):  # Tune tells the last one of a trial that ASHA stops at its end alone
+                search.on_trial_result(name, last)
+        search.on_trial_complete(name, last)
     study = optuna_study(tmp_path)
     assert [trial.value for trial in study.trials] == [60.0, 4.0]
     assert [max(trial.constraints.values()) for trial in study.trials] == [0.0, 1.0]
@@ -150,7 +151,7 @@ def decide(asha: ResumableASHA, scores: dict[int, list[float]], *, first_epoch: 
     for epoch in range(first_epoch, first_epoch + max(map(len, scores.values()))):
         for number, trial in tune_trials.items():
             metrics = {"epoch": float(epoch), "fd_lite0": scores[number][epoch - first_epoch], **flags}
-            decisions.append(asha.on_trial_result(controller, trial, {**metrics, METRICS: metrics}))  # type: ignore[arg-type]
+            decisions.append(asha.on_trial_result(controller, trial, metrics))  # type: ignore[arg-type]
     return decisions
 
 

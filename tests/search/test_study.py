@@ -60,6 +60,7 @@ def make_config(tmp_path: Path, **changes: object) -> Config:
         "study.startup_trials": 4,
         "study.max_failures": 0,
         "metrics.objective": "validation_loss",
+        "reproducibility.seed": 1,  # proposes one rate that fails, and one that ASHA stops
     }
     return Config().with_values(values | changes)
 
@@ -177,15 +178,17 @@ def test_workers_without_a_runtime_environment_start(ray_cluster: Cluster) -> No
     raise AssertionError("no worker that moves objects to the disk")
 
 
-def test_a_controller_that_is_about_to_be_killed_takes_no_place(tmp_path: Path, ray_cluster: Cluster) -> None:
+def test_a_controller_that_is_killed_is_replaced_and_takes_no_place(tmp_path: Path, ray_cluster: Cluster) -> None:
     """As where Tune stops a trial: its worker dies a little before the controller, which would start another."""
-    import ray
+    import ray.train
     from ray.util.placement_group import placement_group_table
 
     def loop(config: Config, *, materials: Path, output: Path, place: Place, report: Report) -> None:
+        again = (output / "worker").exists()
         (output / "worker").write_text(str(os.getpid()))
         report({"epoch": 1, "validation_loss": 1.0}, output)
-        time.sleep(120)
+        if not again:
+            time.sleep(120)
 
     class Noter(ray.train.UserCallback):
         def after_report(self, run_context: object, metrics: object, checkpoint: object) -> None:
@@ -203,8 +206,7 @@ def test_a_controller_that_is_about_to_be_killed_takes_no_place(tmp_path: Path, 
     folders = {"materials": tmp_path, "output": tmp_path / "run", "storage": tmp_path / "ray"}
     with ThreadPoolExecutor() as threads:
         killed = threads.submit(kill)
-        with pytest.raises(ray.exceptions.RayActorError):
-            fit(config, loop=loop, name="killed", callbacks=[Noter()], **folders)
+        assert fit(config, loop=loop, name="killed", callbacks=[Noter()], **folders)["epoch"] == 1
         killed.result()
     for _ in range(100):  # Ray looks once a second for what ended controllers have left
         held = [group for group in placement_group_table().values() if group["state"] != "REMOVED"]
@@ -244,16 +246,15 @@ def write_trial(folder: Path, status: Literal["FINISHED", "FAILED"] | None, scor
     for epoch, value in enumerate(scores, start=1):
         metrics = {"validation_loss": value}
         journal.append(EpochReported(trial=name, epoch=epoch, metrics=metrics, checkpoint=output / f"{epoch}"))
-    if status == "FAILED":
-        (output / "error.txt").write_text("Traceback\n  somewhere\nValueError: planted failure\n")
     if status is not None:
-        journal.append(TrialEnded(trial=name, status=status, stopped_early=False, output=output))
+        reason = "ValueError: planted failure" if status == "FAILED" else ""
+        journal.append(TrialEnded(trial=name, status=status, stopped_early=False, output=output, reason=reason))
     return journal
 
 
 def test_a_study_in_which_every_trial_failed_names_the_error_and_the_log(tmp_path: Path) -> None:
     journal = write_trial(tmp_path, "FAILED", [0.1])
-    with pytest.raises(UserError, match=r"`ValueError: planted failure`: see .*trial-1/error\.txt"):
+    with pytest.raises(UserError, match=r"`ValueError: planted failure`: see .*trial-1"):
         conclude(make_config(tmp_path), tmp_path, journal)
     assert isinstance(journal.events()[-1], StudyEnded)
 

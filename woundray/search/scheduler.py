@@ -10,7 +10,6 @@ from woundray.config import Config
 from woundray.evaluation.selection import Entry, copies
 from woundray.search.searcher import NUMBER
 from woundray.search.summary import TrialSummary
-from woundray.training.worker import METRICS
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
@@ -54,16 +53,16 @@ class ResumableASHA(ASHAScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: "Trial", result: dict[str, Any]) -> str:
         """Whether a trial goes on after an epoch."""
-        decision: str = super().on_trial_result(tune_controller, trial, self._judged(result, result.get(METRICS, {})))
+        decision: str = super().on_trial_result(tune_controller, trial, self._judged(result))
         return decision
 
     def on_trial_complete(self, tune_controller: Any, trial: "Trial", result: dict[str, Any]) -> None:
         """A trial has ended."""
-        super().on_trial_complete(tune_controller, trial, self._judged(result, result.get(METRICS, {})))
+        super().on_trial_complete(tune_controller, trial, self._judged(result))
 
     def _replay(self, trial: "Trial", history: Sequence[Entry]) -> None:
         for entry in history:
-            super().on_trial_result(self._unused, trial, self._judged(dict(entry), entry))
+            super().on_trial_result(self._unused, trial, self._judged(dict(entry)))
 
-    def _judged(self, result: dict[str, Any], entry: Entry) -> dict[str, Any]:
-        return result | {self._objective: _WORST} if copies(entry) else result
+    def _judged(self, result: dict[str, Any]) -> dict[str, Any]:
+        return result | {self._objective: _WORST} if copies(result) else result

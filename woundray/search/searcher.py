@@ -16,7 +16,6 @@ from woundray.evaluation.selection import Entry, best_epoch, copies
 from woundray.search.space import OPTUNA_FILE, Space, Value
 from woundray.search.summary import TrialSummary
 from woundray.tracking.events import JOURNAL_NAME, Journal, TrialStarted
-from woundray.training.worker import METRICS
 
 TRIAL, NUMBER, VALUES = "trial", "number", "values"
 """Keys of what a trial is given: its name, its place in the study, from 1, and its searched settings by dotted name."""
@@ -72,11 +71,14 @@ class ResumableSearch(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keeps an epoch's scores; Optuna's pruners are not used, so it need not know."""
-        if METRICS in result:
-            self._histories[self._running[trial_id]].append(result[METRICS])
+        history = self._histories[self._running[trial_id]]
+        if self.metric in result and (not history or result["epoch"] > history[-1]["epoch"]):
+            history.append({name: float(value) for name, value in result.items() if isinstance(value, int | float)})
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tells Optuna what the trial came to."""
+        """Tells Optuna what the trial came to. Of one that ASHA stops the last epoch comes here alone."""
+        if result and not error:
+            self.on_trial_result(trial_id, result)
         self._tell(self._running[trial_id], failed=error)
 
     def save(self, checkpoint_path: str) -> None:
@@ -109,8 +111,7 @@ class ResumableSearch(Searcher):
         self._histories.setdefault(number, [])
 
     def _tell(self, number: int, *, failed: bool) -> None:
-        objective, trial = self._config.metrics.objective, self._asked[number]
-        history = [entry for entry in self._histories[number] if objective in entry]
+        objective, trial, history = self._config.metrics.objective, self._asked[number], self._histories[number]
         if failed or not history:
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return
