@@ -33,7 +33,7 @@ def hand_over(study: StudyResult, data: str, stage: Stage) -> list[str]:
     try:
         wish = Wish(2 * config.validation.pictures, _FIRST_SEED)
         file = study.checkpoint / "evaluation/report.json"
-        missed = appraise(study.checkpoint, wish, data=None, file=file, stage=stage).failed
+        missed = appraise(study.checkpoint, wish, data=config.data.root, file=file, stage=stage).failed
     except UserError as error:  # too few pictures or patients for it: the study stands without
         log.warning("the best trial was not judged in full: %s", error)
         missed = ["not judged"]

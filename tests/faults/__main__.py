@@ -1,101 +1,85 @@
-"""Studies under seeded kills, and a table of them: `python -m faults --kills worker driver study --seed 3`.
+"""Studies and runs under seeded kills, and a table of them: `python -m faults --kills worker driver study --seed 3`.
 
-With `node` among the kills the study runs on two `ray start` nodes of this machine. `--workers 2` kills nothing: it
-runs a study there whose trials have two ranks, and says on which nodes they were.
+They are `woundray tune` and `woundray train`, with the packaged model on drawn photographs. With `node` among the kills
+the study runs on two `ray start` nodes of this machine. `--run` kills a single run instead of a study.
 """
 
 import argparse
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from faults.harness import Kill, Kind, Study, TwoNodes, check, draw_kills
+import yaml
+
+from faults.harness import Command, Kind, TwoNodes, check, draw_kills, strike
 
 
 def main() -> None:
-    """One study; says what was killed when, how long it took, and that all invariants hold."""
+    """One study or run; says what was killed when, how long it took, and that all invariants hold."""
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
-    parser.add_argument("--kills", nargs="*", choices=get_args(Kind), default=["worker", "driver", "study"])
+    parser.add_argument("--kills", nargs="*", choices=_kinds(), default=["worker", "driver", "controller", "study"])
+    parser.add_argument("--at", nargs="*", type=int, default=[], help="epochs of the kills, in their order; else drawn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--run", action="store_true")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        if chosen.workers > 1:
-            rows = spread(Path(folder), workers=chosen.workers, trials=chosen.trials, epochs=chosen.epochs)
-        else:
-            rows = run(Path(folder), chosen.kills, seed=chosen.seed, trials=chosen.trials, epochs=chosen.epochs)
+        home, epochs = Path(folder) / "home", chosen.epochs
+        command = (
+            Command.run(home, epochs=epochs) if chosen.run else Command.study(home, trials=chosen.trials, epochs=epochs)
+        )
+        rows = run(command, chosen.kills, seed=chosen.seed, at=chosen.at)
     for row in rows:
         sys.stdout.write(row + "\n")
 
 
-def run(folder: Path, kinds: list[Kind], *, seed: int, trials: int, epochs: int) -> list[str]:
-    """Runs a study through the kills and checks it; a row a kill."""
-    nodes = TwoNodes(folder) if "node" in kinds else None
-    study = Study.of(folder / "study", trials=trials, epochs=epochs)
+def _kinds() -> list[str]:
+    return [name for part in get_args(Kind) for name in (get_args(part) or (part,))]
+
+
+def run(command: Command, kinds: list[Kind], *, seed: int, at: list[int] | None = None) -> list[str]:
+    """Runs a command through the kills and checks it; a row a kill."""
+    nodes = TwoNodes(command.home) if "node" in kinds else None
     rows = []
     try:
         if nodes:
             nodes.add_node()
-            study.variables = nodes.variables
+            command.variables = nodes.variables
         started = time.monotonic()
-        study.start()
-        for kill in draw_kills(kinds, epochs=trials * epochs - 1, seed=seed):
-            study.wait_for_epochs(kill.after_epochs)
+        command.start()
+        kills = draw_kills(kinds, epochs=_epochs(command) - 1, seed=seed)
+        if at:
+            kills = [
+                replace(kill, kind=kind, after_epochs=epoch) for kill, kind, epoch in zip(kills, kinds, at, strict=True)
+            ]
+        for kill in kills:
+            done = command.wait_for_epochs(kill.after_epochs)
             time.sleep(kill.delay_s)
-            done = strike(study, nodes, kill)
+            done = done and strike(command, nodes, kill)
             rows.append(
-                f"seed {seed}  {kill.kind:6}  after {kill.after_epochs} epochs + {kill.delay_s} s"
-                f"  at {time.monotonic() - started:5.0f} s  {'killed' if done else 'none was there'}"
+                f"seed {seed}  {kill.kind:12}  after {kill.after_epochs:2} epochs + {kill.delay_s:.2f} s"
+                f"  at {time.monotonic() - started:5.0f} s  {'struck' if done else 'none was there'}"
             )
-        code = study.wait()
-        assert code == 0, (study.folder / "output.txt").read_text()
-        check(study, folder / "undisturbed")
+        code = command.wait()
+        assert code == 0, command.said()
+        ended = time.monotonic() - started
+        check(command, command.home / "undisturbed")
     finally:
-        study.end()
+        command.end()
         if nodes:
             nodes.end()
-    kept = f"finished trials at a kill: {len(study.survivors)}, lost: 0; adapters bit-identical"
-    return [*rows, f"seed {seed}  complete at {time.monotonic() - started:5.0f} s: {trials} trials; {kept}"]
+    kept = f"finished trials at a kill: {len(command.survivors)}, lost: 0; adapters bit-identical"
+    return [*rows, f"seed {seed}  complete at {ended:5.0f} s: {len(command.trials())} trials; {kept}"]
 
 
-def spread(folder: Path, *, workers: int, trials: int, epochs: int) -> list[str]:
-    """A study on two nodes of one CPU each; a row a trial: the nodes of its ranks."""
-    nodes = TwoNodes(folder)
-    study = Study.of(folder / "study", trials=trials, epochs=epochs, workers=workers)
-    study.variables = nodes.variables
-    try:
-        nodes.add_node()
-        started = time.monotonic()
-        study.start()
-        code = study.wait()
-        assert code == 0, (study.folder / "output.txt").read_text()
-    finally:
-        study.end()
-        nodes.end()
-    rows = []
-    for trial in sorted((study.folder / "trials").iterdir()):
-        where = [(trial / f"rank_{rank}.node").read_text() for rank in range(workers)]
-        reported = sorted(event.epoch for event in study.epochs() if event.trial == trial.name)
-        rows.append(f"trial {trial.name}  epochs {reported}  ranks on nodes {', '.join(node[:8] for node in where)}")
-        assert len(set(where)) == workers
-    return [*rows, f"complete at {time.monotonic() - started:5.0f} s"]
-
-
-def strike(study: Study, nodes: TwoNodes | None, kill: Kill) -> bool:
-    """Kills, and starts again what does not come back by itself."""
-    if kill.kind == "node":
-        assert nodes is not None
-        nodes.kill_node()
-        nodes.add_node()
-        return True
-    done = study.interrupt() if kill.kind == "interrupt" else study.kill(kill.kind)
-    if done and kill.kind in ("study", "interrupt"):
-        study.start()
-    return done
+def _epochs(command: Command) -> int:
+    """Of all trials together."""
+    settings = yaml.safe_load((command.home / "settings.yaml").read_text())
+    return int(settings["training"]["epochs"]) * int(settings["study"].get("trials", 1))
 
 
 if __name__ == "__main__":

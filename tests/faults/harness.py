@@ -1,4 +1,4 @@
-"""Studies under faults, in processes of their own, and what must hold of them in the end."""
+"""`woundray tune` and `woundray train` under faults, as a user starts them, and what must hold of them in the end."""
 
 import json
 import os
@@ -16,31 +16,46 @@ from typing import Literal
 
 import psutil
 import torch
+import yaml
 from safetensors.torch import load_file
 
-from faults import regression
 from woundray.config import Config
 from woundray.search.conclusion import journal_path
-from woundray.search.summary import summarise
-from woundray.tracking.events import EpochReported, Event, Journal, TrialEnded, TrialStarted
-from woundray.training.checkpoint import write_config
+from woundray.search.summary import TrialSummary, summarise
+from woundray.tracking.events import EpochReported, Event, Journal, TrialStarted
+from woundray.training.loop import train
 from woundray.training.place import Place
 
-Kind = Literal["worker", "driver", "study", "node", "interrupt"]
+Victim = Literal["worker", "driver", "controller", "study"]
+Kind = Literal[Victim, "worker twice", "node", "interrupt", "terminate", "hang up"]
 
 ROOT = Path(__file__).parents[2]
-TITLES = {"worker": "ray::RayTrainWorker", "driver": "ray::ImplicitFunc"}  # what Ray calls their processes
+TITLES = {  # what Ray calls their processes
+    "worker": "ray::RayTrainWorker",
+    "driver": "ray::ImplicitFunc",
+    "controller": "ray::TrainController",
+}
+SIGNALS = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM, "hang up": signal.SIGHUP}
 MARK = "WOUNDRAY_FAULTS"  # in the environment of every process that the harness starts, and of their children
 POLL_S = 0.1
-PATIENCE_S = 420.0
-SPACE = "training.learning_rate: {log: [1.0e-3, 1.0e-1]}\nlora.rank: {choice: [1, 2, 3]}\n"
+PATIENCE_S = 900.0
+KEEP_LAST = 2
+SPACE = "training.learning_rate: {log: [1.0e-4, 1.0e-3]}\nlora.rank: {choice: [2, 4, 8]}\n"
+SMALL = {
+    "data": {"phantom_patients": 12},
+    "training": {"steps_per_epoch": 2, "early_stopping_patience": 0},
+    "validation": {"pictures": 8, "sampling_steps": 2, "folds": 1},
+    "checkpointing": {"keep_last": KEEP_LAST},
+}
+"""The packaged model, on drawn photographs: epochs of a second."""
 
 
 @dataclass(frozen=True)
 class Kill:
     """SIGKILL to a process of this kind, `delay_s` after the study has reported `after_epochs` epochs in all.
 
-    `interrupt` is no kill, but one Ctrl-C.
+    `worker twice` kills the worker that comes in its place, too; `interrupt`, `terminate` and `hang up` are signals to
+    the study's process, which then ends by itself.
     """
 
     kind: Kind
@@ -49,20 +64,22 @@ class Kill:
 
 
 def draw_kills(kinds: Sequence[Kind], *, epochs: int, seed: int) -> list[Kill]:
-    """One kill of each of the kinds, in any order, spread over the first `epochs` epochs of a study."""
+    """One kill of each of the kinds, in any order, spread over the epochs of a study.
+
+    The first comes when a trial has more epochs than checkpoints stay.
+    """
     draws = random.Random(seed)
     order = draws.sample(list(kinds), len(kinds))
-    after = sorted(draws.sample(range(epochs), len(kinds)))
-    return [Kill(kind, at, round(draws.uniform(0, 0.5), 2)) for kind, at in zip(order, after, strict=True)]
+    after = sorted(draws.sample(range(2 * KEEP_LAST + 2, epochs), len(kinds)))
+    return [Kill(kind, at, round(draws.uniform(0, 1.0), 2)) for kind, at in zip(order, after, strict=True)]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Of processes that can import the loop above."""
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    """Of the commands and all that they start."""
     ours = {
-        "PYTHONPATH": paths,
-        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "RAY_worker_niceness": "0",  # default 15: beside other work they would hardly run
+        "MLFLOW_TRACKING_URI": "",
         MARK: str(os.getpid()),
     }
     return os.environ | ours | more
@@ -96,101 +113,126 @@ def kill_tree(pid: int) -> None:
 
 
 @dataclass
-class Study:
-    """A study of the loop above, whose process can be killed and started again.
+class Command:
+    """`woundray tune` or `woundray train` in a process of its own, which can be killed and started again.
 
     Attributes:
+        name: of the study or run.
+        home: the working directory, with `settings.yaml`, `mlflow.db` and `woundray-runs/`.
         variables: of its environment, beside `environment`.
         survivors: trials that had finished at some kill -> epochs that they had reported.
     """
 
-    folder: Path
-    config: Config
+    home: Path
+    name: str
+    verb: Literal["tune", "train"] = "tune"
     variables: dict[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[bytes] | None" = None
     survivors: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, folder: Path, *, trials: int = 2, epochs: int = 4, workers: int = 1, **changes: object) -> "Study":
+    def study(cls, home: Path, *, trials: int = 2, epochs: int = 8) -> "Command":
         """A study without early stopping: all of its trials train to the end."""
-        folder.mkdir(parents=True)
-        (folder / "space.yaml").write_text(SPACE)
-        values: dict[str, object] = {
-            "training.epochs": epochs,
-            "training.steps_per_epoch": 5,
-            "training.warmup_steps": 2,
-            "training.learning_rate": 1e-2,
-            "lora.rank": 2,
-            "hardware.workers": workers,
-            "metrics.objective": "validation_loss",
-            "study.space": str(folder / "space.yaml"),
-            "study.trials": trials,
-            "study.grace_epochs": epochs,
-            "study.startup_trials": trials,
-            "study.max_failures": 8,
-            "study.dashboard_port": 8450,
-        }
-        config = Config().with_values(values | changes)
-        write_config(config, folder)
-        return cls(folder, config)
+        home.mkdir(parents=True)
+        (home / "space.yaml").write_text(SPACE)
+        study = {
+            "space": str(home / "space.yaml"), "trials": trials, "grace_epochs": epochs, "startup_trials": trials,
+            "finalists": 0, "max_failures": 8,
+        }  # fmt: skip
+        write_settings(home, {"training": {"epochs": epochs}, "study": study})
+        return cls(home, "s")
+
+    @classmethod
+    def run(cls, home: Path, *, epochs: int) -> "Command":
+        """A single run."""
+        home.mkdir(parents=True)
+        write_settings(home, {"training": {"epochs": epochs}, "study": {"max_failures": 8}})
+        return cls(home, "r", "train")
+
+    @property
+    def folder(self) -> Path:
+        """Of the study or run."""
+        return self.home / "woundray-runs" / self.name
+
+    @property
+    def config(self) -> Config:
+        """As the study wrote it down."""
+        file = self.folder / "config.yaml" if self.verb == "tune" else self.folder / "run/config.yaml"
+        return Config.model_validate(yaml.safe_load(file.read_text()))
 
     def start(self) -> None:
-        """Begins the study, or goes on with it."""
-        with (self.folder / "output.txt").open("ab") as output:
+        """Begins, or goes on."""
+        begin = ["--config", "settings.yaml", "--study.name", self.name]
+        is_begun = self.verb == "tune" and (self.folder / "config.yaml").is_file()
+        with (self.home / "output.txt").open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "faults.study_process", str(self.folder)],
+                [sys.executable, "-m", f"woundray.{self.verb}", *(["--resume", self.name] if is_begun else begin)],
                 env=environment(**self.variables),
-                cwd=self.folder,
+                cwd=self.home,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
+
+    def said(self) -> str:
+        """All that it has written."""
+        return "".join(
+            path.read_text() for path in (self.home / "output.txt", self.folder / "output.txt") if path.exists()
+        )
 
     def wait(self) -> int:
         """Until its process ends; gives the exit code."""
         assert self.process is not None
         return self.process.wait(PATIENCE_S)
 
-    def wait_for_epochs(self, count: int) -> None:
-        """Until all trials together have reported so many epochs."""
+    def wait_for_epochs(self, count: int) -> bool:
+        """Until all trials together have reported so many epochs; False: it ended before."""
         assert self.process is not None
         give_up = time.monotonic() + PATIENCE_S
         while len(self.epochs()) < count:
-            assert self.process.poll() is None, f"the study ended: {(self.folder / 'output.txt').read_text()}"
-            assert time.monotonic() < give_up, f"no {count} epochs: {(self.folder / 'output.txt').read_text()}"
+            if self.process.poll() is not None:
+                assert self.process.returncode == 0, self.said()
+                return False
+            assert time.monotonic() < give_up, f"no {count} epochs: {self.said()}"
             time.sleep(POLL_S)
+        return True
 
-    def kill(self, kind: Literal["worker", "driver", "study"]) -> bool:
+    def kill(self, victim: Victim) -> bool:
         """SIGKILL to one such process, as soon as there is one; False: the study ended before."""
         self._note_finished()
         assert self.process is not None
-        if kind == "study":
+        if victim == "study":
             self.process.kill()
             self.process.wait()
             return True
-        process = self._await(kind)
+        process = self._await(victim)
         if process is not None:
             process.kill()
+            process.wait(PATIENCE_S)
         return process is not None
 
-    def interrupt(self) -> bool:
-        """Ctrl-C, as a terminal sends it: to all of the process group; each running trial then finishes its epoch.
+    def signal(self, kind: Literal["interrupt", "terminate", "hang up"]) -> bool:
+        """A signal as a terminal or a batch system sends it; each running trial then finishes its epoch.
 
         It comes once a worker runs: a study that was started again just before still imports. False: it had ended.
         """
         assert self.process is not None
+        self._note_finished()
         if self._await("worker") is None:
             return False
-        objective = self.config.metrics.objective
-        before = {trial.id: trial.epochs for trial in summarise(self.events(), objective) if trial.status == "running"}
-        os.killpg(self.process.pid, signal.SIGINT)
+        before = {trial.id: trial.epochs for trial in self.trials() if trial.status == "running"}
+        if kind == "terminate":
+            self.process.send_signal(SIGNALS[kind])
+        else:  # of a terminal: to all of the process group
+            os.killpg(self.process.pid, SIGNALS[kind])
         code = self.wait()
-        assert code == 130, (code, (self.folder / "output.txt").read_text())
-        assert "tune --resume" in (self.folder / "output.txt").read_text().splitlines()[-1]
-        after = {trial.id: trial.epochs for trial in summarise(self.events(), objective)}
-        last = self.config.training.epochs
-        assert all(after[trial] >= min(epochs + 1, last) for trial, epochs in before.items()), (before, after)
-        return True
+        assert code in (0, 130), (code, self.said())
+        if code == 130:
+            assert "go" in self.said().splitlines()[-1], self.said()
+            after = {trial.id: trial.epochs for trial in self.trials()}
+            last = self.config.training.epochs
+            assert all(after[trial] >= min(epochs + 1, last) for trial, epochs in before.items()), (before, after)
+        return code == 130
 
     def end(self) -> None:
         """Ends whatever still runs."""
@@ -205,68 +247,102 @@ class Study:
         """All epochs that were reported so far."""
         return [event for event in self.events() if isinstance(event, EpochReported)]
 
-    def state(self, trial: str) -> dict[str, torch.Tensor]:
-        """All that a trial had trained after its last epoch."""
-        return load_file(self.folder / "trials" / trial / "latest" / "state.safetensors")
+    def trials(self) -> tuple[TrialSummary, ...]:
+        """All trials so far, by number."""
+        return summarise(self.events(), "fd_lite0")
 
-    def values(self) -> list[dict[str, object]]:
-        """What was proposed, by number."""
-        trials = summarise(self.events(), self.config.metrics.objective)
-        return [dict(trial.values) for trial in trials]
+    def output_of(self, trial: str) -> Path:
+        """Folder of a trial's checkpoints."""
+        return self.folder / "trials" / trial if self.verb == "tune" else self.folder / "run"
 
-    def _await(self, kind: Literal["worker", "driver"]) -> psutil.Process | None:
+    def _await(self, victim: Victim) -> psutil.Process | None:
         """One such process, as soon as trials run (again); None: the study ended before."""
         assert self.process is not None
         while self.process.poll() is None:
-            for process in ours(TITLES[kind]):
+            for process in ours(TITLES[victim]):
                 return process
             time.sleep(POLL_S)
         return None
 
     def _note_finished(self) -> None:
-        for trial in summarise(self.events(), self.config.metrics.objective):
+        for trial in self.trials():
             if trial.status == "finished":
                 self.survivors[trial.id] = trial.epochs
 
 
-def check(study: Study, undisturbed: Path) -> None:
-    """What must hold of a study that has ended, whatever happened to it.
+def write_settings(home: Path, settings: dict[str, dict[str, object]]) -> None:
+    """The user's own settings, over the small ones."""
+    sections = {name: {**SMALL.get(name, {}), **settings.get(name, {})} for name in {*SMALL, *settings}}
+    (home / "settings.yaml").write_text(yaml.safe_dump(sections))
+
+
+def strike(command: Command, nodes: "TwoNodes | None", kill: Kill) -> bool:
+    """Kills, and starts again what does not come back by itself; False: nothing was there any more."""
+    if kill.kind == "node":
+        assert nodes is not None
+        nodes.kill_node()
+        nodes.add_node()
+        return True
+    if kill.kind == "worker twice":
+        return command.kill("worker") and command.kill("worker")
+    signals = ("interrupt", "terminate", "hang up")
+    done = command.signal(kill.kind) if kill.kind in signals else command.kill(kill.kind)
+    if done and kill.kind in ("study", *signals):
+        command.start()
+    return done
+
+
+def check(command: Command, undisturbed: Path) -> None:
+    """What must hold of a study or run that has ended, whatever happened to it.
 
     Args:
         undisturbed: folder in which each trial is trained again, in this process and in peace.
     """
-    epochs, objective = study.config.training.epochs, study.config.metrics.objective
-    trials = summarise(study.events(), objective)
+    config, trials = command.config, command.trials()
+    epochs, objective = config.training.epochs, config.metrics.objective
     # No trial is lost or there twice, and each has ended
-    assert [trial.number for trial in trials] == list(range(1, study.config.study.trials + 1))
+    assert [trial.number for trial in trials] == list(
+        range(1, (config.study.trials if command.verb == "tune" else 1) + 1)
+    )
     assert {trial.status for trial in trials} == {"finished"}
+    # What had finished before a kill was not trained again
+    assert all(command.survivors[trial.id] == epochs for trial in trials if trial.id in command.survivors)
+    assert set(command.survivors) <= {trial.id for trial in trials}
     # History has no gaps and nothing twice
-    reported = Counter((event.trial, event.epoch) for event in study.epochs())
+    reported = Counter((event.trial, event.epoch) for event in command.epochs())
     assert reported == Counter((trial.id, epoch) for trial in trials for epoch in range(1, epochs + 1))
+    settings = {event.trial: event.settings for event in command.events() if isinstance(event, TrialStarted)}
     for trial in trials:
-        history = json.loads((study.folder / "trials" / trial.id / "history.json").read_text())
+        history = history_of(command.output_of(trial.id))
         assert [entry["epoch"] for entry in history] == list(range(1, epochs + 1))
         assert [entry[objective] for entry in history] == [report.metrics[objective] for report in trial.reports]
-    # What had finished before a kill was not trained again
-    assert all(study.survivors[trial.id] == epochs for trial in trials if trial.id in study.survivors)
-    assert set(study.survivors) <= {trial.id for trial in trials}
-    ends = [event.trial for event in study.events() if isinstance(event, TrialEnded)]
-    assert set(ends) == {trial.id for trial in trials}
-    # Adapters, averages and optimizers are those of trials that nothing happened to, to the bit
-    settings = {event.trial: event.settings for event in study.events() if isinstance(event, TrialStarted)}
-    for trial in trials:
-        config = Config().with_values(settings[trial.id])
-        in_peace = undisturbed / trial.id
-        assert config.hardware.workers == 1, "ranks are not trained again here"
-        regression.train(config, materials=in_peace, output=in_peace, place=Place.alone(), report=_silent, step_s=0)
-        expected = load_file(in_peace / "latest" / "state.safetensors")
-        found = study.state(trial.id)
+        # Adapters, averages, optimizers and scores are those of a trial that nothing happened to, to the bit
+        own = Config().with_values(settings[trial.id])
+        assert own.hardware.workers == 1, "ranks are not trained again here"
+        in_peace = train_in_peace(own, command.folder / "materials", undisturbed / trial.id)
+        assert history == history_of(in_peace)
+        expected, found = (
+            load_file(folder / "latest/state.safetensors") for folder in (in_peace, command.output_of(trial.id))
+        )
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
-def _silent(metrics: dict[str, float], checkpoint: Path) -> None:
-    """Nobody is told."""
+def train_in_peace(config: Config, materials: Path, output: Path) -> Path:
+    """The same trial in this process, on as many threads as a worker has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        train(config, materials=materials, output=output, place=Place.alone(), report=lambda *_: None)
+    finally:
+        torch.set_num_threads(threads)
+    return output
+
+
+def history_of(output: Path) -> list[dict[str, float]]:
+    """A run's scores by epoch, without times."""
+    history = json.loads((output / "history.json").read_text())
+    return [{name: value for name, value in entry.items() if "seconds" not in name} for entry in history]
 
 
 class TwoNodes:
@@ -290,7 +366,7 @@ class TwoNodes:
         self._node: subprocess.Popen[bytes] | None = None
 
     def add_node(self) -> None:
-        """Starts the second node, once the head is there: it would give up soon."""
+        """Starts the second node, once the head is there: it would give up soon. Waits until it has joined."""
         host, _, port = self._address.partition(":")
         give_up = time.monotonic() + PATIENCE_S
         while time.monotonic() < give_up:
@@ -299,12 +375,16 @@ class TwoNodes:
                     break
             time.sleep(POLL_S)
         self._node = self._start("second", f"--address={self._address}", "--num-cpus=1")
+        while "Ray runtime started" not in (self._folder / "second.txt").read_text():
+            assert time.monotonic() < give_up, (self._folder / "second.txt").read_text()
+            time.sleep(POLL_S)
 
     def kill_node(self) -> None:
         """SIGKILL to all of the second node."""
         assert self._node is not None
         kill_tree(self._node.pid)
         self._node.wait()
+        (self._folder / "second.txt").unlink()
 
     def end(self) -> None:
         """Ends both nodes."""

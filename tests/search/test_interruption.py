@@ -1,12 +1,15 @@
 """Ctrl-C once lets running trials finish their epoch; twice ends at once."""
 
 import os
+import pty
 import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from woundray.search.interruption import Interruption
+from woundray.search.interruption import OUTPUT_FILE, Interruption
 from woundray.search.summary import TrialSummary
 
 
@@ -28,8 +31,8 @@ def press(signum: signal.Signals = signal.SIGINT) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_every_running_trial_finishes_its_epoch_first(told: list[int], signum: signal.Signals) -> None:
-    with Interruption(signal.SIGUSR1) as interruption:
+def test_every_running_trial_finishes_its_epoch_first(told: list[int], signum: signal.Signals, tmp_path: Path) -> None:
+    with Interruption(signal.SIGUSR1, tmp_path) as interruption:
         signal.signal(signal.SIGUSR1, lambda *_: told.append(1))  # as Tune does in its turn
         interruption((trial("a", 2), trial("b", 5), trial("c", 9, "finished")))
         press(signum)
@@ -42,8 +45,8 @@ def test_every_running_trial_finishes_its_epoch_first(told: list[int], signum: s
         assert told == [1]
 
 
-def test_a_trial_that_ends_meanwhile_is_not_waited_for(told: list[int]) -> None:
-    with Interruption(signal.SIGUSR1) as interruption:
+def test_a_trial_that_ends_meanwhile_is_not_waited_for(told: list[int], tmp_path: Path) -> None:
+    with Interruption(signal.SIGUSR1, tmp_path) as interruption:
         signal.signal(signal.SIGUSR1, lambda *_: told.append(1))
         interruption((trial("a", 2),))
         press()
@@ -51,21 +54,61 @@ def test_a_trial_that_ends_meanwhile_is_not_waited_for(told: list[int]) -> None:
         assert told == [1]
 
 
-def test_the_second_one_ends_at_once(told: list[int]) -> None:
-    with Interruption(signal.SIGUSR1) as interruption:
+def test_the_second_one_ends_at_once(told: list[int], tmp_path: Path) -> None:
+    with Interruption(signal.SIGUSR1, tmp_path) as interruption:
         interruption((trial("a", 2),))
         press()
         with pytest.raises(KeyboardInterrupt):
             press()
 
 
-def test_with_nothing_running_the_first_one_ends_at_once() -> None:
-    with Interruption(signal.SIGUSR1), pytest.raises(KeyboardInterrupt):
+def test_with_nothing_running_the_first_one_ends_at_once(tmp_path: Path) -> None:
+    with Interruption(signal.SIGUSR1, tmp_path), pytest.raises(KeyboardInterrupt):
         press()
 
 
-def test_handlers_are_put_back() -> None:
-    before = [signal.getsignal(wanted) for wanted in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
-    with Interruption(signal.SIGUSR1):
+def test_handlers_are_put_back(tmp_path: Path) -> None:
+    before = [signal.getsignal(wanted) for wanted in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)]
+    with Interruption(signal.SIGUSR1, tmp_path):
         pass
-    assert [signal.getsignal(wanted) for wanted in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == before
+    assert [
+        signal.getsignal(wanted) for wanted in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    ] == before
+
+
+CLOSED = """
+import os, pty, signal, sys, time
+from pathlib import Path
+from woundray.search.interruption import OUTPUT_FILE, Interruption
+from woundray.search.summary import TrialSummary
+
+def trial(epochs):
+    return (TrialSummary("a", 1, "running", {}, epochs=epochs),)
+
+interruption = Interruption(signal.SIGUSR1, Path(sys.argv[1]))
+with interruption:
+    signal.signal(signal.SIGUSR1, lambda *_: print("the epoch was finished", flush=True))
+    interruption(trial(2))
+    print("ready", flush=True)
+    while not interruption.asked:
+        time.sleep(0.01)
+    interruption(trial(3))
+"""
+
+
+def test_a_terminal_that_is_closed_lets_trials_finish_and_the_words_go_to_a_file(tmp_path: Path) -> None:
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-c", CLOSED, str(tmp_path)])
+    assert b"ready" in os.read(terminal, 1000)
+    os.close(terminal)  # which sends SIGHUP
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert "the epoch was finished" in (tmp_path / OUTPUT_FILE).read_text()
+
+
+def test_nohup_is_left_alone(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Interruption(signal.SIGUSR1, tmp_path):
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    signal.signal(signal.SIGHUP, before)

@@ -58,14 +58,14 @@ def test_a_finalist_is_judged_by_every_photograph_and_refitted_on_all(micro_conf
     metrics = next(entry for entry in read_progress(checkpoint).history if entry["epoch"] == 1)
     best = TrialSummary("a1", 1, "finished", {}, best_epoch=1, metrics=metrics, checkpoint=checkpoint)
     refitted = refit(StudyResult(study, best, config, (best,)), CPU, stage, here)
-    assert refitted == (study / "refit/run/epoch_0001").resolve()
-    everybody = files(study / "refit/materials")
+    assert refitted == (study / "refit/a1/run/epoch_0001").resolve()
+    everybody = files(study / "refit/a1/materials")
     assert everybody == {"train": sides[0]["train"] | sides[0]["validation"], "validation": set()}
-    assert open_materials(study / "refit/materials").baseline == {}
+    assert open_materials(study / "refit/a1/materials").baseline == {}
     [entry] = read_progress(refitted).history
     assert not {name for name in entry if "fd_" in name or "copy" in name or "validation" in name}
     assert config_of(refitted).validation.weights == ("ema" if metrics["ema"] else "raw")
-    assert (study / "refit/run/best").resolve() == refitted and (refitted / "grid.png").is_file()
+    assert (study / "refit/a1/run/best").resolve() == refitted and (refitted / "grid.png").is_file()
 
 
 def test_the_mean_over_folds_keeps_the_worst_flag() -> None:

@@ -34,7 +34,8 @@ def test_the_signal_leak_is_that_of_the_training_photographs_and_goes_with_its_s
 ) -> None:
     def prepared(signal_leak: bool) -> Materials:
         config = micro_config.with_values({"validation.signal_leak": signal_leak})
-        return prepare_materials(config, tmp_path, device=torch.device("cpu"), stage=lambda *_: None)
+        folder = tmp_path / str(signal_leak)
+        return prepare_materials(config, folder, device=torch.device("cpu"), stage=lambda *_: None)
 
     found = prepared(True)
     means = found.bank.train.flatten(0, 1).chunk(2, dim=1)[0]

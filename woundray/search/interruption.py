@@ -1,15 +1,21 @@
-"""Ctrl-C once: trials that run finish their epoch. Twice: all stop at once."""
+"""Ctrl-C once: trials that run finish their epoch. Twice: all stop at once. A closed terminal counts as Ctrl-C."""
 
 import logging
 import os
 import signal
+import sys
 import threading
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 from woundray.search.summary import TrialSummary
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)  # batch systems send the second before they take a machine away
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C; what batch systems send before they take a machine away; what a terminal sends when it is closed."""
+
+OUTPUT_FILE = "output.txt"
+"""In the folder of a study or run: what it would have told a terminal that was closed."""
 
 log = logging.getLogger(__name__)
 
@@ -19,10 +25,12 @@ class Interruption:
 
     Args:
         signum: the signal that this process is sent when all running trials have finished their epoch.
+        folder: of the study or run.
     """
 
-    def __init__(self, signum: signal.Signals) -> None:
+    def __init__(self, signum: signal.Signals, folder: Path) -> None:
         self.asked = False
+        self._folder = folder
         self._signum = signum
         self._trials: tuple[TrialSummary, ...] = ()
         self._begun: dict[str, int] = {}  # trial that is waited for -> epochs that it had
@@ -31,7 +39,8 @@ class Interruption:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {wanted: signal.signal(wanted, self._ask) for wanted in SIGNALS}
+            wanted = [s for s in SIGNALS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]  # of nohup
+            self._before = {signum: signal.signal(signum, self._ask) for signum in wanted}
             if self._signum not in SIGNALS:  # until Tune handles it
                 self._before[self._signum] = signal.signal(self._signum, signal.default_int_handler)
         return self
@@ -49,12 +58,21 @@ class Interruption:
             self._stop_if_done()
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGHUP:
+            self._leave_terminal()
         if self.asked:
             raise KeyboardInterrupt
         self._begun = {trial.id: trial.epochs for trial in self._trials if trial.status == "running"}
         self.asked = True
         log.warning("stopping: %d trials finish their epoch first; Ctrl-C again stops at once", len(self._begun))
         self._stop_if_done()
+
+    def _leave_terminal(self) -> None:
+        """Has all further words written to a file: a terminal that was closed answers with errors."""
+        with (self._folder / OUTPUT_FILE).open("ab") as file:
+            for stream in (sys.__stdout__, sys.__stderr__):
+                if stream is not None:
+                    os.dup2(file.fileno(), stream.fileno())
 
     def _stop_if_done(self) -> None:
         waits = [t for t in self._trials if t.status == "running" and t.epochs == self._begun.get(t.id)]

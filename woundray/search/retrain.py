@@ -98,7 +98,7 @@ def refit(study: StudyResult, device: torch.device, stage: Stage, fit: Fit = on_
         "validation.pictures": max(2, study.config.validation.grid),  # for the grid alone
         "validation.weights": weights if weights != "both" else "ema" if average else "raw",
     }
-    folder = study.folder / "refit"
+    folder = study.folder / "refit" / study.best.id
     materials = prepare_materials(study.config.with_values(everybody), folder / "materials", device=device, stage=stage)
     log.info("refit: %d photographs, %d epochs", len(materials.bank.train), study.best.best_epoch)
     return train_again(study.checkpoint, everybody, materials.folder, folder / "run", fit)

@@ -57,7 +57,7 @@ def single_run(config: Config, *, loop: Loop, materials: Path, output: Path, fol
     journal = Journal(journal_path(folder))
     # the folder may have been renamed since it began
     name = next((event.trial for event in journal.events() if isinstance(event, TrialStarted)), folder.name)
-    interruption = Interruption(signal.SIGINT)
+    interruption = Interruption(signal.SIGINT, folder)
     with interruption, Follower(journal, config, [interruption]):
         journal.append(TrialStarted(trial=name, number=1, values={}, settings=config.flat()))
         try:

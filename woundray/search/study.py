@@ -161,7 +161,7 @@ def _run(
     """
     journal = Journal(journal_path(folder))
     listeners = [on_change] if on_change else []
-    interruption = Interruption(signal.SIGUSR1)  # which Tune takes as: save the study's state and return
+    interruption = Interruption(signal.SIGUSR1, folder)  # which Tune takes as: save the study's state and return
     try:
         with interruption, Follower(journal, config, [interruption, *listeners]):
             if tuner is not None:

@@ -18,6 +18,7 @@ from woundray.model.registry import resolve
 from woundray.search.conclusion import journal_path
 from woundray.tracking import DatasetFacts, Tracker, check_tracking, versions
 from woundray.training.materials import Materials, Stage, prepare_materials
+from woundray.training.perceptual import settle_perception
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,14 @@ def new_folder(config: Config, kind: str) -> Path:
 
 
 def judged(config: Config) -> Config:
-    """With the objective settled. Raises UserError where nobody would be held out."""
+    """With the objective, and what the perceptual term sees through, settled.
+
+    Raises:
+        UserError: nobody would be held out, or there is no such base model.
+    """
     if config.validation.share == 0:
         raise UserError("validation.share: 0 holds nobody out, and nothing could be judged; see `tune --refit`")
-    return settle_objective(config)
+    return settle_perception(settle_objective(config), resolve(config.model.base))
 
 
 def local_device() -> torch.device:

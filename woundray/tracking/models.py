@@ -40,10 +40,10 @@ def save_model(checkpoint: Path, folder: Path, *, code: Path, prompt: str, leave
         inputs=Schema([*given, ColSpec("long", "seed", required=False)]),
         outputs=Schema([ColSpec("string", "prompt"), ColSpec("long", "seed"), ColSpec("string", "png_base64")]),
     )
-    part = folder.with_name(f".{folder.name}.part")
+    part, former = (folder.with_name(f".{folder.name}.{kind}") for kind in ("part", "old"))
     files = folder.with_name(f".{folder.name}.files") / "checkpoint"
-    for old in (part, files.parent, folder):
-        shutil.rmtree(old, ignore_errors=True)
+    for left in (part, files.parent, former):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     shutil.copytree(checkpoint, files, ignore=shutil.ignore_patterns(*leave_out))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # advice on type hints: the signature is given
@@ -56,7 +56,10 @@ def save_model(checkpoint: Path, folder: Path, *, code: Path, prompt: str, leave
             pip_requirements=[f"woundray=={__version__}"],
         )
     shutil.rmtree(files.parent)
+    if folder.exists():
+        folder.rename(former)
     part.rename(folder)
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def register(client: "MlflowClient", run_id: str, event: ModelSaved) -> str:

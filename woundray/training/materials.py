@@ -6,10 +6,12 @@ base model scores without an adapter), `baseline.png`, `reference.png`. Where no
 held out there are no reference and no scores.
 """
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -21,6 +23,7 @@ from woundray.config import Config
 from woundray.data.bank import Bank, bank_key, read_bank, write_bank
 from woundray.data.source import Source, open_source
 from woundray.data.split import Split, split_for, write_split
+from woundray.errors import UserError
 from woundray.model.base import (
     DTYPES,
     NoiseSchedule,
@@ -115,12 +118,24 @@ def prepare_materials(
 ) -> Materials:
     """Reads the photographs, splits them by patient, encodes them, and scores the base model.
 
+    Where the folder holds all of it already it is opened; the base model may lie in another place by now.
+
     source: photographs to take instead of all of config.data; embedder: instead of the one of the objective.
+
+    Raises:
+        UserError: photographs, base model or settings are others than those that the folder was made of.
     """
     base = resolve(config.model.base)
     source = source or open_source(config)
-    key = _key(config, base, source)
-    if (folder / "baseline.json").is_file() and open_materials(folder).key == key:
+    origin = _origin(config, base, source)
+    key = bank_key(origin)
+    facts_file = folder / "baseline.json"
+    if facts_file.is_file():
+        facts = json.loads(facts_file.read_text(encoding="utf-8"))
+        if facts["key"] != key:
+            raise UserError(_what_changed(folder, facts, origin, _photographs(source)))
+        if facts["base"] != str(base):
+            write_json(facts | {"base": str(base)}, facts_file)
         return open_materials(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -160,8 +175,10 @@ def prepare_materials(
         "base": str(base),
         "zero_terminal_snr": config.model.zero_terminal_snr,
         "scores": scores,
+        "origin": {name: repr(value) for name, value in origin.items()},
+        "photographs": _photographs(source),
     }
-    write_json(facts, folder / "baseline.json")
+    write_json(facts, facts_file)
     return open_materials(folder)
 
 
@@ -232,20 +249,64 @@ def _with_prior(
     return replace(bank, prior=prior, prior_text=prompt.positive, prior_pooled=prompt.positive_pooled)
 
 
-def _key(config: Config, base: Path, source: Source) -> str:
-    return bank_key(
-        {
-            "photos": source.content_hash,
-            "base": {str(path.relative_to(base)): file_sha256(path) for path in sorted(base.glob("*/*.safetensors"))},
-            "resolution": config.model.resolution,
-            "data": config.data.model_dump(exclude={"root"}),
-            "prompts": config.prompts.model_dump(),
-            "validation": config.validation.model_dump(),
-            "floor_repeats": config.metrics.floor_repeats,
-            "objective": config.metrics.objective,
-            "copies": config.quality.copies.model_dump(),
-            "seed": config.reproducibility.seed,
-            "zero_terminal_snr": config.model.zero_terminal_snr,
-            "prior": config.training.prior_pictures if config.training.prior_weight > 0 else 0,
-        }
+def _origin(config: Config, base: Path, source: Source) -> dict[str, object]:
+    """All that materials are made of, by name."""
+    return {
+        "photos": source.content_hash,
+        "base": {str(path.relative_to(base)): file_sha256(path) for path in sorted(base.glob("*/*.safetensors"))},
+        "resolution": config.model.resolution,
+        "data": config.data.model_dump(exclude={"root"}),
+        "prompts": config.prompts.model_dump(),
+        "validation": config.validation.model_dump(),
+        "floor_repeats": config.metrics.floor_repeats,
+        "objective": config.metrics.objective,
+        "copies": config.quality.copies.model_dump(),
+        "seed": config.reproducibility.seed,
+        "zero_terminal_snr": config.model.zero_terminal_snr,
+        "prior": config.training.prior_pictures if config.training.prior_weight > 0 else 0,
+    }
+
+
+_NAMES = {
+    "base": "the base model's weights",
+    "resolution": "model.resolution",
+    "floor_repeats": "metrics.floor_repeats",
+    "objective": "metrics.objective",
+    "copies": "quality.copies",
+    "seed": "reproducibility.seed",
+    "zero_terminal_snr": "model.zero_terminal_snr",
+    "prior": "training.prior_pictures",
+}
+
+
+def _photographs(source: Source) -> dict[str, str]:
+    """Path of each photograph -> hash of its pixels, box, phase and group."""
+    return {
+        photo.path.as_posix(): hashlib.sha256(
+            f"{photo.sha256} {photo.phase} {photo.box} {photo.group}".encode()
+        ).hexdigest()[:16]
+        for photo in source.photos
+    }
+
+
+def _what_changed(
+    folder: Path, facts: Mapping[str, Any], origin: Mapping[str, object], photographs: Mapping[str, str]
+) -> str:
+    """What is not as it was when materials were made, and what to do."""
+    before: dict[str, str] = facts.get("photographs", {})
+    changed = [
+        _NAMES.get(name, f"the settings of {name}")
+        for name, text in facts.get("origin", {}).items()
+        if name != "photos" and repr(origin.get(name)) != text
+    ]
+    for what, names in (
+        ("new", photographs.keys() - before.keys()),
+        ("gone", before.keys() - photographs.keys()),
+        ("changed (pixels, box, phase or patient)", {n for n, h in before.items() if photographs.get(n, h) != h}),
+    ):
+        if names and before:
+            changed.append(f"{len(names)} photographs are {what}, such as {min(names)}")
+    return (
+        f"{folder.parent}: {'; '.join(changed) or 'photographs, base model or settings'} since it began: "
+        "put them back as they were, or take another --study.name"
     )

@@ -1,5 +1,6 @@
 """What the perceptual term sees through: a differentiable decoder and a frozen feature network."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import Tensor, nn
 from torchvision.models import vgg16
 
-from woundray.config import TrainingConfig
+from woundray.config import Config, TrainingConfig
 from woundray.errors import UserError
 from woundray.metrics.features import Lite0Trunk, check_weights
 from woundray.model.base import decode
@@ -71,6 +72,22 @@ class Vgg16Trunk(nn.Module):
         return tuple(maps)
 
 
+def settle_perception(config: Config, base: Path) -> Config:
+    """The configuration with `auto` made the decoder and network that this machine has: a study keeps them.
+
+    Args:
+        base: folder of the base model.
+    """
+    facts = json.loads((base / "vae/config.json").read_text(encoding="utf-8"))
+    tiny = _tiny_decoder(float(facts.get("scaling_factor", 0.18215)))
+    settled = {
+        "training.perceptual_decoder": "vae" if tiny is None else "tiny",
+        "training.perceptual_network": "vgg16" if _vgg16_file().is_file() else "lite0",
+    }
+    given = config.flat()
+    return config.with_values({name: value for name, value in settled.items() if given[name] == "auto"})
+
+
 def make_perception(config: TrainingConfig, vae: AutoencoderKL) -> Perception | None:
     """Decoder and network of the perceptual term; None where its weight is 0.
 
@@ -83,13 +100,12 @@ def make_perception(config: TrainingConfig, vae: AutoencoderKL) -> Perception | 
 
 
 def _decoder(config: TrainingConfig, vae: AutoencoderKL) -> Callable[[Tensor], Tensor]:
-    name = _TINY_DECODERS.get(vae.config["scaling_factor"])
-    folder = weights_home() / name if name else None
-    staged = folder is not None and (folder / "config.json").is_file()
-    if config.perceptual_decoder == "tiny" and not staged:
-        place = f"in {folder}" if folder else "for this base model"
+    folder = _tiny_decoder(vae.config["scaling_factor"])
+    if config.perceptual_decoder == "tiny" and folder is None:
+        name = _TINY_DECODERS.get(vae.config["scaling_factor"])
+        place = f"in {weights_home() / name}" if name else "for this base model"
         raise UserError(f"training.perceptual_decoder: no tiny decoder {place}; stage one there, or set auto or vae")
-    if not staged or config.perceptual_decoder == "vae":
+    if folder is None or config.perceptual_decoder == "vae":
         return lambda latents: decode(vae, latents)
     tiny: AutoencoderTiny = AutoencoderTiny.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
     nn.Module.to(tiny, vae.device).requires_grad_(False).eval()
@@ -101,8 +117,19 @@ def _decoder(config: TrainingConfig, vae: AutoencoderKL) -> Callable[[Tensor], T
     return tiny_decode
 
 
+def _tiny_decoder(scaling_factor: float) -> Path | None:
+    """Folder of the staged small autoencoder that shares a VAE's latents."""
+    name = _TINY_DECODERS.get(scaling_factor)
+    folder = weights_home() / name if name else None
+    return folder if folder is not None and (folder / "config.json").is_file() else None
+
+
+def _vgg16_file() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / _VGG16_FILE
+
+
 def _trunk(config: TrainingConfig) -> nn.Module:
-    path = Path(torch.hub.get_dir()) / "checkpoints" / _VGG16_FILE
+    path = _vgg16_file()
     if config.perceptual_network == "lite0" or (config.perceptual_network == "auto" and not path.is_file()):
         return Lite0Trunk()
     check_weights(path, _VGG16_SHA256, fetch="lpips")
