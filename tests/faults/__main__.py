@@ -5,6 +5,7 @@ the study runs on two `ray start` nodes of this machine. `--run` kills a single 
 """
 
 import argparse
+import contextlib
 import sys
 import tempfile
 import time
@@ -32,7 +33,8 @@ def main() -> None:
         command = (
             Command.run(home, epochs=epochs) if chosen.run else Command.study(home, trials=chosen.trials, epochs=epochs)
         )
-        rows = run(command, chosen.kills, seed=chosen.seed, at=chosen.at)
+        with command.small_disk() if "full disk" in chosen.kills else contextlib.nullcontext():
+            rows = run(command, chosen.kills, seed=chosen.seed, at=chosen.at)
     for row in rows:
         sys.stdout.write(row + "\n")
 

@@ -1,5 +1,6 @@
 """`woundray tune` and `woundray train` under faults, as a user starts them, and what must hold of them in the end."""
 
+import contextlib
 import json
 import os
 import random
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -27,7 +28,7 @@ from woundray.training.loop import train
 from woundray.training.place import Place
 
 Victim = Literal["worker", "driver", "controller", "study"]
-Kind = Literal[Victim, "worker twice", "node", "interrupt", "terminate", "hang up"]
+Kind = Literal[Victim, "worker twice", "node", "interrupt", "terminate", "hang up", "full disk"]
 
 ROOT = Path(__file__).parents[2]
 TITLES = {  # what Ray calls their processes
@@ -37,6 +38,7 @@ TITLES = {  # what Ray calls their processes
 }
 SIGNALS = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM, "hang up": signal.SIGHUP}
 MARK = "WOUNDRAY_FAULTS"  # in the environment of every process that the harness starts, and of their children
+DISK_MIB = 512
 POLL_S = 0.1
 PATIENCE_S = 900.0
 KEEP_LAST = 2
@@ -54,8 +56,8 @@ SMALL = {
 class Kill:
     """SIGKILL to a process of this kind, `delay_s` after the study has reported `after_epochs` epochs in all.
 
-    `worker twice` kills the worker that comes in its place, too; `interrupt`, `terminate` and `hang up` are signals to
-    the study's process, which then ends by itself.
+    `worker twice` kills the worker that comes in its place, too. `interrupt`, `terminate` and `hang up` are signals to
+    the study's process, which then ends by itself, as it does when its disk is full; room is made before it goes on.
     """
 
     kind: Kind
@@ -234,6 +236,35 @@ class Command:
             assert all(after[trial] >= min(epochs + 1, last) for trial, epochs in before.items()), (before, after)
         return code == 130
 
+    def fill_disk(self) -> bool:
+        """Fills the disk of the studies, waits for the end, and makes room again. False: it had ended before."""
+        assert self.process is not None
+        self._note_finished()
+        filling = self.folder.parent / "filling"
+        with filling.open("wb") as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(2**16))
+                file.flush()
+        code = self.wait()
+        filling.unlink()
+        assert code in (0, 2), (code, self.said())
+        if code == 2:
+            assert "No space left on device; finished epochs are kept" in self.said().splitlines()[-1], self.said()
+        return code == 2
+
+    @contextlib.contextmanager
+    def small_disk(self) -> Iterator[bool]:
+        """The studies are on a disk of their own; False where none can be mounted."""
+        runs = self.home / "woundray-runs"
+        runs.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(runs)]
+        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+        try:
+            yield mounted
+        finally:
+            if mounted:
+                subprocess.run(["umount", "--lazy", str(runs)], check=True)
+
     def end(self) -> None:
         """Ends whatever still runs."""
         if self.process is not None:
@@ -285,9 +316,13 @@ def strike(command: Command, nodes: "TwoNodes | None", kill: Kill) -> bool:
         return True
     if kill.kind == "worker twice":
         return command.kill("worker") and command.kill("worker")
-    signals = ("interrupt", "terminate", "hang up")
-    done = command.signal(kill.kind) if kill.kind in signals else command.kill(kill.kind)
-    if done and kill.kind in ("study", *signals):
+    if kill.kind in ("worker", "driver", "controller"):
+        return command.kill(kill.kind)
+    if kill.kind == "study":
+        done = command.kill(kill.kind)
+    else:
+        done = command.fill_disk() if kill.kind == "full disk" else command.signal(kill.kind)
+    if done:
         command.start()
     return done
 

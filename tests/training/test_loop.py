@@ -1,6 +1,7 @@
 """Whole runs of the smallest model: what they leave, that they resume exactly, and that two ranks are one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from woundray.config import Config
 from woundray.errors import UserError
 from woundray.model.base import load_unet, load_vae
 from woundray.model.lora import WEIGHTS_NAME
-from woundray.training.checkpoint import read_progress, start_from
+from woundray.training.checkpoint import link, read_progress, start_from
 from woundray.training.generation import Wish, draw, open_checkpoint
 from woundray.training.loop import stopped_early, train
 from woundray.training.materials import Materials, sampler_of
@@ -112,6 +113,41 @@ def test_a_checkpoint_that_is_damaged_or_foreign_is_refused_by_name(
     (tmp_path / "latest" / "run.json").write_text("{")
     with pytest.raises(UserError, match="not a checkpoint"):
         run(micro_config, micro_materials, tmp_path)
+
+
+def test_a_run_that_was_killed_before_its_links_moved_does_it_again_and_trains_nothing_twice(
+    micro_config: Config, micro_materials: Materials, whole: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    shutil.copytree(whole, output, symlinks=True)
+    first = {path.name: path.read_bytes() for path in (whole / "latest").iterdir() if path.is_file()}
+    link(output / "latest", "epoch_0002")
+    (output / "best").unlink()
+    (output / "history.json").write_text("[]")
+    run(micro_config, micro_materials, output, until=1)
+    assert (output / "latest").resolve().name == "epoch_0003"
+    assert (output / "best").resolve().name == (whole / "best").resolve().name
+    assert json.loads((output / "history.json").read_text()) == json.loads((whole / "history.json").read_text())
+    assert {path.name: path.read_bytes() for path in (output / "latest").iterdir() if path.is_file()} == first
+
+
+def test_without_its_last_checkpoint_a_run_goes_on_from_the_one_before(
+    micro_config: Config, micro_materials: Materials, whole: Path, tmp_path: Path
+) -> None:
+    """What a damaged checkpoint's message advises."""
+    output = tmp_path / "run"
+    shutil.copytree(whole, output, symlinks=True)
+    shutil.rmtree(output / "epoch_0003")
+    told: list[float] = []
+    train(
+        micro_config,
+        materials=micro_materials.folder,
+        output=output,
+        place=Place.alone(),
+        report=lambda metrics, _: told.append(metrics["epoch"]),
+    )
+    assert told == [3.0]
+    assert results(output)[1] == results(whole)[1]
 
 
 def test_early_stopping_waits_for_patience_and_min_delta() -> None:

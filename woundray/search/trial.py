@@ -34,12 +34,14 @@ def run_trial(given: dict[str, Any], *, base: Config, loop: Loop, materials: Pat
 
     Raises:
         RunFailed: the loop raised, or processes died too often; the error is in the trial's folder.
+        OSError: the study's disk is full, read-only or gone.
     """
     name = given[TRIAL]
     output = trial_folder(study, name)
     failed = output / ERROR_FILE
     if failed.exists():  # a second round of Tune would fail in the same way
         raise RuntimeError(failed.read_text(encoding="utf-8"))
+    refuse_lost(study)
     try:
         last = fit(
             base.with_values(given[VALUES]),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from woundray.cluster import Resources
 from woundray.config import Config
 from woundray.errors import UserError
+from woundray.storage import refuse_lost
 from woundray.tracking.events import EpochReported
 from woundray.training.worker import CHECKPOINT, METRICS, PERMANENT_ERROR_FILE, Loop, work_on
 
@@ -134,7 +135,9 @@ def fit(
             return [callback for callback in inherited if type(callback).__name__ != "DatasetsCallback"]
 
     class BeforeRetry(UserCallback):
-        """Ends a run that would fail again; lets a controller that is about to be killed not start workers again.
+        """Ends a run that would fail again, and one without a disk to write to.
+
+        Lets a controller that is about to be killed not start workers again.
 
         Tune stops a trial by ending its driver. Ray kills the workers first, which the controller takes for a failure:
         it would start others, in a place that nobody would free.
@@ -143,6 +146,7 @@ def fit(
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
             if permanent.is_file():
                 raise RuntimeError(permanent.read_text(encoding="utf-8"))
+            refuse_lost(output)
             time.sleep(_KILLED_WITHIN_S)
 
     def trainer() -> Trainer:

@@ -1,0 +1,79 @@
+"""A run whose loss, validation or pictures are not numbers ends at once, names the place, and keeps nothing of it."""
+
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from woundray import sampling
+from woundray.config import Config
+from woundray.errors import NonFiniteError
+from woundray.training import step as steps
+from woundray.training.checkpoint import newest_checkpoint
+from woundray.training.launch import error_line
+from woundray.training.loop import train
+from woundray.training.materials import Materials
+from woundray.training.place import Place
+
+NAN = torch.tensor(float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "returned", "said"),
+    [
+        (steps, "losses", lambda *_: (NAN, NAN), "epoch 1, step 1: the denoising loss is nan"),
+        (steps, "validation_loss", lambda *_: float("nan"), "epoch 1: validation_loss is nan"),
+        (
+            sampling,
+            "denoise",
+            lambda unet, noise, *_: torch.where(torch.arange(len(noise)).view(-1, 1, 1, 1) == 0, NAN, noise),
+            "epoch 1: the picture of seed 0 is not a number",
+        ),
+    ],
+    ids=["loss", "validation", "pictures"],
+)
+def test_what_is_not_a_number_ends_the_run_and_is_named(
+    micro_config: Config,
+    micro_materials: Materials,
+    tmp_path: Path,
+    module: object,
+    name: str,
+    returned: object,
+    said: str,
+) -> None:
+    def report(metrics: dict[str, float], checkpoint: Path) -> None:
+        raise AssertionError(metrics)
+
+    with patch.object(module, name, returned), pytest.raises(NonFiniteError, match=f"^{said}; lower training.learning"):
+        train(micro_config, materials=micro_materials.folder, output=tmp_path, place=Place.alone(), report=report)
+    assert newest_checkpoint(tmp_path) is None
+
+
+PYDANTIC = """Training failed due to worker errors:
+[Rank 0 Error Snippet]:
+Traceback (most recent call last):
+  File "x.py", line 1, in <module>
+pydantic_core._pydantic_core.ValidationError: 1 validation error for EpochReported
+metrics.validation_loss
+  Input should be a finite number [type=finite_number, input_value=nan, input_type=float]
+    For further information visit https://errors.pydantic.dev/2.14/v/finite_number
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Traceback:\n  a\nValueError: no such thing\n", "ValueError: no such thing"),
+        ("Traceback:\n  a\ntorch.OutOfMemoryError: CUDA out of memory.", "OutOfMemoryError: CUDA out of memory."),
+        (
+            PYDANTIC,
+            "ValidationError: 1 validation error for EpochReported metrics.validation_loss Input should be a finite "
+            "number [type=finite_number, input_value=nan, input_type=float]",
+        ),
+        ("killed by the system", "killed by the system"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_an_error_is_told_by_its_cause_in_one_line(text: str, said: str) -> None:
+    assert error_line(text) == said
