@@ -86,10 +86,13 @@ def _activation() -> list[str]:
 
 
 def _finals(study: StudyResult, folds: int) -> list[str]:
-    """What the finalists' new pictures scored, best first, and which trials can not win."""
+    """What the finalists' new pictures scored, best first, and which trials can not win, or failed."""
     objective = study.config.metrics.objective
     finalists = sorted((trial for trial in study.trials if trial.final), key=lambda trial: trial.standing(objective))
     scores = ", ".join(f"trial {trial.number} {trial.standing(objective):.4g}" for trial in finalists)
     kind = "with new seeds, twice as many" + (f", mean of {folds} folds of patients" if folds > 1 else "")
     lines = [f"new pictures {scores}: {objective} {kind}"] if finalists else []
-    return lines + [f"can not win  trial {trial.number}: {trial.copies}" for trial in study.trials if trial.copies]
+    lines += [f"can not win  trial {trial.number}: {trial.copies}" for trial in study.trials if trial.copies]
+    return lines + [
+        f"failed       trial {trial.number}: {trial.reason}" for trial in study.trials if trial.status == "failed"
+    ]

@@ -123,7 +123,7 @@ def line(event: Event, trials: Trials, config: Config) -> str:
     if isinstance(event, FinalistScored):
         again = f"trial {trial.number}  {event.pictures} new pictures"
         return f"{again}  {objective} {_score(event.metrics[objective])}{'  copies' if trial.copies else ''}{standing}"
-    return f"{start}  {_state(trial)}{standing}"
+    return f"{start}  {_state(trial)}{f': {trial.reason}' if trial.reason else ''}{standing}"
 
 
 def _state(trial: TrialSummary) -> str:

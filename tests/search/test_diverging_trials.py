@@ -1,0 +1,122 @@
+"""Trials of the real loop that diverge fail alone: in the loss, in validation, in the pictures. The study goes on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from woundray.cluster import Cluster, cluster
+from woundray.config import Config
+from woundray.search.conclusion import StudyResult, journal_path
+from woundray.search.study import run_study
+from woundray.tracking import Tracker
+from woundray.tracking.events import Journal, TrialStarted
+from woundray.training.materials import Materials
+from woundray.training.place import Place
+from woundray.training.worker import Report
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Ray's and Optuna's own code
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+PLANTED = {
+    "trial_0002": ("woundray.training.step.losses", "epoch 1, step 1: the denoising loss is nan"),
+    "trial_0003": ("woundray.training.step.validation_loss", "epoch 1: validation_loss is nan"),
+    "trial_0004": ("woundray.sampling.denoise", "epoch 1: the picture of seed 0 is not a number"),
+}
+
+
+def planted_loop(config: Config, *, materials: Path, output: Path, place: Place, report: Report) -> None:
+    """The real loop, with one function of three trials that gives what is not a number."""
+    from woundray.training import loop
+
+    (output / f"try-{len(list(output.glob('try-*'))) + 1}").touch()
+    name, nan = PLANTED.get(output.name, ("woundray.training.step.losses", ""))[0], torch.tensor(float("nan"))
+    results = {
+        "losses": lambda *_: (nan, nan),
+        "validation_loss": lambda *_: float("nan"),
+        "denoise": lambda unet, noise, *_: noise * nan,
+    }
+    if output.name in PLANTED:
+        with patch(name, results[name.rsplit(".", 1)[-1]]):
+            loop.train(config, materials=materials, output=output, place=place, report=report)
+    else:
+        loop.train(config, materials=materials, output=output, place=place, report=report)
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[Cluster]:
+    with cluster(dashboard_port=8420, cpus=2) as connected:
+        import ray
+
+        ray.cloudpickle.register_pickle_by_value(__import__(__name__, fromlist=["_"]))  # workers can not import it
+        yield connected
+
+
+def test_three_trials_that_diverge_fail_and_the_study_has_a_winner_also_when_it_goes_on(
+    micro_config: Config,
+    micro_materials: Materials,
+    ray_cluster: Cluster,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "space.yaml").write_text("training.learning_rate: {log: [1.0e-4, 1.0e-2]}\n")
+    values = {"training.epochs": 2, "study.space": str(tmp_path / "space.yaml"), "study.grace_epochs": 2}
+    config, folder = micro_config.with_values(values), tmp_path / "study"
+
+    def go_on(trials: int) -> StudyResult:
+        return run_study(
+            config.with_values({"study.trials": trials}),
+            materials=micro_materials.folder,
+            folder=folder,
+            loop=planted_loop,
+            resources=ray_cluster.resources,
+        )
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with Tracker(journal_path(folder), study="study", settings={}, tags={}, uri=uri) as tracker:
+        result = go_on(4)
+        check(result, "every one of the three is told to have failed")
+        result = go_on(5)  # as `--resume` does
+        check(result, "those that would fail again are not tried again")
+        assert tracker.close() == 0
+
+    shown = capsys.readouterr().err
+    assert [trial.status for trial in result.trials] == ["finished", *["failed"] * 3, "finished"]
+    for trial, (_, reason) in PLANTED.items():
+        output = folder / "trials" / trial
+        assert len(list(output.glob("try-*"))) == 1, "a loss that is not a number is not tried again"
+        assert reason in (output / "error.txt").read_text()
+        assert f"failed: {reason}" in shown
+    begun = [event.trial for event in Journal(journal_path(folder)).events() if isinstance(event, TrialStarted)]
+    assert sorted(begun) == [f"trial_000{number}" for number in range(1, 6)]
+
+    # Optuna and MLflow are told
+    import optuna
+    from mlflow import MlflowClient
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = JournalStorage(JournalFileBackend(str(folder / "optuna.journal")))
+    states = [trial.state.name for trial in optuna.load_study(study_name=None, storage=storage).trials]
+    assert states == ["COMPLETE", "FAIL", "FAIL", "FAIL", "COMPLETE"]
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("woundray")
+    assert experiment is not None
+    runs = {run.data.tags.get("trial_id"): run for run in client.search_runs([experiment.experiment_id])}
+    for trial, (_, reason) in PLANTED.items():
+        assert runs[trial].info.status == "FAILED"
+        assert runs[trial].data.tags["error"].startswith(reason)
+    assert runs["trial_0001"].info.status == "FINISHED"
+
+
+def check(result: StudyResult, why: str) -> None:
+    assert result.best.number in (1, 5), why
+    failed = {trial.id: trial.reason for trial in result.trials if trial.status == "failed"}
+    assert failed.keys() == PLANTED.keys(), why
+    assert all(failed[trial].startswith(reason) for trial, (_, reason) in PLANTED.items()), failed
