@@ -28,10 +28,6 @@ def test_flags_reach_the_settings_in_both_spellings() -> None:
     assert settings.data.flip is False
 
 
-def test_a_dotted_flag_goes_over_its_shortcut() -> None:
-    assert parse(Tune, ["--trials", "3", "--study.trials", "5"]).settings.study.trials == 5
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

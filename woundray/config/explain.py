@@ -69,6 +69,9 @@ def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
     dotted = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         text = f"{source}: {dotted} is not a setting{nearest(dotted, names(model))}"
+    elif first["type"] == "model_type":
+        below = next((name for name in names(model) if name.startswith(f"{dotted}.")), "")
+        text = f"{source}: {dotted} is a group of settings, such as {below}, and has no value of its own"
     else:
         text = f"{source}: {dotted} {complaint(error)}"
     return text + (f" (and {len(others)} more)" if others else "")

@@ -90,11 +90,11 @@ def _pairs(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{name}", value
 
 
-def profile_path(name: str) -> Path:
+def profile_path(name: str, source: str = "--profile") -> Path:
     """File of a packaged profile. Raises UserError with the nearest name that exists."""
     known = sorted(path.stem for path in packaged("configs").glob("profiles/*.yaml"))
     if name not in known:
-        raise UserError(f"--profile: {name} is not one of {', '.join(known)}{nearest(name, known)}")
+        raise UserError(f"{source}: {name} is not one of {', '.join(known)}{nearest(str(name), known)}")
     return packaged("configs") / "profiles" / f"{name}.yaml"
 
 
