@@ -244,7 +244,7 @@ CASES = [
     Case("another program's adapter", "generate --from old", ("--from", "another program"), adapter_of_another_program),
     Case("adapter alone", "generate --from old", ("--from", "config.yaml"), adapter_without_config),
     Case("a pickle for an adapter", "generate --from old", ("--from", "old"), pickled_adapter),
-    Case("no pictures", "generate --from best -n 0", ("-n", "at least 1")),
+    Case("no pictures", "generate --from best -n 0", ("--n", "equal to 1")),
     Case("no --from", "generate", ("--from REF", "--again manifest.csv")),
     Case("no such run", "generate --from runs:/abc", ("runs:/abc",)),
     Case("model without a version", "generate --from models:/wounds", ("models:/", "ALIAS")),

@@ -1,4 +1,4 @@
-"""The command line: defaults < profile < phase's file < --config FILE < what was typed. Nothing slow is imported here."""
+"""The command line: what was typed goes over all else (see `woundray.config.layers`). Nothing slow is imported here."""
 
 import logging
 import sys
@@ -119,7 +119,9 @@ def read_flags(command_type: type[SectionType], arguments: list[str] | None = No
 
 
 def refuse_beside(command: Section, field: str, but: Iterable[str] = ()) -> None:
-    """Raises UserError for flags that were typed and have no effect beside the flag of a field."""
+    """Raises UserError where a field's flag was typed, and others beside it, which then have no effect."""
+    if field not in command.model_fields_set:
+        return
     shown = {flag.field: flag.shown for flag in flags_of(type(command))}
     idle = [name for name in shown if name in command.model_fields_set - {field, *but}]
     if idle:
@@ -142,7 +144,9 @@ def choose_profile(data: Path | None, *, has_gpu: bool | None = None) -> tuple[s
 
 def _say_what_goes_over(config: Config, written: dict[str, Any], flags: dict[str, Any], file: Path | None) -> None:
     """One line of what a file asks for, and flags ask for otherwise."""
-    over = [name for name in flags if name in written and config.with_values(written).flat()[name] != config.flat()[name]]
+    over = [
+        name for name in flags if name in written and config.with_values(written).flat()[name] != config.flat()[name]
+    ]
     if over:
         log.info("flags go over %s: %s", file, ", ".join(over))
 

@@ -107,7 +107,9 @@ def read_words(arguments: Sequence[str], flags: Sequence[Flag]) -> Values:
         flag = known[spelling]
         words = [glued] if glued is not None else _following(flag, rest, known)
         if found.setdefault(flag.field, words) != words:
-            raise UserError(f"command line: {flag.shown} is given twice: {_listed(found[flag.field])} and {_listed(words)}")
+            raise UserError(
+                f"command line: {flag.shown} is given twice: {_listed(found[flag.field])} and {_listed(words)}"
+            )
     values = {flag.field: flag.read(found[flag.field]) for flag in flags if flag.field in found}
     return values | _positional(loose, [flag for flag in flags if not flag.spellings])
 

@@ -121,7 +121,11 @@ def load(
     written = read_settings(file) if file else {}
     written.pop(PROFILE, None)
     source, phase = next(
-        ((where, values["phase"]) for where, values in (("--phase", flags), (f"{file}: phase", written)) if "phase" in values),
+        (
+            (where, values["phase"])
+            for where, values in (("--phase", flags), (f"{file}: phase", written))
+            if "phase" in values
+        ),
         ("", "I"),
     )
     if phase not in PHASE_FILES:

@@ -1,4 +1,4 @@
-"""What may be asked for when a study or run goes on: that it goes on for longer, and where; else it has its settings."""
+"""What may be asked for when a study or run goes on: that it goes on for longer. Else it has its own settings."""
 
 from collections.abc import Mapping
 from pathlib import Path

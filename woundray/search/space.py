@@ -153,6 +153,7 @@ def _parameter(path: Path, name: str, written: Any, base: Config, earlier: dict[
         raise UserError(f"{field}: {others[0]} is not one of choice, uniform, log, int, when")
 
     kind: Any = kinds[0]
+
     def typed(setting: str, value: Any) -> Value:
         """A value of the file by the type of its setting, checked."""
         read: Value = base.with_values({setting: value}, source=str(path)).flat()[setting]
@@ -165,9 +166,7 @@ def _parameter(path: Path, name: str, written: Any, base: Config, earlier: dict[
     return Parameter(name, kind, values, when)
 
 
-def _values(
-    field: str, kind: str, written: Any, default: Value, typed: Callable[[Any], Value]
-) -> tuple[Value, ...]:
+def _values(field: str, kind: str, written: Any, default: Value, typed: Callable[[Any], Value]) -> tuple[Value, ...]:
     """The list of a line, checked for its kind."""
     if not isinstance(written, list) or not written:
         raise UserError(f"{field}: {kind} should be a list, not {written!r}")
