@@ -19,7 +19,7 @@ from woundray import sampling
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.model import layout
-from woundray.model.base import NoiseSchedule, embed_prompts, encode_moments, load_unet, load_vae
+from woundray.model.base import NoiseSchedule, embed_prompts, encode_moments, load_unet, load_vae, tell_lost_words
 from woundray.model.lora import WEIGHTS_NAME, add_adapter, load_adapter, save_adapter
 from woundray.model.registry import REPOSITORIES
 from woundray.sampling import Prompt, Sampler, denoise
@@ -48,6 +48,27 @@ def pipeline_latents(pipeline: Any, noise: Tensor, guidance_scale: float, negati
         return_dict=False,
     )[0]
     return latents
+
+
+@pytest.mark.parametrize("fixture", ["family_base", "micro_base"])
+def test_words_that_are_not_read_are_named_once(
+    fixture: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    base: Path = request.getfixturevalue(fixture)
+    words = [f"{base.name}{number}" for number in range(80)]
+    long = f"{' '.join(words)}, Necrosis"
+    with caplog.at_level("WARNING", "woundray"):
+        embed_prompts(base, ["a wound", long, ""], device=CPU)
+        embed_prompts(base, [long], device=CPU)
+        tell_lost_words(base, [long])
+    [message] = [message for message in caplog.messages if long in message]
+    lost = message.split("`")[1]
+    assert long.endswith(lost) and lost.startswith(base.name) and lost.endswith("Necrosis")
+    assert len(caplog.messages) == 1
+
+    caplog.clear()
+    tell_lost_words(base, [long.removesuffix(lost).strip()])
+    assert caplog.messages == []  # all that is left is read
 
 
 def noise_of(count: int = 2) -> Tensor:
