@@ -75,7 +75,8 @@ def test_every_setting_has_its_help() -> None:
         ("prompts: {positive: ~}", "prompts.positive should be a valid string, not null; in quotes it is a word"),
         ("training: {weight_decay: .inf}", "training.weight_decay should be"),
         ("study: {output: ''}", "study.output is empty; give a path, or leave it out"),
-        ("phase: X", "phase: X is not one of I, P, R, all"),
+        ("phase: X", "phase should be 'I', 'P', 'R' or 'all', not X"),
+        ("phase: [I]", "phase should be 'I', 'P', 'R' or 'all', not ['I']"),
         (f"prompts.positive: {'x' * 6001}", "prompts.positive String should have at most 6000 characters"),
         ("- 3", "should hold `key: value` lines, not a list"),
         ("a: [", "not YAML"),
@@ -85,7 +86,7 @@ def test_a_mistake_is_one_line_that_names_file_key_and_mend(tmp_path: Path, text
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     with pytest.raises(UserError) as caught:
-        load("I", profile="demo", file=file)
+        load(profile="demo", file=file)
     assert str(file) in str(caught.value)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -108,7 +108,7 @@ def test_a_file_may_ask_for_a_profile(tmp_path: Path) -> None:
     assert (command.settings.model.base, command.settings.training.epochs) == ("tiny", 7)
     assert parse(Tune, ["--config", str(file), "--profile", "auto"]).settings.model.base == "tiny"
     file.write_text("profile: demmo\n")
-    with pytest.raises(UserError, match=r"mine\.yaml: profile: demmo is not one of .*; did you mean sd15"):
+    with pytest.raises(UserError, match=r"mine\.yaml: profile: demmo is not one of .*; did you mean demo"):
         parse(Tune, ["--config", str(file)])
 
 

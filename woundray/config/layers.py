@@ -120,18 +120,9 @@ def load(
     flags = (flags or {}) | ({} if phase is None else {"phase": phase})
     written = read_settings(file) if file else {}
     written.pop(PROFILE, None)
-    source, phase = next(
-        (
-            (where, values["phase"])
-            for where, values in (("--phase", flags), (f"{file}: phase", written))
-            if "phase" in values
-        ),
-        ("", "I"),
-    )
-    if phase not in PHASE_FILES:
-        raise UserError(f"{source}: {phase} is not one of I, P, R, all")
-    config = Config(phase=phase)
-    for path in (packaged("configs") / "quality_thresholds.yaml", profile_path(profile), _phase_path(phase)):
+    asked = next((values for values in (flags, written) if "phase" in values), {"phase": "I"})
+    config = Config.from_nested({"phase": asked["phase"]}, source=str(file) if asked is written else "command line")
+    for path in (packaged("configs") / "quality_thresholds.yaml", profile_path(profile), _phase_path(config.phase)):
         config = config.with_values(read_settings(path), source=str(path))
     return config.with_values(written, source=str(file)).with_values(flags, source="command line")
 
