@@ -1,6 +1,7 @@
 """What a user typed is what the settings, config.yaml, MLflow's parameters and a picture's metadata hold."""
 
 import io
+import itertools
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from woundray.sampling import png
 from woundray.synthesis.collection import Collection, Picture, provenance, read_origins
 from woundray.synthesis.painter import Origin
 from woundray.tracking.events import TrialStarted
-from woundray.tracking.runs import Runs
+from woundray.tracking.runs import Runs, connect
 from woundray.training.checkpoint import write_config
 from woundray.tune import Tune
 
@@ -50,6 +51,8 @@ NASTY = [
     "two\nlines\r\n\ttab",
     "geschwür 創傷 🩹\x85\u2028\ufeff",
 ]
+
+NUMBERS = itertools.count()
 
 typed_texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
 
@@ -105,9 +108,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 @example("x" * 6000)
 def test_mlflow_holds_what_was_typed(runs: Runs, text: str) -> None:
     config = parse(Tune, [f"--{name}={text}" for name in TEXTS]).settings
-    trial = f"trial-{len(runs._trials)}"
+    trial = f"trial-{next(NUMBERS)}"
     runs.apply(TrialStarted(trial=trial, number=1, values={}, settings=config.flat()))
-    [run] = runs._client.search_runs([runs._experiment], f"tags.trial_id = '{trial}'")
+    client = connect(runs.uri)
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    [run] = client.search_runs(experiments, f"tags.trial_id = '{trial}'")
     assert {run.data.params[name] for name in TEXTS} == {text}
 
 
