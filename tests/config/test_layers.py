@@ -80,6 +80,7 @@ def test_every_setting_has_its_help() -> None:
         (f"prompts.positive: {'x' * 6001}", "prompts.positive String should have at most 6000 characters"),
         ("- 3", "should hold `key: value` lines, not a list"),
         ("a: [", "not YAML"),
+        ("{{phase}}: I", "not YAML"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_file_key_and_mend(tmp_path: Path, text: str, message: str) -> None:

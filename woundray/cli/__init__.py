@@ -97,7 +97,9 @@ def parse(command_type: type[CommandType], arguments: list[str] | None = None) -
         profile, reason = choose_profile(_root(flags.get("data.root", written.get("data.root"))))
     log.info("profile %s: %s", profile, reason)
     config = load(profile=profile, file=command.config, flags=flags)
-    _say_what_goes_over(config, written, flags, command.config)
+    over = [name for name in flags if name in written and settings[name].checked(written[name]) != flags[name]]
+    if over:
+        log.info("flags go over %s: %s", command.config, ", ".join(over))
     command = command.model_copy(update={"profile": asked})
     return command.with_settings(config, [*named, *written, *flags])
 
@@ -140,15 +142,6 @@ def choose_profile(data: Path | None, *, has_gpu: bool | None = None) -> tuple[s
     if not offline():
         return "sd21", "a GPU; the weights of sd21 are fetched from the model hub"
     return "demo", "a GPU, but no weights on this machine and HF_HUB_OFFLINE is set: the packaged tiny model"
-
-
-def _say_what_goes_over(config: Config, written: dict[str, Any], flags: dict[str, Any], file: Path | None) -> None:
-    """One line of what a file asks for, and flags ask for otherwise."""
-    over = [
-        name for name in flags if name in written and config.with_values(written).flat()[name] != config.flat()[name]
-    ]
-    if over:
-        log.info("flags go over %s: %s", file, ", ".join(over))
 
 
 def _root(value: Any) -> Path | None:

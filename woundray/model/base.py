@@ -259,9 +259,9 @@ def _tokenizer(folder: Path, part: str, tokenizer_part: str) -> "CLIPTokenizer":
 def _tell_lost_words(tokenizer: "CLIPTokenizer", prompts: Iterable[str]) -> None:
     for prompt in prompts:
         if lost := lost_words(tokenizer, prompt):
-            _warn_once(tokenizer.model_max_length, lost, prompt)
+            _warn_once(tokenizer.model_max_length, prompt[:40], lost)
 
 
 @cache
-def _warn_once(most: int, lost: str, prompt: str) -> None:
-    log.warning("this base model reads %d tokens of a prompt: `%s` is not read of `%s`; shorten it", most, lost, prompt)
+def _warn_once(most: int, beginning: str, lost: str) -> None:
+    log.warning("this base model reads %d tokens of a prompt; of `%s` ... it does not read `%s`", most, beginning, lost)

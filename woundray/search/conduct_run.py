@@ -41,12 +41,18 @@ def conduct_run(
     folder = new_folder(config, "run")
     with alone_in(folder):
         if (folder / "run/config.yaml").is_file():
-            config = _begun(config, folder, config.flat() if typed is None else typed)
+            config = begun(config, folder, config.flat() if typed is None else typed)
         return _run(config, folder, stage, start)
 
 
-def _begun(config: Config, folder: Path, typed: Mapping[str, Any]) -> Config:
-    """What a run that goes on was begun with, or has been extended to; folder and GPUs are those of the place now."""
+def begun(config: Config, folder: Path, typed: Mapping[str, Any]) -> Config:
+    """Settings of a run that goes on: its own, which may become longer and then are written so.
+
+    Folder and GPUs are those of the configuration of now.
+
+    Raises:
+        UserError: as `extended`, for settings that were asked for and are others.
+    """
     output = folder / "run"
     own = Config.from_nested(read_yaml(output / "config.yaml"), source=str(output / "config.yaml"))
     longer = extended(own, typed, folder, free=RUN)
