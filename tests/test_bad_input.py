@@ -146,6 +146,20 @@ def run_of_train(folder: Path) -> None:
     text("woundray-runs/mine/run/config.yaml", "phase: I\n")(folder)
 
 
+def begun_run(folder: Path) -> None:
+    content = "phase: I\nlora.rank: 4\ntraining.epochs: 9\nstudy.name: mine\n"
+    text("woundray-runs/mine/run/config.yaml", content)(folder)
+
+
+def begun_study(folder: Path) -> None:
+    text("woundray-runs/mine/config.yaml", "phase: I\nlora.rank: 4\nstudy: {name: mine, trials: 8}\n")(folder)
+
+
+def begun_in_place(folder: Path) -> None:
+    text("my.yaml", "study.output: elsewhere\n")(folder)
+    text("elsewhere/mine/config.yaml", "phase: I\nlora.rank: 4\n")(folder)
+
+
 def file_as_output(folder: Path) -> None:
     text("woundray-runs", "a file")(folder)
 
@@ -214,6 +228,14 @@ CASES = [
     Case("unknown profile", "tune --profile demmo", ("--profile", "demo")),
     Case("unknown flag", "tune --trails 3", ("--trails", "trials")),
     Case("flag without value", "tune --lora.rank", ("--lora.rank", "no value")),
+    Case("flag twice", "tune --trials 2 --trials 3", ("--trials", "2 and 3")),
+    Case("setting by two flags", "tune --trials 2 --study.trials 3", ("study.trials", "3", "2")),
+    Case(
+        "setting twice in a file", "tune --config my.yaml", ("my.yaml", "line 2"), text("my.yaml", "phase: I\nphase: P")
+    ),
+    Case("a word too many", "tune --prompts.positive a wound", ("wound", "quotes")),
+    Case("an empty path", "tune --data=", ("--data", "empty")),
+    Case("a search and trials", "augment --search 3 --study.trials 5", ("--search", "study.trials")),
     Case("no trials", "tune --trials 0", ("study.trials", "greater")),
     Case("port out of range", "tune --study.dashboard_port 70000", ("study.dashboard_port", "65535")),
     # search spaces
@@ -244,7 +266,21 @@ CASES = [
     Case("another program's adapter", "generate --from old", ("--from", "another program"), adapter_of_another_program),
     Case("adapter alone", "generate --from old", ("--from", "config.yaml"), adapter_without_config),
     Case("a pickle for an adapter", "generate --from old", ("--from", "old"), pickled_adapter),
-    Case("no pictures", "generate --from best -n 0", ("-n", "at least 1")),
+    Case("no pictures", "generate --from best -n 0", ("--n", "equal to 1")),
+    Case("no steps", "generate --from best --steps 0", ("--steps", "1")),
+    Case("n and a balance", "generate --from best -n 5 --balance 9", ("--balance", "-n")),
+    Case("again and otherwise", "generate --again manifest.csv --seed 5", ("--again", "--seed")),
+    Case("refused without a filter", "generate --from best --keep_rejected 5", ("--keep_rejected", "--filter")),
+    Case("seed twice", "generate --from best --seed 1 --seed 2", ("--seed", "1 and 2")),
+    Case("a report of nothing", "report", ("STUDY", "--help")),
+    Case("a report with an unknown flag", "report mine --rums here", ("--rums", "did you mean runs")),
+    Case("a report of two", "report mine yours", ("yours",)),
+    Case("an evaluation of 2 pictures", "evaluate --from best -n 2", ("--n", "4")),
+    Case("top of no study", "compare best best --top 5", ("--top", "--study")),
+    Case("seed of raw photographs", "prepare --raw raw --out data --seed 4", ("--seed", "--raw")),
+    Case("JSON of no list", "fetch sd21 --json", ("--json", "--list")),
+    Case("half of nothing", "fetch --list --half", ("--half",)),
+    Case("another shell", "completion fish", ("SHELL", "bash")),
     Case("no --from", "generate", ("--from REF", "--again manifest.csv")),
     Case("no such run", "generate --from runs:/abc", ("runs:/abc",)),
     Case("model without a version", "generate --from models:/wounds", ("models:/", "ALIAS")),
@@ -252,6 +288,25 @@ CASES = [
     Case("export of nothing", "export --from nowhere --format kohya --out wound.safetensors", ("--from", "nowhere")),
     Case("no study to resume", "tune --resume mine", ("--resume", "mine")),
     Case("a run to resume as a study", "tune --resume mine", ("--resume", "train --study.name mine"), run_of_train),
+    Case(
+        "a study that goes on otherwise",
+        "tune --resume mine --trials 9 --lora.rank 8",
+        ("woundray-runs/mine", "lora.rank 4, not 8"),
+        begun_study,
+    ),
+    Case("a study that goes on shorter", "tune --resume mine --trials 3", ("study.trials 8, not 3",), begun_study),
+    Case(
+        "a study in a file's output",
+        "tune --resume mine --config my.yaml --phase R",
+        ("elsewhere/mine", "phase I, not R"),
+        begun_in_place,
+    ),
+    Case(
+        "a run that goes on otherwise",
+        "train --study.name mine --training.epochs 12 --lora.rank 8",
+        ("woundray-runs/mine", "lora.rank 4, not 8"),
+        begun_run,
+    ),
     Case("a name that is taken", "tune --study.name mine", ("study.name", "--resume mine"), taken_study),
     # weights
     Case("no such base", "tune --model.base nowhere", ("model.base", "nowhere")),

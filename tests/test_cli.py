@@ -10,6 +10,7 @@ import pytest
 
 from woundray import cli
 from woundray.__main__ import COMMANDS
+from woundray.augment import Augment
 from woundray.cli import Command, choose_profile, parse, rate
 from woundray.errors import UserError
 from woundray.tune import Tune
@@ -28,17 +29,31 @@ def test_flags_reach_the_settings_in_both_spellings() -> None:
     assert settings.data.flip is False
 
 
-def test_a_dotted_flag_goes_over_its_shortcut() -> None:
-    assert parse(Tune, ["--trials", "3", "--study.trials", "5"]).settings.study.trials == 5
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ("--trails 3", "did you mean trials?"),
         ("--lora.rnak 3", "did you mean lora.rank?"),
         ("--lora.rank", "--lora.rank has no value"),
-        ("--lora.rank x", "lora.rank should be a valid integer"),
+        ("--lora.rank x", "--lora.rank should be a valid integer, not x"),
+        ("--prompts.negative --x", "--prompts.negative has no value; one that begins with -- is written"),
+        ("--lora.rank 4 --lora.rank 8", "--lora.rank is given twice: 4 and 8"),
+        ("--lora.rank=4 --lora.rank 8", "--lora.rank is given twice: 4 and 8"),
+        ("--trials 3 --trials 5", "--trials is given twice: 3 and 5"),
+        ("--trials 3 --study.trials 5", "study.trials is given twice: 3 by its short flag, and 5"),
+        ("--data a --data.root b", "data.root is given twice: a by its short flag, and b"),
+        ("--lora.rank 4 8", "8 belongs to no flag"),
+        ("--prompts.positive a wound", "wound belongs to no flag; a value of several words stands in quotes"),
+        ("best", "best belongs to no flag"),
+        ("-- --phase", "--phase belongs to no flag"),
+        ("--refit true", "true belongs to no flag"),
+        ("--data=", "--data is empty"),
+        ("--data.root=", "--data.root is empty"),
+        ("--trials=", "--trials should be a valid integer, not ''"),
+        ("--data.flip maybe", "--data.flip should be a valid boolean"),
+        ("--effect.ratios [0.5,1]", "--effect.ratios should be a valid number"),
+        ("--phase X", "--phase should be 'I', 'P', 'R' or 'all', not X"),
+        ("--training.weight_decay inf", "--training.weight_decay should be a finite number"),
         ("--profile demmo", "did you mean demo?"),
         ("--config none.yaml", "none.yaml: No such file"),
     ],
@@ -47,6 +62,36 @@ def test_mistakes_name_the_mend(arguments: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         parse(Tune, arguments.split())
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "value"),
+    [
+        ("--data.flip no", "data.flip", False),
+        ("--data.flip=ON", "data.flip", True),
+        ("--training.learning_rate 1e-4", "training.learning_rate", 1e-4),
+        ("--hardware.gpus_per_worker 0.5", "hardware.gpus_per_worker", 0.5),
+        ("--hardware.gpus_per_worker auto", "hardware.gpus_per_worker", "auto"),
+        ("--quality.phase_specific.I.fid 40", "quality.phase_specific.I.fid", 40.0),
+        ("--quality.phase_specific.I.fid null", "quality.phase_specific.I.fid", None),
+        ("--effect.phases I R", "effect.phases", ["I", "R"]),
+        ("--quality.filtering.metrics=knn", "quality.filtering.metrics", ["knn"]),
+        ("--data null", "data.root", "null"),
+        ("--data.root -x", "data.root", "-x"),
+        ("--lora.rank 4 --lora.rank 4", "lora.rank", 4),
+        ("--study.trials 3 --trials 3", "study.trials", 3),
+    ],
+)
+def test_a_value_has_the_type_of_its_setting(arguments: str, name: str, value: object) -> None:
+    assert parse(Tune, arguments.split()).settings.flat()[name] == value
+
+
+def test_lists_with_commas_are_those_of_their_settings() -> None:
+    settings = parse(Augment, ["--phases", "I, R", "--ratios", "1e-1,1"]).settings
+    assert (settings.effect.phases, settings.effect.ratios) == (("I", "R"), (0.1, 1.0))
+    for flag in ("--phases=", "--ratios=0.5,x"):
+        with pytest.raises(UserError, match=r"--effect\."):
+            parse(Augment, [flag])
 
 
 def test_a_users_mistake_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,15 @@
 """Does the synthetic data help? Kappa of a phase classifier with and without it, on patients that none of it saw."""
 
-from typing import Any
+import logging
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from woundray.cli import Command, Stages, parse, run
 from woundray.cluster import prepare_workers
 from woundray.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class Augment(Command):
@@ -23,14 +28,14 @@ class Augment(Command):
     """Classifiers of each arm and fold; short for --effect.seeds."""
     folds: int | None = None
     """Parts that the patients are dealt to; short for --effect.folds."""
-    search: int = 0
+    search: Annotated[int, Field(ge=0)] = 0
     """Trials of a study for each fold and phase, whose best adapter draws; 0: one training by the settings."""
 
     def shortcuts(self) -> dict[str, Any]:
         """Settings that have a flag of their own."""
         return super().shortcuts() | {
-            "effect.phases": self.phases.split(",") if self.phases else None,
-            "effect.ratios": _numbers(self.ratios) if self.ratios else None,
+            "effect.phases": _listed(self.phases),
+            "effect.ratios": _listed(self.ratios),
             "effect.seeds": self.seeds,
             "effect.folds": self.folds,
         }
@@ -43,6 +48,7 @@ def main() -> None:
 
 def _augment() -> None:
     command = parse(Augment)
+    _check(command)
     prepare_workers()  # before the imports below
     from woundray.effect.conduct import conduct_effect
 
@@ -51,11 +57,18 @@ def _augment() -> None:
     print(f"{text}\n\nas a page: {folder / 'result.html'}\nall figures: {folder / 'result.json'}")
 
 
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"--ratios: {text} is no list of numbers such as 0.25,0.5,1,2") from None
+def _check(command: Augment) -> None:
+    """Says what has no effect here, or refuses it."""
+    if "phase" in command.typed:
+        phases = ", ".join(command.settings.effect.phases)
+        log.warning("phase %s has no effect: augment measures effect.phases, %s", command.settings.phase, phases)
+    trials = command.typed.get("study.trials", command.search)
+    if command.search and trials != command.search:
+        raise UserError(f"--search: {command.search} trials, but study.trials is {trials}; leave one of them out")
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from pydantic import Field
 
 from woundray.cli import Stages, read_flags, run
 from woundray.config.base import Section
@@ -17,15 +18,15 @@ class Compare(Section):
     """Checkpoint folders, runs' or studies' folders, `best`, runs:/ID or models:/NAME@ALIAS."""
     study: Path | None = None
     """Instead of REFs: the best trials of this study, with its learning curves and settings as charts in --out."""
-    top: int = 3
+    top: Annotated[int, Field(ge=2)] = 3
     """Of --study: how many trials."""
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 100
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"]), Field(ge=4)] = 100
     """Pictures of each."""
     data: Path | None = None
     """Where the runs' photographs are now; empty: where they were."""
     out: Path = Path("comparison")
     """Folder of compare.png (a row a checkpoint, a column a seed) and of the charts of --study."""
-    seed: int = 100_000
+    seed: Annotated[int, Field(ge=0)] = 100_000
     """Seed of the first picture; by default none that a run was steered by."""
     runs: Path = Path("woundray-runs")
     """Folder of all studies and runs, where `best` is looked up."""
@@ -40,6 +41,8 @@ def _compare() -> None:
     command = read_flags(Compare, prog="python -m woundray.compare")
     if bool(command.study) == bool(command.sources) or len(command.sources) == 1:
         raise UserError(f"compare: {len(command.sources)} REFs; give 2 REFs or more, or --study DIR alone")
+    if command.sources and "top" in command.model_fields_set:
+        raise UserError("--top: is of --study; leave it out beside REFs")
     from rich.console import Console
 
     from woundray.evaluation.table import difference_table
@@ -53,8 +56,8 @@ def _compare() -> None:
         write_charts(command.study, command.out)
     else:
         checkpoints = [find_checkpoint(source, command.runs) for source in command.sources]
-    if command.n < 4 or len(checkpoints) < 2:
-        raise UserError(f"compare: {len(checkpoints)} checkpoints, -n {command.n}; give 2 or more and 4 pictures")
+    if len(checkpoints) < 2:
+        raise UserError(f"compare: {command.study} has {len(checkpoints)} trial to compare; there must be 2")
     with Stages() as stages:
         found = compare(checkpoints, Wish(command.n, command.seed), data=command.data, out=command.out, stage=stages)
     Console().print(difference_table(found, _names(checkpoints)))

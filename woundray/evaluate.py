@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from pydantic import Field
 
 from woundray.cli import Stages, read_flags, run
 from woundray.config.base import Section
-from woundray.errors import UserError
 
 
 class Evaluate(Section):
@@ -16,13 +16,13 @@ class Evaluate(Section):
 
     source: Annotated[str, tyro.conf.arg(name="from")]
     """A checkpoint folder, a run's or study's folder (its best checkpoint), or `best`: that of the newest study."""
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 100
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"]), Field(ge=4)] = 100
     """Pictures."""
     data: Path | None = None
     """Where the run's photographs are now; empty: where they were."""
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
     """File of all figures, pictures beside it; empty: evaluation/report.json in the checkpoint's folder."""
-    seed: int = 100_000
+    seed: Annotated[int, Field(ge=0)] = 100_000
     """Seed of the first picture; by default none that a run was steered by."""
     fail_below_bars: bool = False
     """Exit code 1 where a bar that real photographs hold is missed."""
@@ -37,8 +37,6 @@ def main() -> None:
 
 def _evaluate() -> None:
     command = read_flags(Evaluate, prog="python -m woundray.evaluate")
-    if command.n < 4:
-        raise UserError(f"-n: {command.n} pictures; give at least 4")
     from rich.console import Console
 
     from woundray.evaluation.table import score_table

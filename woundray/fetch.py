@@ -39,6 +39,10 @@ def _fetch() -> None:
     command = read_flags(Fetch, prog="python -m woundray.fetch")
     if not (command.names or command.list or command.export_to or command.import_from):
         raise UserError("fetch: give names such as sd21 inception lpips, or --list, --export FILE or --import FILE")
+    if command.as_json and not command.list:
+        raise UserError("--json: is how --list prints; give both")
+    if command.half and (command.export_to or not command.names):
+        raise UserError("--half: is of what is fetched; give names, without --export")
     staging.check_names(command.names)
     with Stages() as stages:
         if command.import_from is not None:

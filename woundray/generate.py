@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from pydantic import Field
 
-from woundray.cli import Stages, read_flags, run
+from woundray.cli import Stages, read_flags, refuse_beside, run
 from woundray.config.base import Section
 from woundray.errors import UserError
 
@@ -17,13 +18,13 @@ class Generate(Section):
     sources: Annotated[tuple[str, ...], tyro.conf.arg(name="from", metavar="REF ...")] = ()
     """Folders of checkpoints, runs or studies (their best), `best` (of the newest study), runs:/ID, models:/NAME@ALIAS;
     several are drawn from one after another."""
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"]), Field(ge=1)] = 16
     """Pictures of each."""
     out: Path | None = None
     """Folder of the pictures; new ones are added to those in it. Empty: `generated` in the checkpoint's folder."""
     filter: bool = False
     """Draw until n pictures pass the filter (quality.filtering of the run); refused ones go to rejected/."""
-    balance: int | None = None
+    balance: Annotated[int, Field(ge=0)] | None = None
     """Instead of n: so many that each phase has this number, its photographs in --data counted; 0: as many as the
     largest phase has. Give one --from of each phase."""
     again: Path | None = None
@@ -32,17 +33,18 @@ class Generate(Section):
     """Where the photographs are now, for --filter and --balance; empty: where they were."""
     grid: bool = False
     """Also write grid.png with the first 100."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the first picture; the next ones have the next seeds."""
     prompt: str | None = None
-    """What to draw; empty: as the run was trained."""
-    steps: int | None = None
-    """Sampling steps; empty: as the run's epochs were drawn."""
-    guidance_scale: float | None = None
-    """Strength of guidance; empty: as the run's epochs were drawn."""
-    batch_size: int | None = None
-    """Pictures at a time on a GPU; empty: as in the run, fewer where its memory is small. A CPU draws one at a time."""
-    keep_rejected: int = 50
+    """What to draw; without it, as the run was trained. An empty one is drawn as it is: from no words."""
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Sampling steps; without it, as the run's epochs were drawn."""
+    guidance_scale: Annotated[float, Field(ge=0)] | None = None
+    """Strength of guidance; without it, as the run's epochs were drawn."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Pictures at a time on a GPU; without it, as in the run, fewer where its memory is small. A CPU draws one at a
+    time."""
+    keep_rejected: Annotated[int, Field(ge=0)] = 50
     """Refused pictures that stay to be looked at; rejected.csv lists all."""
     runs: Path = Path("woundray-runs")
     """Folder of all studies and runs, where `best` is looked up."""
@@ -59,8 +61,11 @@ def _generate() -> None:
     command = read_flags(Generate, prog="python -m woundray.generate")
     if (command.again is None) == (not command.sources):
         raise UserError("generate: give --from REF, or --again manifest.csv")
-    if command.n < 1 or (command.batch_size or 1) < 1:
-        raise UserError(f"-n: {command.n} pictures, {command.batch_size or 1} at a time; give at least 1")
+    refuse_beside(command, "again", but=("out", "runs", "tracking_uri"))
+    if command.balance is not None and "n" in command.model_fields_set:
+        raise UserError("--balance: says how many pictures there shall be, as -n does; leave one of them out")
+    if "keep_rejected" in command.model_fields_set and not command.filter:
+        raise UserError("--keep_rejected: is of what --filter refuses; give both")
     if len(command.sources) > 1 and command.out is None:
         raise UserError("--out: give a folder for the pictures of several checkpoints")
     sys.exit(_draw_again(command, command.again) if command.again else _draw(command))

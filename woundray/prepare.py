@@ -1,8 +1,11 @@
 """Make a checked data set of raw photographs, or of drawn ones."""
 
 from pathlib import Path
+from typing import Annotated
 
-from woundray.cli import Stages, read_flags, run
+from pydantic import Field
+
+from woundray.cli import Stages, read_flags, refuse_beside, run
 from woundray.config.base import Section
 from woundray.errors import UserError
 
@@ -14,11 +17,11 @@ class Prepare(Section):
     """Folder of the checked data set."""
     raw: Path | None = None
     """Folder with Depth_RGB/, the phase CSV and the bounding-box CSV."""
-    phantoms: int | None = None
+    phantoms: Annotated[int, Field(ge=1)] | None = None
     """Instead of raw: write drawn wounds of so many patients, in the raw layout."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Seed of drawn wounds."""
-    max_side: int = 1024
+    max_side: Annotated[int, Field(ge=1)] = 1024
     """Larger pictures are made smaller, px."""
 
 
@@ -31,6 +34,8 @@ def _prepare() -> None:
     command = read_flags(Prepare, prog="python -m woundray.prepare")
     if (command.raw is None) == (command.phantoms is None):
         raise UserError("prepare: give one of --raw DIR and --phantoms N")
+    refuse_beside(command, "raw", but=("out", "max_side"))
+    refuse_beside(command, "phantoms", but=("out", "seed"))
     if command.phantoms is not None:
         from woundray.data.phantoms import write_raw
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from woundray.cli import run
+from woundray.cli import read_flags, run
 from woundray.config.base import Section
 
 
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def _report() -> None:
-    command = tyro.cli(Report, prog="python -m woundray.report", description=Report.__doc__, use_underscores=True)
+    command = read_flags(Report, prog="python -m woundray.report")
     from woundray.reporting import write_report
 
     folder = command.study if command.study.is_dir() else command.runs / command.study

@@ -7,7 +7,11 @@ from woundray.cluster import prepare_workers
 
 
 class Train(Command):
-    """Trains one adapter by one configuration; with study.name of an earlier run it goes on where that stopped."""
+    """Trains one adapter by one configuration.
+
+    With study.name of an earlier run it goes on where that stopped, by that run's settings; others are refused, but
+    for more training.epochs.
+    """
 
     resume: str | None = None
     """Go on from a checkpoint of another run, with its optimizer and history: a folder, its `latest` or `best`, or
@@ -31,7 +35,7 @@ def _train() -> None:
     from woundray.search.conduct_run import conduct_run
 
     with Stages() as stages:
-        output, best = conduct_run(command.settings, stages, start=command.resume)
+        output, best = conduct_run(command.settings, stages, start=command.resume, typed=command.typed)
     scores = "  ".join(f"{name} {value:.4g}" for name, value in best.items())
     print(f"best epoch   {scores}")
     print(f"adapter      {output / 'best'}")

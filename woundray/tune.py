@@ -18,8 +18,8 @@ class Tune(Command):
     trials: int | None = None
     """Configurations to try; short for --study.trials."""
     resume: Path | None = None
-    """Go on with a study that was stopped or killed: its folder, or its name in woundray-runs. Finished trials stay,
-    others go on from their last epoch; its own settings are used."""
+    """Go on with a study that was stopped or killed: its folder, or its name in study.output. Finished trials stay,
+    others go on from their last epoch; its own settings are used, and others are refused."""
     refit: bool = False
     """Afterwards train the winner's settings on all photographs, the held-out ones too, for as many epochs: more
     patients to learn from, and nobody left to judge by."""
@@ -48,7 +48,8 @@ def _tune() -> None:
 
     with Stages() as stages:
         if command.resume:
-            print(resume(command.resume, command.settings.study.output, stages, hand_over, refits=command.refit))
+            output, typed = command.settings.study.output, command.typed
+            print(resume(command.resume, output, stages, hand_over, refits=command.refit, typed=typed))
         else:
             print(conduct(command.settings, stages, hand_over, refits=command.refit))
 

@@ -67,17 +67,27 @@ def test_every_setting_has_its_help() -> None:
         ("lora: {rank: 0}", "lora.rank should be greater than or equal to 1, not 0"),
         ("training: {lerning_rate: 0.1}", "did you mean training.learning_rate?"),
         ("rank: 8", "rank is not a setting; did you mean lora.rank?"),
-        ("lora: 3", "lora should be"),
+        ("lora: 3", "lora is a group of settings, such as lora.rank, and has no value of its own"),
+        ("data: photos", "data is a group of settings, such as data.root, and has no value of its own"),
         ("data: {margin_min: 0.9}", "margin_min 0.9 is above margin_max 0.25"),
+        ("lora: {rank: 4}\nlora: {alpha: 3}", "line 2: lora comes twice; leave one out"),
+        ("lora: {rank: 4}\nlora.rank: 8", "lora.rank comes twice, as '4' and as '8'"),
+        ("prompts: {positive: ~}", "prompts.positive should be a valid string, not null; in quotes it is a word"),
+        ("training: {weight_decay: .inf}", "training.weight_decay should be"),
+        ("study: {output: ''}", "study.output is empty; give a path, or leave it out"),
+        ("phase: X", "phase should be 'I', 'P', 'R' or 'all', not X"),
+        ("phase: [I]", "phase should be 'I', 'P', 'R' or 'all', not ['I']"),
+        (f"prompts.positive: {'x' * 6001}", "prompts.positive String should have at most 6000 characters"),
         ("- 3", "should hold `key: value` lines, not a list"),
         ("a: [", "not YAML"),
+        ("{{phase}}: I", "not YAML"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_file_key_and_mend(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     with pytest.raises(UserError) as caught:
-        load("I", profile="demo", file=file)
+        load(profile="demo", file=file)
     assert str(file) in str(caught.value)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

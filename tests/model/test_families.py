@@ -19,7 +19,7 @@ from woundray import sampling
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.model import layout
-from woundray.model.base import NoiseSchedule, embed_prompts, encode_moments, load_unet, load_vae
+from woundray.model.base import NoiseSchedule, embed_prompts, encode_moments, load_unet, load_vae, tell_lost_words
 from woundray.model.lora import WEIGHTS_NAME, add_adapter, load_adapter, save_adapter
 from woundray.model.registry import REPOSITORIES
 from woundray.sampling import Prompt, Sampler, denoise
@@ -48,6 +48,32 @@ def pipeline_latents(pipeline: Any, noise: Tensor, guidance_scale: float, negati
         return_dict=False,
     )[0]
     return latents
+
+
+def test_words_that_the_tiny_model_does_not_read_are_named_once(
+    micro_base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_words_that_are_not_read(micro_base, caplog)
+
+
+def test_words_that_are_not_read_are_named_once(family_base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    check_words_that_are_not_read(family_base, caplog)
+
+
+def check_words_that_are_not_read(base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = [f"{base.name.replace('-', '')}{number}" for number in range(80)]
+    long = f"{' '.join(words)}, Necrosis"
+    with caplog.at_level("WARNING", "woundray"):
+        embed_prompts(base, ["a wound", long, ""], device=CPU)
+        embed_prompts(base, [long], device=CPU)
+        tell_lost_words(base, [long])
+    [message] = caplog.messages
+    beginning, lost = message.split("`")[1::2]
+    assert long.startswith(beginning) and long.endswith(f" {lost}") and lost.endswith("Necrosis")
+
+    caplog.clear()
+    tell_lost_words(base, [long.removesuffix(lost).strip()])
+    assert caplog.messages == []  # all that is left is read
 
 
 def noise_of(count: int = 2) -> Tensor:

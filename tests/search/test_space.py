@@ -65,6 +65,25 @@ def test_the_first_point_is_in_the_space_and_none_is_nearer(
     assert abs(int(point["lora.rank"]) - rank) == min(abs(choice - rank) for choice in (4, 8, 16))
 
 
+def test_values_of_a_file_have_the_types_of_their_settings(tmp_path: Path) -> None:
+    text = """
+training.learning_rate: {choice: [1e-4, 2e-4]}
+lora.use_dora: {choice: [no, yes]}
+lora.rank: {choice: [4, "8"]}
+lora.alpha: {choice: [4, 8]}
+training.schedule: {choice: [linear, cosine]}
+training.weight_decay: {log: [1e-4, 1e-2], when: {training.learning_rate: [0.0001]}}
+lora.dropout: {uniform: [0, 1e-1], when: {lora.use_dora: [true]}}
+training.warmup_steps: {int: [0, 5], when: {training.learning_rate: {above: 1e-5}}}
+"""
+    space = load_space(write(tmp_path, text), Config())
+    values = [parameter.values for parameter in space.parameters[:5]]
+    assert repr(values) == repr([(1e-4, 2e-4), (False, True), (4, 8), (4.0, 8.0), ("linear", "cosine")])
+    conditions = [parameter.when for parameter in space.parameters[5:]]
+    assert [condition.values for condition in conditions if condition] == [(1e-4,), (True,), ()]
+    assert conditions[-1] == Condition("training.learning_rate", above=1e-5)
+
+
 def test_a_condition_on_what_was_not_drawn_does_not_hold() -> None:
     assert not Condition("lora.rank", values=(4,)).holds({})
 
@@ -111,6 +130,9 @@ def test_packaged_spaces_fit_their_profiles(name: str) -> None:
             "lora.rank: {choice: [4]}\nlora.alpha: {int: [1, 2], when: {lora.rank: [5]}}",
             "5 is not among the choices",
         ),
+        ("lora.rank: {int: [4, .inf]}", r"lora.rank: int should be \[lowest, highest\]"),
+        ("lora.rank: {choice: [4, x]}", "lora.rank should be a valid integer, not x"),
+        ("lora.rank: {choice: [4]}\nlora.rank: {choice: [8]}", "line 2: lora.rank comes twice"),
         ("lora.rank: [4, 8", "not YAML"),
         ("", "no setting to search"),
     ],

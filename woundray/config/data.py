@@ -1,11 +1,10 @@
 """Photographs, their views, and the words that go with them."""
 
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from woundray.config.base import Section
+from woundray.config.base import Place, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -13,7 +12,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class DataConfig(Section):
     """Where the photographs are and how views are cut from them."""
 
-    root: Path | None = None
+    root: Place | None = None
     """A prepared data set (see `woundray prepare`) or a folder a phase; empty: built-in drawn phantoms."""
     phantom_patients: Annotated[int, Field(ge=8)] = 90
     """Patients of each phase that are drawn where root is empty."""

@@ -1,10 +1,12 @@
 """Nested and dotted names of settings, and errors in words that name the mend."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -34,16 +36,21 @@ def nest(values: dict[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def names(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every dotted name of a setting."""
-    found: list[str] = []
+def fields(model: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
+    """Every setting by its dotted name."""
+    found: dict[str, FieldInfo] = {}
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            found += names(kind, f"{prefix}{name}.")
+            found |= fields(kind, f"{prefix}{name}.")
         else:
-            found.append(prefix + name)
+            found[prefix + name] = field
     return found
+
+
+def names(model: type[BaseModel]) -> list[str]:
+    """Every dotted name of a setting."""
+    return list(fields(model))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -62,8 +69,24 @@ def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
     dotted = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         text = f"{source}: {dotted} is not a setting{nearest(dotted, names(model))}"
+    elif first["type"] == "model_type":
+        below = next((name for name in names(model) if name.startswith(f"{dotted}.")), "")
+        text = f"{source}: {dotted} is a group of settings, such as {below}, and has no value of its own"
     else:
-        message = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-        given = "" if isinstance(first["input"], dict | BaseModel) else f", not {first['input']!r}"
-        text = f"{source}: {dotted} {message}{given}"
+        text = f"{source}: {dotted} {complaint(error)}"
     return text + (f" (and {len(others)} more)" if others else "")
+
+
+def complaint(error: ValidationError) -> str:
+    """`should be a valid integer, not 'x'`: the first thing that is wrong, without the name of what is wrong."""
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    message = message.partition(", unable to parse")[0]
+    if first["input"] is None:
+        return f"{message}, not null; in quotes it is a word"
+    return message + ("" if isinstance(first["input"], dict | BaseModel) else f", not {as_written(first['input'])}")
+
+
+def as_written(value: Any) -> str:
+    """A value in a message: a single word without quotes, whether it was read as a text or as a number."""
+    return value if isinstance(value, str) and re.fullmatch(r"[\w.+-]+", value) else repr(value)

@@ -41,7 +41,7 @@ class LoraConfig(Section):
     """Scale of the update; the effective factor is alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the adapter's inputs that is zeroed in training."""
-    target_modules: tuple[str, ...] = ("attention",)
+    target_modules: tuple[Annotated[str, Field(min_length=1)], ...] = ("attention",)
     """Layers of the UNet that get an adapter: attention, ff (feed-forward), conv (convolutions of the residual
     blocks), or endings of layers' names, such as to_q; one that matches nothing is refused."""
     use_rslora: bool = False

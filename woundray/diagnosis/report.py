@@ -62,7 +62,7 @@ def diagnose(command: Command, *, check_weights: bool = False, join: Join = join
         join: see `woundray.diagnosis.services.ask`.
     """
     config, machine = command.settings, look()
-    profile, reason = command.profile, "asked for"
+    profile, reason = command.profile or "auto", "asked for"
     if profile == "auto":
         profile, reason = choose_profile(config.data.root, has_gpu=bool(machine.gpus))
     services = ask(dashboard_port=config.study.dashboard_port, join=join)

@@ -16,6 +16,8 @@ from woundray.effect.generators import Adapters
 from woundray.effect.outcome import Outcome, conclude
 from woundray.effect.protocol import Bench, Stage, measure
 from woundray.effect.report import write_outcome
+from woundray.model.base import tell_lost_words
+from woundray.model.registry import resolve
 from woundray.search.workplace import new_folder, threads
 from woundray.tracking import Runs, tracking_uri, versions
 from woundray.training.checkpoint import write_config
@@ -60,6 +62,7 @@ def conduct_effect(config: Config, stage: Stage, *, search: int = 0) -> tuple[st
     runs = Runs(tracking_uri(), folder.name, nested=True, tags=versions() | {"woundray.what": "effect"})
     runs.log_settings(config.flat())
     effect, features = config.effect, folder / "features"
+    _tell_lost_words(config)
     with _hands(config, search) as hands:
         generator = Adapters(
             {phase: for_phase(config, phase) for phase in effect.phases},
@@ -76,6 +79,14 @@ def conduct_effect(config: Config, stage: Stage, *, search: int = 0) -> tuple[st
     text = write_outcome(outcome, measurement, effect, folder, title=f"Synthetic pictures: {name}", generator=name)
     _track(runs, outcome, folder)
     return text, folder
+
+
+def _tell_lost_words(config: Config) -> None:
+    """Here, and not in Ray's workers, which can't be heard."""
+    base = resolve(config.model.base)
+    for phase in config.effect.phases:
+        prompts = for_phase(config, phase).prompts
+        tell_lost_words(base, [prompts.positive, prompts.negative])
 
 
 @contextmanager

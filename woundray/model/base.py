@@ -1,6 +1,9 @@
 """The parts of a latent diffusion model (Rombach et al. 2022, arXiv 2112.10752), each loaded when it is needed."""
 
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,9 +19,11 @@ from woundray.errors import UserError
 from woundray.model import layout
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import CLIPTokenizer, PreTrainedModel
 
 diffusers_logging.disable_progress_bar()  # loading takes a second
+
+log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -116,7 +121,7 @@ def load_vae(folder: Path, *, device: torch.device) -> AutoencoderKL:
 
 @torch.inference_mode()
 def embed_prompts(folder: Path, prompts: list[str], *, device: torch.device) -> TextEmbeddings:
-    """Text embeddings of prompts, fp32 on the CPU; a prompt that is too long is cut.
+    """Text embeddings of prompts, fp32 on the CPU; of one that is too long, a warning names the words that are lost.
 
     SD 1 and 2: the last hidden states of the text encoder. SDXL (Podell et al. 2023, arXiv 2307.01952, sec. 2.1): the
     last but one of both encoders, side by side, and the projected pooled text of the second. An empty prompt is all
@@ -211,18 +216,52 @@ def _encode(
     device: torch.device,
 ) -> Any:
     """All hidden states of one text encoder, and what its class adds."""
-    from transformers import CLIPTokenizer
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    tokenizer = CLIPTokenizer.from_pretrained(folder / tokenizer_part, local_files_only=True)
     encoder = _load(model_class, folder, part, torch.float32)
-    tokens = tokenizer(
-        prompts,
-        padding="max_length",
-        truncation=True,
-        max_length=min(tokenizer.model_max_length, encoder.config.max_position_embeddings),
-        return_tensors="pt",
-    )
+    tokenizer = _tokenizer(folder, part, tokenizer_part)
+    _tell_lost_words(tokenizer, prompts)
+    tokens = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
     torch.nn.Module.to(encoder, device).eval()
     return encoder(tokens.input_ids.to(device), output_hidden_states=True)
+
+
+def tell_lost_words(folder: Path, prompts: Iterable[str]) -> None:
+    """Warns, once a prompt, of the words that a base model's text encoders do not read."""
+    for part, tokenizer_part in (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")):
+        if (folder / part).is_dir():
+            _tell_lost_words(_tokenizer(folder, part, tokenizer_part), prompts)
+
+
+def lost_words(tokenizer: "CLIPTokenizer", prompt: str) -> str:
+    """The end of a prompt that is cut off, from the first word on that is not read as a whole; empty: none is."""
+    most = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+    spans = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    if len(spans) <= most:
+        return ""
+    start = int(spans[most][0])
+    while start and prompt[start - 1 : start + 1].isalnum():
+        start -= 1
+    return prompt[start:]
+
+
+def _tokenizer(folder: Path, part: str, tokenizer_part: str) -> "CLIPTokenizer":
+    """A base model's tokenizer, at most as many tokens long as its text encoder reads."""
+    from transformers import CLIPTokenizer
+
+    tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder / tokenizer_part, local_files_only=True)
+    most = layout.read_json(folder / part / "config.json")["max_position_embeddings"]
+    tokenizer.model_max_length = min(tokenizer.model_max_length, most)
+    return tokenizer
+
+
+def _tell_lost_words(tokenizer: "CLIPTokenizer", prompts: Iterable[str]) -> None:
+    for prompt in prompts:
+        if lost := lost_words(tokenizer, prompt):
+            _warn_once(tokenizer.model_max_length, prompt[:40], lost)
+
+
+@cache
+def _warn_once(most: int, beginning: str, lost: str) -> None:
+    log.warning("this base model reads %d tokens of a prompt; of `%s` ... it does not read `%s`", most, beginning, lost)

@@ -1,11 +1,13 @@
 """A whole study from its configuration: materials, cluster, tracking, trials."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from woundray.config import Config
 from woundray.config.layers import read_yaml
+from woundray.config.resume import extended
 from woundray.errors import UserError
 from woundray.search.closing import Closing
 from woundray.search.conclusion import StudyResult, journal_path
@@ -49,21 +51,29 @@ def conduct(config: Config, stage: Stage, hand_over: HandOver | None = None, *, 
 
 
 def resume(
-    study: Path, output: Path, stage: Stage, hand_over: HandOver | None = None, *, refits: bool = False
+    study: Path,
+    output: Path,
+    stage: Stage,
+    hand_over: HandOver | None = None,
+    *,
+    refits: bool = False,
+    typed: Mapping[str, Any] | None = None,
 ) -> Closing:
     """Goes on with a study that was stopped or killed, by its own settings.
 
     Args:
         study: its folder, or its name in `output`.
         refits: as `conduct`'s.
+        typed: settings that are asked for now, by dotted name.
 
     Raises:
-        UserError: there is no such study, or what it needs is no longer there.
+        UserError: there is no such study, it was begun with other settings, or what it needs is no longer there.
     """
     folder = find_study(study, output)
     check_storage(folder.parent)
     with alone_in(folder):
         config = Config.from_nested(read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
+        config = extended(config, typed or {}, folder)
         return _study(config, folder, stage, hand_over, refits)
 
 
@@ -88,6 +98,7 @@ def _study(
     refitted = None
     with workplace(config, folder, stage) as place:
         materials = place.materials
+        write_config(config, folder)  # what it goes on with, now that its photographs are known to be the same
         rescore = Folds(config, materials, folder, local_device(), stage)
         study = run_study(
             config,

@@ -1,37 +1,65 @@
 """A single run from its configuration: materials, cluster, tracking, training."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from woundray.config import Config
+from woundray.config.layers import read_yaml
+from woundray.config.resume import RUN, extended
 from woundray.evaluation import best_epoch
 from woundray.search.single import single_run
 from woundray.search.workplace import judged, new_folder, workplace
 from woundray.storage import alone_in, check_storage
-from woundray.training.checkpoint import link, read_progress, start_from
+from woundray.training.checkpoint import link, read_progress, start_from, write_config
 from woundray.training.entry import train
 from woundray.training.generation import find_checkpoint
 from woundray.training.launch import settle
 from woundray.training.materials import Stage
 
 
-def conduct_run(config: Config, stage: Stage, *, start: str | None = None) -> tuple[Path, dict[str, float]]:
-    """Runs one configuration to its end; goes on where a run of the same study.name stopped.
+def conduct_run(
+    config: Config, stage: Stage, *, start: str | None = None, typed: Mapping[str, Any] | None = None
+) -> tuple[Path, dict[str, float]]:
+    """Runs one configuration to its end; goes on where a run of the same study.name stopped, by that one's settings.
 
     Args:
         start: a checkpoint of another run to go on from, as `find_checkpoint` reads it.
+        typed: settings of the configuration that were asked for, by dotted name, and that a run which goes on must
+            have; None: all.
 
     Returns:
         The run's folder, and the metrics of its best epoch.
 
     Raises:
-        UserError: data, base model or cluster can not be used, or training failed.
+        UserError: data, base model or cluster can not be used, the run was begun with other settings, or training
+            failed.
     """
     config = judged(config)
     check_storage(config.study.output)
     folder = new_folder(config, "run")
     with alone_in(folder):
+        if (folder / "run/config.yaml").is_file():
+            config = begun(config, folder, config.flat() if typed is None else typed)
         return _run(config, folder, stage, start)
+
+
+def begun(config: Config, folder: Path, typed: Mapping[str, Any]) -> Config:
+    """Settings of a run that goes on: its own, which may become longer and then are written so.
+
+    Folder and GPUs are those of the configuration of now.
+
+    Raises:
+        UserError: as `extended`, for settings that were asked for and are others.
+    """
+    output = folder / "run"
+    own = Config.from_nested(read_yaml(output / "config.yaml"), source=str(output / "config.yaml"))
+    longer = extended(own, typed, folder, free=RUN)
+    if longer != own:
+        write_config(longer, output)
+    place = {"hardware.gpus_per_worker": config.hardware.gpus_per_worker, "study.output": config.study.output}
+    return longer.with_values(place)
 
 
 def _run(config: Config, folder: Path, stage: Stage, start: str | None) -> tuple[Path, dict[str, float]]:

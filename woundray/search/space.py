@@ -10,7 +10,10 @@ A setting with `when` is searched only in trials where an earlier one has one of
 `above` a number; in the others it keeps the configuration's value.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -150,22 +153,29 @@ def _parameter(path: Path, name: str, written: Any, base: Config, earlier: dict[
         raise UserError(f"{field}: {others[0]} is not one of choice, uniform, log, int, when")
 
     kind: Any = kinds[0]
-    values = _values(field, kind, written[kind], known[name])
+
+    def typed(setting: str, value: Any) -> Value:
+        """A value of the file by the type of its setting, checked."""
+        read: Value = base.with_values({setting: value}, source=str(path)).flat()[setting]
+        return read
+
+    values = _values(field, kind, written[kind], known[name], partial(typed, name))
     for value in values:
-        base.with_values({name: value}, source=str(path))
-    when = _condition(field, written["when"], earlier) if "when" in written else None
+        typed(name, value)
+    when = _condition(field, written["when"], earlier, typed) if "when" in written else None
     return Parameter(name, kind, values, when)
 
 
-def _values(field: str, kind: str, written: Any, default: Value) -> tuple[Value, ...]:
+def _values(field: str, kind: str, written: Any, default: Value, typed: Callable[[Any], Value]) -> tuple[Value, ...]:
     """The list of a line, checked for its kind."""
     if not isinstance(written, list) or not written:
         raise UserError(f"{field}: {kind} should be a list, not {written!r}")
-    values = tuple(_number(value) for value in written)
     if kind == "choice":
-        if not all(isinstance(value, Value) for value in values) or len(set(values)) < len(values):
+        values = tuple(typed(value) for value in written if isinstance(value, Value))
+        if len(set(values)) < len(written):
             raise UserError(f"{field}: choice should list different numbers, words or true/false, not {written!r}")
         return values
+    values = tuple(_number(value) for value in written)
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(numbers) != 2 or len(values) != 2 or numbers[0] >= numbers[1]:
         raise UserError(f"{field}: {kind} should be [lowest, highest], not {written!r}")
@@ -179,14 +189,17 @@ def _values(field: str, kind: str, written: Any, default: Value) -> tuple[Value,
 
 
 def _number(value: Any) -> Any:
-    """YAML reads 1e-4, without a point, as a word."""
+    """Numbers of a file come as text; what is none stays as it is."""
     try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
+        number = float(value)
+    except (TypeError, ValueError):
         return value
+    return number if math.isfinite(number) else value
 
 
-def _condition(field: str, written: Any, earlier: dict[str, Parameter]) -> Condition:
+def _condition(
+    field: str, written: Any, earlier: dict[str, Parameter], typed: Callable[[str, Any], Value]
+) -> Condition:
     """The `when` of a line, checked."""
     if not isinstance(written, dict) or len(written) != 1:
         raise UserError(f"{field}: when should be {{earlier.setting: [values]}} or {{earlier.setting: {{above: 0}}}}")
@@ -196,8 +209,9 @@ def _condition(field: str, written: Any, earlier: dict[str, Parameter]) -> Condi
     if isinstance(test, dict) and list(test) == ["above"] and isinstance(_number(test["above"]), int | float):
         return Condition(name, above=float(test["above"]))
     if isinstance(test, list) and test:
-        missing = [value for value in test if earlier[name].kind == "choice" and value not in earlier[name].values]
+        values = tuple(typed(name, value) for value in test)
+        missing = [value for value in values if earlier[name].kind == "choice" and value not in earlier[name].values]
         if missing:
             raise UserError(f"{field}: when: {missing[0]!r} is not among the choices of {name}")
-        return Condition(name, values=tuple(test))
+        return Condition(name, values=values)
     raise UserError(f"{field}: when: {name} should have a list of values or {{above: number}}, not {test!r}")

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from woundray import __version__
 from woundray.checksums import file_sha256
+from woundray.model.base import tell_lost_words
 from woundray.model.lora import WEIGHTS_NAME
+from woundray.model.registry import resolve
 from woundray.training.generation import Wish, config_of, open_checkpoint
 
 
@@ -59,7 +61,7 @@ def origin_of(checkpoint: Path, source: str, wish: Wish) -> Origin:
         weights_sha256(checkpoint),
         config.model.base,
         config.phase,
-        wish.prompt or config.prompts.positive,
+        config.prompts.positive if wish.prompt is None else wish.prompt,
         config.prompts.negative,
         config.model.resolution,
         wish.steps or config.validation.sampling_steps,
@@ -151,6 +153,7 @@ def studio(checkpoint: Path, origin: Origin) -> Iterator[tuple[Studio, Origin]]:
         return
     from woundray.cluster import cluster
 
+    tell_lost_words(resolve(origin.base), [origin.prompt, origin.negative_prompt])  # Ray's workers can't be heard
     with cluster(dashboard_port=8265) as connected:
         many = Studio(checkpoint, origin, gpus=int(connected.resources.gpus))
         yield many, replace(origin, batch_size=many.fitting_batch_size())

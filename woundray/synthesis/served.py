@@ -38,7 +38,7 @@ class WoundPictures(PythonModel):
             count, first = int(n if n is not None else 1), int(seed or 0)
             if not 1 <= count <= MOST or first < 0:
                 raise MlflowException.invalid_parameter_value(f"n: 1 to {MOST} pictures of a seed from 0 on")
-            origin = origin_of(self._checkpoint, "mlflow", Wish(count, prompt=prompt or None))
+            origin = origin_of(self._checkpoint, "mlflow", Wish(count, prompt=prompt))
             if origin.prompt not in self._painters:
                 self._painters = {origin.prompt: Painter(self._checkpoint, origin)}  # the last one's, to bound memory
             seeds = sampling.seeds_of(count, first=first)

@@ -104,7 +104,8 @@ def open_checkpoint(checkpoint: Path, wish: Wish) -> Opened:
     config = config_of(checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base = resolve(config.model.base)
-    texts = embed_prompts(base, [wish.prompt or config.prompts.positive, config.prompts.negative], device=device)
+    prompt = config.prompts.positive if wish.prompt is None else wish.prompt
+    texts = embed_prompts(base, [prompt, config.prompts.negative], device=device)
     sampler = sampler_of(config, schedule_of(config, base), SignalLeak.read(checkpoint))
     return Opened(
         load_weights(base, checkpoint, dtype=DTYPES[config.model.precision], device=device),

@@ -215,6 +215,7 @@ def _encode(
     stage: Stage,
 ) -> Bank:
     """Moments of K seeded views a training photograph, of the plain held-out ones, and the prompts' embeddings."""
+    texts = embed_prompts(base, [config.prompts.positive, config.prompts.negative], device=device)
     views = config.data.views_per_photo
     train = []
     for index, photo in enumerate(split.train):
@@ -224,7 +225,6 @@ def _encode(
     encoded = torch.stack(train)  # photographs, views, 8, h, w
     plain = [encode_moments(vae, source.plain(photo)[None]) for photo in split.validation]
     validation = torch.cat([encoded.new_empty(0, *encoded.shape[2:]), *plain])
-    texts = embed_prompts(base, [config.prompts.positive, config.prompts.negative], device=device)
     return Bank(encoded, validation, **vars(sampling.Prompt.of(texts)))
 
 

@@ -1,0 +1,101 @@
+"""What a command shows: progress, logs, one line for a mistake, and exit codes."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn, Self
+
+import tyro
+
+from woundray.errors import UserError
+from woundray.redaction import redact
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a command's body: a user's mistake is one line and exit code 2; Ctrl-C is exit code 130."""
+    configure_logging()
+    if os.environ.get("NO_COLOR"):  # rich knows it by itself
+        tyro._experimental_options["ansi_codes"] = False
+    try:
+        main()
+    except UserError as error:
+        fail(str(error))
+    except KeyboardInterrupt as error:
+        sys.stderr.write(f"\n{error or 'stopped'}\n")
+        sys.exit(130)
+
+
+class Stages:
+    """Progress bars with rate and time left, one a stage of slow work, on a terminal; plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._live = self._progress.console.is_terminal
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Told what is being done, how much of it is done, and how much there is."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total, rate="")
+            if not self._live:
+                self._progress.console.print(f"{stage} ...")
+        task = self._tasks[stage]
+        self._progress.update(task, completed=done, total=total)
+        self._progress.update(task, rate=rate(self._progress.tasks[task].speed, total))
+        if self._live and done < total:
+            self._progress.start()
+        elif all(task.finished for task in self._progress.tasks):
+            self._stop()  # the next thing to draw may be a table of trials
+
+    def _stop(self) -> None:
+        if self._live:  # elsewhere rich would write an empty line
+            self._progress.stop()
+
+
+def rate(per_s: float | None, total: int) -> str:
+    """`3.2/s`, or `41.3 MB/s` where so many are counted that they are bytes; empty while it is not known."""
+    if per_s is None:
+        return ""
+    return f"{per_s / 1e6:.1f} MB/s" if total > 10_000_000 else f"{per_s:.1f}/s"
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr, without secrets, and exit code 2."""
+    sys.stderr.write(f"woundray: {redact(' '.join(message.split()))}\n")
+    sys.exit(2)
+
+
+class Redacted(logging.Formatter):
+    """Lines of a log, and tracebacks below them, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
+def configure_logging() -> None:
+    """Plain lines of woundray's own on stderr; other libraries only from warnings up."""
+    logging.basicConfig(level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(Redacted("%(message)s"))
+    logging.getLogger("woundray").setLevel(logging.INFO)
