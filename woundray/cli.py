@@ -21,6 +21,7 @@ from woundray.errors import UserError
 from woundray.machine import gpus
 from woundray.model.registry import offline, staged
 from woundray.redaction import redact
+from woundray.runtime import provide_home
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -126,6 +127,7 @@ def run(main: Callable[[], None]) -> None:
     if os.environ.get("NO_COLOR"):  # rich knows it by itself
         tyro._experimental_options["ansi_codes"] = False
     try:
+        provide_home()
         main()
     except UserError as error:
         fail(str(error))

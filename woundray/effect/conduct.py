@@ -17,7 +17,7 @@ from woundray.effect.outcome import Outcome, conclude
 from woundray.effect.protocol import Bench, Stage, measure
 from woundray.effect.report import write_outcome
 from woundray.search.workplace import new_folder, threads
-from woundray.tracking import Runs, tracking_uri, versions
+from woundray.tracking import Runs, study_id, tracking_uri, versions
 from woundray.training.checkpoint import write_config
 from woundray.training.launch import settle
 
@@ -54,10 +54,10 @@ def conduct_effect(config: Config, stage: Stage, *, search: int = 0) -> tuple[st
         UserError: data, base model, classifier, cluster or MLflow can not be used; a LeakError where patients mix.
     """
     folder = new_folder(for_phase(config, "all"), "effect")
-    folder.mkdir(parents=True, exist_ok=True)
     config = config.with_values({"study.name": folder.name})  # as who goes on with it names it
     write_config(config, folder)
-    runs = Runs(tracking_uri(), folder.name, nested=True, tags=versions() | {"woundray.what": "effect"})
+    tags = versions() | {"woundray.what": "effect"}
+    runs = Runs(tracking_uri(), folder.name, identifier=study_id(folder), nested=True, tags=tags)
     runs.log_settings(config.flat())
     effect, features = config.effect, folder / "features"
     with _hands(config, search) as hands:
