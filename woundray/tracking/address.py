@@ -1,5 +1,6 @@
 """Where MLflow is: a server or a database, how its address is spelt, and whether it answers."""
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from filelock import FileLock
 from woundray.errors import UserError
 
 _PAYLOAD_S = 600  # a checkpoint on its way through a slow network; not of the whole, but of each wait
-_PROBE_S = 10.0
+_PROBE_S = 10.0  # a server that is busy
 
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing is sent to MLflow's makers
@@ -20,6 +21,7 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # Tracker tries again by itself; default 7
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_PAYLOAD_S),  # a dead server is noticed by `why_silent`
     "MLFLOW_CONFIGURE_LOGGING": "false",  # no lines of MLflow's on the terminal
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # of each run that ends
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # a bar of its own, in pipes, too
     "GIT_PYTHON_REFRESH": "quiet",  # no warning where git is not installed
 }
@@ -27,6 +29,8 @@ for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)  # now: MLflow reads some of them when it is imported
 
 EXPERIMENT = "woundray"
+
+log = logging.getLogger(__name__)
 
 _DATABASE = re.compile(r"sqlite(\+\w+)?:///")
 _ERROR = re.compile(r"\[(?:Errno|SSL)[^]]*\] ([^'\"()]+)")
@@ -82,10 +86,11 @@ def why_silent(uri: str) -> str:
             "GET",
             params={"experiment_name": EXPERIMENT},
             timeout=_PROBE_S,
-            max_retries=0,
+            max_retries=1,  # the server may have hung up an idle connection
             raise_on_status=False,
         )
     except MlflowException as error:
+        log.debug("MLflow: %s", error)
         found = _ERROR.search(str(error))
         reason = found[1].strip() if found else f"nothing within {_PROBE_S:g} s"
         return f"does not answer ({reason}); start it, or unset MLFLOW_TRACKING_URI"
