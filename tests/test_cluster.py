@@ -1,7 +1,6 @@
 """Ray's settings; the cluster itself is started in tests/search/test_study.py."""
 
 import json
-import socket
 import stat
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from woundray.cluster import free_port, make_token_private
+from woundray.cluster import make_token_private
 
 SHOW = """
 import json, os, sys
@@ -56,11 +55,3 @@ def test_only_the_owner_reads_the_token(tmp_path: Path, monkeypatch: pytest.Monk
     make_token_private()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.read_text() == existing or len(path.read_text()) == 64
-
-
-def test_a_port_in_use_is_passed_over() -> None:
-    with socket.socket() as busy:
-        busy.bind(("127.0.0.1", 0))
-        busy.listen()
-        port = busy.getsockname()[1]
-        assert free_port(port) > port

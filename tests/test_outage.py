@@ -13,6 +13,7 @@ import psutil
 import pytest
 import yaml
 from PIL import Image
+from slow_link import slow_link
 
 from woundray.config import Config
 from woundray.tracking import Tracker, catch_up
@@ -145,3 +146,24 @@ def test_nothing_is_lost_when_the_server_is_away(
     assert catch_up(folder) == (len(journal.events()), 0)
     assert catch_up(folder) == (0, 0)  # a second time changes nothing
     assert metrics_of(server.uri, "two") == EXPECTED
+
+
+def test_a_slow_server_gets_each_file_once(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint takes longer on its way than a server may take to be known as dead."""
+    folder = study_folder(tmp_path / "slow")
+    journal = Journal(folder / "events.jsonl")
+    with slow_link(PORT) as link:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", link.url)
+        with Tracker(journal.path, study="slow", settings={}, tags={}) as tracker:
+            run_trial(journal, 1)
+            (folder / f"trials/t1/epoch_{EPOCHS:04d}/state.safetensors").write_bytes(bytes(1_600_000))
+            link.rate = 200_000
+            assert tracker.close(timeout_s=1) == 0  # it answers: it is waited for
+        sent = [path.rpartition("/")[2] for path in link.uploads()]
+        assert [name for name in sent if name == "state.safetensors"] == ["state.safetensors"]
+
+        journal.path.with_suffix(".copied").unlink()  # as if the study's process had died before
+        link.requests.clear()
+        assert catch_up(folder, timeout_s=1) == (len(journal.events()), 0)
+        sent = [path.rpartition("/")[2] for path in link.uploads()]
+        assert [name for name in sent if name == "state.safetensors"] == ["state.safetensors"]

@@ -5,15 +5,17 @@ import math
 import os
 import secrets
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from woundray import zygote
 from woundray.errors import UserError
+from woundray.runtime import LOOPBACK, fits_sockets, held_port, runtime_folder, write_once
 
 _STUDY_SETTINGS = {
     "RAY_AUTH_MODE": "token",  # only who has the token may use the cluster or its dashboard
@@ -44,7 +46,9 @@ for _name, _value in (_STUDY_SETTINGS | (_LOCAL_SETTINGS if _LOCAL else {})).ite
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # pictures and latents go by memory-mapped files: the default, 30 % of RAM, is idle
 _NODES_POLL_S = 2.0
-_DASHBOARD_HOST = "127.0.0.1"
+_CLIENT_PORT = 10001  # of `ray://HOST` without one
+_LISTENS_WITHIN_S = 5.0
+_ANSWERS_WITHIN_S = 20.0  # Ray itself waits minutes; importing it takes seconds
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,11 @@ class Cluster:
     own: bool
     """Started by this process, and ended by it."""
 
-    token_command = "ray get-auth-token"
+    @property
+    def token_command(self) -> str:
+        """What prints the token that the dashboard asks for."""
+        path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+        return (f"RAY_AUTH_TOKEN_PATH={path} " if path else "") + "ray get-auth-token"
 
     def warm_up(self) -> None:
         """Has the first worker of an own cluster start, and import what workers need, while this process goes on."""
@@ -82,8 +90,9 @@ def prepare_workers() -> None:
         zygote.start()
 
 
-def connect(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -> Cluster:
-    """Starts a cluster on this machine, or joins the one that RAY_ADDRESS names.
+@contextmanager
+def cluster(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -> Iterator[Cluster]:
+    """A cluster on this machine for the time of a block, or a connection to the one that RAY_ADDRESS names.
 
     Args:
         dashboard_port: port of the dashboard; the next free one is taken if it is in use.
@@ -91,43 +100,136 @@ def connect(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -
         threads: threads of one worker's CPU arithmetic (OpenMP).
 
     Raises:
-        UserError: no cluster answers at RAY_ADDRESS.
+        UserError: no cluster answers at RAY_ADDRESS; or no port or no folder for sockets is left here.
     """
-    address = os.environ.get("RAY_ADDRESS", "")
     workers = {**_STUDY_SETTINGS, "OMP_NUM_THREADS": str(threads)}
-    dashboard_port = free_port(dashboard_port)
-    if _LOCAL:
-        workers |= _LOCAL_SETTINGS | (_LOCAL_WORKER_SETTINGS if sys.platform == "linux" else {})
-        # else Ray Train asks the cluster that /tmp/ray names, another or a dead one, and the next trial never starts
-        workers["RAY_API_SERVER_ADDRESS"] = f"http://{_DASHBOARD_HOST}:{dashboard_port}"
+    try:
+        if _LOCAL:
+            with held_port(dashboard_port) as port:
+                _start(port, cpus, workers)
+                yield Cluster(resources=_resources(), dashboard=_dashboard(), own=True)
+        else:
+            _join(os.environ["RAY_ADDRESS"], workers)
+            yield Cluster(resources=_resources(), dashboard=_dashboard(), own=False)
+    finally:
+        shutdown()
+
+
+def _start(dashboard_port: int, cpus: int | None, workers: dict[str, str]) -> None:
+    """Starts a cluster on this machine."""
+    workers |= _LOCAL_SETTINGS | (_LOCAL_WORKER_SETTINGS if sys.platform == "linux" else {})
+    # else Ray Train asks the cluster that was started last, another or a dead one, and the next trial never starts
+    workers["RAY_API_SERVER_ADDRESS"] = f"http://{LOOPBACK}:{dashboard_port}"
+    folder = sessions_folder()
     make_token_private()
 
     import ray
 
-    runtime_env = {"env_vars": {name: os.environ.get(name, value) for name, value in workers.items()}}
-    if _LOCAL:
-        with zygote.workers_are_forks() as variables:
-            runtime_env["env_vars"] |= variables
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=True,  # a TorchTrainer inside Tune hangs without its State API
-                dashboard_host=_DASHBOARD_HOST,
-                dashboard_port=dashboard_port,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                log_to_driver=False,  # workers' lines stay in their logs
-                logging_level=logging.ERROR,
-                runtime_env=runtime_env,
-            )
-    else:
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"RAY_ADDRESS: no Ray cluster answers at {address} ({str(error).splitlines()[0]}); "
-                "start one with `ray start --head`, or unset RAY_ADDRESS"
-            ) from None
-    return Cluster(resources=_resources(), dashboard=_dashboard(), own=_LOCAL)
+    with zygote.workers_are_forks() as variables:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=True,  # a TorchTrainer inside Tune hangs without its State API
+            dashboard_host=LOOPBACK,
+            dashboard_port=dashboard_port,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            log_to_driver=False,  # workers' lines stay in their logs
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": _as_set(workers) | variables},
+            _temp_dir=str(folder),
+        )
+
+
+def _join(address: str, workers: dict[str, str]) -> None:
+    """Joins a cluster that others started."""
+    make_token_private()
+    refuse_dead(address)
+
+    import ray
+
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": _as_set(workers)},
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise _no_answer(address, str(error).splitlines()[0]) from None
+
+
+def _as_set(variables: dict[str, str]) -> dict[str, str]:
+    """The variables, those that the user has set as they are set."""
+    return {name: os.environ.get(name, value) for name, value in variables.items()}
+
+
+def sessions_folder() -> Path:
+    """Where Ray keeps sockets and logs of clusters on this machine: in $RAY_TMPDIR, else in the user's private folder.
+
+    It is a folder of its own, which Ray lets everybody write.
+
+    Raises:
+        UserError: its path is too long for sockets, or it can not be written.
+    """
+    given = os.environ.get("RAY_TMPDIR")
+    if not given:
+        return runtime_folder() / "ray"
+    folder = Path(given).absolute() / "ray"
+    if not fits_sockets(folder):
+        raise UserError(f"RAY_TMPDIR: {given} is too long for the names of Ray's sockets; give a shorter path")
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"RAY_TMPDIR: {given} can not be written; give another folder")
+    return folder
+
+
+def refuse_dead(address: str) -> None:
+    """Raises UserError where no Ray answers at an address of a cluster: in seconds, Ray itself takes minutes to say so.
+
+    Args:
+        address: HOST:PORT, ray://HOST:PORT, or auto for the cluster that was started last on this machine.
+    """
+    place = _last_started() if address == "auto" else address
+    if place is None:
+        return  # Ray looks for processes, and says at once that there are none
+    host, _, port = place.removeprefix("ray://").rpartition(":")
+    if place.startswith("ray://") and not host:
+        host, port = port, str(_CLIENT_PORT)
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise UserError(
+            f"RAY_ADDRESS: {address} is no address of a Ray cluster; give HOST:PORT, ray://HOST:PORT or auto"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTENS_WITHIN_S).close()
+    except OSError as error:
+        raise _no_answer(address, error.strerror or str(error)) from None
+    if not place.startswith("ray://") and not _is_ray(place):
+        raise _no_answer(address, "what listens there is no Ray, or wants another token")
+
+
+def _is_ray(place: str) -> bool:
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", place]
+    try:
+        return not subprocess.run(command, capture_output=True, timeout=_ANSWERS_WITHIN_S, check=False).returncode
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def _last_started() -> str | None:
+    """What `ray start` leaves for RAY_ADDRESS=auto; None: nothing."""
+    file = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray/ray_current_cluster"
+    try:
+        return file.read_text(encoding="ascii").strip() or None
+    except OSError:
+        return None
+
+
+def _no_answer(address: str, reason: str) -> UserError:
+    return UserError(
+        f"RAY_ADDRESS: no Ray cluster answers at {address} ({reason}); "
+        "start one with `ray start --head`, or unset RAY_ADDRESS"
+    )
 
 
 def _nothing() -> None:
@@ -214,18 +316,10 @@ def _read_or_say_why(path: str) -> str:
 
 def shutdown() -> None:
     """Leaves the cluster; one that this process started ends with all its processes."""
-    import ray
+    if "ray" in sys.modules:  # else there was none
+        import ray
 
-    ray.shutdown()
-
-
-@contextmanager
-def cluster(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -> Iterator[Cluster]:
-    """A cluster for the time of a block; see `connect`."""
-    try:
-        yield connect(dashboard_port=dashboard_port, cpus=cpus, threads=threads)
-    finally:
-        shutdown()
+        ray.shutdown()
 
 
 def _resources() -> Resources:
@@ -244,24 +338,29 @@ def _dashboard() -> str:
 
 
 def make_token_private() -> None:
-    """Makes Ray's token file readable for its owner only: Ray itself writes it with mode 0644."""
+    """Makes Ray's token file, readable for its owner only: Ray itself writes it with mode 0644.
+
+    Where the user's home can not be written it is in the private folder of this machine.
+    """
     if "RAY_AUTH_TOKEN" in os.environ:
         return
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    given = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(given or "~/.ray/auth_token").expanduser()
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
-    except FileExistsError:
-        if path.stat().st_uid == os.getuid():
-            path.chmod(0o600)
+        _make_token(path)
+    except OSError as error:
+        if given:
+            reason = error.strerror or type(error).__name__
+            raise UserError(f"RAY_AUTH_TOKEN_PATH: {path} can not be written ({reason}); name another file") from None
+        path = runtime_folder() / "auth_token"
+        _make_token(path)
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
 
 
-def free_port(first: int) -> int:
-    """The first port from `first` on that nothing listens on."""
-    for port in range(first, min(first + 50, 65536)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if probe.connect_ex((_DASHBOARD_HOST, port)) != 0:
-                return port
-    raise UserError(f"study.dashboard_port: {first} and the 49 ports after it are in use; name another")
+def _make_token(path: Path) -> None:
+    """Makes the file; one that is there keeps its token."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_once(path, secrets.token_hex(32), mode=0o600)
+    if path.stat().st_uid == os.getuid():
+        path.chmod(0o600)

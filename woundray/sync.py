@@ -28,12 +28,14 @@ def main() -> None:
 
 def _sync() -> None:
     command = read_flags(Sync, prog="python -m woundray.sync")
+    from woundray.storage import alone_in
     from woundray.tracking import catch_up
 
     places = [place for place in (command.study, command.output / command.study) if (place / "events.jsonl").is_file()]
     if not places:
         raise UserError(f"sync: neither {command.study} nor {command.output / command.study} is a study or run")
-    written, left = catch_up(places[0].absolute())
+    with alone_in(places[0]):  # a study that goes on writes its events itself
+        written, left = catch_up(places[0].absolute())
     if left:
         raise UserError(f"sync: MLflow took {written} of {written + left} events; run it again when it answers")
     print(f"{written} events written; MLflow has all of {places[0]}")

@@ -31,6 +31,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
+from woundray.runtime import runtime_folder
 from woundray.setup_worker import ADDRESS, FORKED
 
 _MODULES = (
@@ -91,7 +92,7 @@ def start() -> str:
 
     The socket is in a new private folder, as who can connect can run code as this user; the zygote removes it.
     """
-    address = str(Path(tempfile.mkdtemp(prefix="woundray-zygote-")) / "socket")
+    address = str(Path(tempfile.mkdtemp(prefix="zygote-", dir=runtime_folder())) / "socket")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(128)  # clients may ask before it is ready

@@ -1,7 +1,9 @@
 """What a command shows: progress, logs, one line for a mistake, and exit codes."""
 
+import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn, Self
@@ -10,22 +12,31 @@ import tyro
 
 from woundray.errors import UserError
 from woundray.redaction import redact
+from woundray.runtime import provide_home
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command's body: a user's mistake is one line and exit code 2; Ctrl-C is exit code 130."""
+    """Runs a command's body: a user's mistake is one line and exit code 2; Ctrl-C is exit code 130.
+
+    What batch systems and closed terminals send counts as Ctrl-C.
+    """
     configure_logging()
     if os.environ.get("NO_COLOR"):  # rich knows it by itself
         tyro._experimental_options["ansi_codes"] = False
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) is signal.SIG_DFL:  # not under nohup
+            signal.signal(signum, signal.default_int_handler)
     try:
+        provide_home()
         main()
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt as error:
-        sys.stderr.write(f"\n{error or 'stopped'}\n")
+        with contextlib.suppress(OSError):  # the terminal was closed
+            sys.stderr.write(f"\n{error or 'stopped'}\n")
         sys.exit(130)
 
 

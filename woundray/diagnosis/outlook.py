@@ -113,7 +113,10 @@ def _unreachable(config: Config, services: Services) -> Iterator[str]:
     if services.cluster is not None and services.cluster.resources is None:
         yield services.cluster.note
     if services.mlflow.answers is False:
-        yield f"MLflow at {services.mlflow.address}: {services.mlflow.note}; start it, or unset MLFLOW_TRACKING_URI"
+        yield f"MLflow at {services.mlflow.address} {services.mlflow.note}"
+    if services.cluster is None and services.dashboard_port is None:
+        first = config.study.dashboard_port
+        yield f"study.dashboard_port: {first} and the ports after it are in use; name another"
 
 
 def _photographs(config: Config, photographs: Photographs | None) -> Iterator[str]:
@@ -184,7 +187,7 @@ def _machine_notes(config: Config, machine: Machine, services: Services) -> Iter
         yield f"every node of the cluster must see {config.study.output.absolute()}"
     if machine.shared_gib is not None and machine.shared_gib < _LEAST_SHARED_GIB:
         yield f"/dev/shm has {machine.shared_gib:.2f} GiB, Ray wants {_LEAST_SHARED_GIB:g}: `docker run --shm-size 1g`"
-    if port in services.busy_ports and cluster is None:
-        yield f"port {port} is in use: the Ray dashboard takes the next free one"
-    if MLFLOW_PORT in services.busy_ports:
+    if services.dashboard_port not in (None, port):
+        yield f"port {port} is in use: the Ray dashboard would be at port {services.dashboard_port}"
+    if not services.mlflow_port_free:
         yield f"port {MLFLOW_PORT} is in use: `mlflow ui --port {MLFLOW_PORT + 1}`, or the UI is running"

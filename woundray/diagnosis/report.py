@@ -157,7 +157,9 @@ def _photograph_lines(photographs: Photographs | None) -> Iterator[str]:
 def _ray(found: Diagnosis) -> str:
     cluster = found.services.cluster
     if cluster is None:
-        return f"a study starts it on this machine, {found.machine.cpus} CPUs and {len(found.machine.gpus)} GPUs"
+        has = f"{found.machine.cpus} CPUs and {len(found.machine.gpus)} GPUs"
+        port = found.services.dashboard_port
+        return f"a study starts it on this machine, {has}" + (f"; its dashboard at port {port}" if port else "")
     if cluster.resources is None:
         return f"{cluster.address}: no answer"
     offered = cluster.resources

@@ -1,24 +1,21 @@
 """What a study talks to: the model hub, MLflow, a Ray cluster, two ports. Each is asked, and nothing is changed."""
 
 import os
-import re
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from woundray.cluster import Resources
 from woundray.errors import UserError
 from woundray.model.registry import offline
 from woundray.redaction import redact
-from woundray.tracking import tracking_uri
+from woundray.runtime import is_free, next_port
+from woundray.tracking.address import database_of, is_server, tracking_uri, why_silent
 
 MLFLOW_PORT = 5000  # of a bare `mlflow ui`
 
 _TIMEOUT_S = 3.0
-_PASSWORD = re.compile(r"(?<=://)[^/@]+@")  # urllib takes it for a part of the host's name
 
 
 @dataclass(frozen=True)
@@ -54,13 +51,15 @@ class Services:
 
     Attributes:
         cluster: None: a study starts one of its own on this machine.
-        busy_ports: of those that a study and `mlflow ui` listen on, the ones in use.
+        dashboard_port: which the dashboard of that would get now; None: there is none left, or the cluster has one.
+        mlflow_port_free: whether a bare `mlflow ui` could listen.
     """
 
     hub: Service
     mlflow: Service
     cluster: RayCluster | None
-    busy_ports: tuple[int, ...]
+    dashboard_port: int | None
+    mlflow_port_free: bool
 
 
 Join = Callable[[], Resources]
@@ -74,11 +73,13 @@ def ask(*, dashboard_port: int, join: Join) -> Services:
         join: joins the cluster of RAY_ADDRESS and says what it offers; UserError if it does not answer.
     """
     address = os.environ.get("RAY_ADDRESS", "")
+    cluster = _cluster(address, join) if address not in ("", "local") else None
     return Services(
         hub=_hub(),
         mlflow=_mlflow(),
-        cluster=_cluster(address, join) if address not in ("", "local") else None,
-        busy_ports=tuple(port for port in (dashboard_port, MLFLOW_PORT) if _in_use(port)),
+        cluster=cluster,
+        dashboard_port=_next_port(dashboard_port) if cluster is None else None,
+        mlflow_port_free=is_free(MLFLOW_PORT),
     )
 
 
@@ -95,7 +96,7 @@ def _hub() -> Service:
 
     if offline():
         return Service(ENDPOINT, None, "HF_HUB_OFFLINE is set: never asked")
-    return _http(ENDPOINT, ENDPOINT)
+    return _http(ENDPOINT)
 
 
 def _mlflow() -> Service:
@@ -103,17 +104,18 @@ def _mlflow() -> Service:
         uri = tracking_uri()
     except UserError as error:
         return Service(redact(os.environ.get("MLFLOW_TRACKING_URI", "")), False, redact(str(error)))
-    if uri.startswith(("http://", "https://")):
-        return _http(redact(uri), f"{_PASSWORD.sub('', uri).rstrip('/')}/health")
-    database = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or database.is_file():
+    if is_server(uri):
+        why = why_silent(uri)
+        return Service(redact(uri), not why, redact(why) or "answers")
+    database = database_of(uri)
+    if database is None or database.is_file():
         return Service(redact(uri), None, "")
     return Service(uri, None, "made by the first study")
 
 
-def _http(address: str, page: str) -> Service:
+def _http(address: str) -> Service:
     try:
-        with urllib.request.urlopen(urllib.request.Request(page, method="HEAD"), timeout=_TIMEOUT_S):
+        with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=_TIMEOUT_S):
             return Service(address, True, "answers")
     except urllib.error.HTTPError as error:  # an answer: it may want a name and password
         return Service(address, True, f"answers {error.code} {error.reason}")
@@ -129,7 +131,8 @@ def _cluster(address: str, join: Join) -> RayCluster:
         return RayCluster(address, None, str(error))
 
 
-def _in_use(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def _next_port(first: int) -> int | None:
+    try:
+        return next_port(first)
+    except UserError:
+        return None

@@ -19,7 +19,7 @@ from woundray.effect.report import write_outcome
 from woundray.model.base import tell_lost_words
 from woundray.model.registry import resolve
 from woundray.search.workplace import new_folder, threads
-from woundray.tracking import Runs, tracking_uri, versions
+from woundray.tracking import Runs, study_id, tracking_uri, versions
 from woundray.training.checkpoint import write_config
 from woundray.training.launch import settle
 
@@ -56,10 +56,10 @@ def conduct_effect(config: Config, stage: Stage, *, search: int = 0) -> tuple[st
         UserError: data, base model, classifier, cluster or MLflow can not be used; a LeakError where patients mix.
     """
     folder = new_folder(for_phase(config, "all"), "effect")
-    folder.mkdir(parents=True, exist_ok=True)
     config = config.with_values({"study.name": folder.name})  # as who goes on with it names it
     write_config(config, folder)
-    runs = Runs(tracking_uri(), folder.name, nested=True, tags=versions() | {"woundray.what": "effect"})
+    tags = versions() | {"woundray.what": "effect"}
+    runs = Runs(tracking_uri(), folder.name, identifier=study_id(folder), nested=True, tags=tags)
     runs.log_settings(config.flat())
     effect, features = config.effect, folder / "features"
     _tell_lost_words(config)

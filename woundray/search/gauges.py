@@ -22,6 +22,7 @@ def show(reported: Mapping[str, Any], *, study: str, trial: str, objective: str)
         reported: an epoch's metrics and the run's usage, by name; what is missing is not shown.
         objective: name of the score.
     """
+    labels = {name: _ascii(value) for name, value in (("study", study), ("trial", trial))}
     values = {
         "epoch": "epoch",
         "score": objective,
@@ -30,7 +31,12 @@ def show(reported: Mapping[str, Any], *, study: str, trial: str, objective: str)
     }
     for name, source in values.items():
         if source in reported:
-            _gauges()[name].set(float(reported[source]), tags={"study": study, "trial": trial})
+            _gauges()[name].set(float(reported[source]), tags=labels)
+
+
+def _ascii(label: str) -> str:
+    """Ray takes no other letters: `F\\xfc\\xdfe`."""
+    return label.encode("ascii", "backslashreplace").decode("ascii")
 
 
 @cache

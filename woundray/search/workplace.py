@@ -1,5 +1,6 @@
 """What a study and a single run work with: folder, materials, cluster, tracking."""
 
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,9 +17,11 @@ from woundray.errors import UserError
 from woundray.evaluation import settle_objective
 from woundray.model.registry import resolve
 from woundray.search.conclusion import journal_path
-from woundray.tracking import DatasetFacts, Tracker, check_tracking, versions
+from woundray.tracking import DatasetFacts, Tracker, check_tracking, study_id, versions
 from woundray.training.materials import Materials, Stage, prepare_materials
 from woundray.training.perceptual import settle_perception
+
+_TAKEN = ("best", "fetched")  # in study.output: the last best checkpoint, and checkpoints that MLflow kept
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,49 @@ def workplace(config: Config, folder: Path, stage: Stage, *, nested: bool = True
 
 
 def new_folder(config: Config, kind: str) -> Path:
-    """Folder of a study or run: study.name, or kind, phase and time."""
-    name = config.study.name or f"{kind}-{config.phase}-{datetime.now():%Y%m%d-%H%M%S}"
-    return (config.study.output / name).absolute()
+    """Folder of a study or run, made where there is none: study.name, or kind, phase, time, and a number if need be.
+
+    Raises:
+        UserError: study.name is no name, or no folder can have it here.
+    """
+    name, parent = config.study.name, config.study.output.absolute()
+    refuse_bad_name(name)
+    try:
+        if name:
+            folder = parent / name
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            folder = _first_of(parent / f"{kind}-{config.phase}-{datetime.now():%Y%m%d-%H%M%S}")
+        study_id(folder)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"study.name: {name or parent} can not be a folder in {parent} ({reason})") from None
+    return folder
+
+
+def refuse_bad_name(name: str) -> None:
+    """Raises UserError for a name that is a path, or that can't be shown."""
+    if "/" in name or name in (".", ".."):
+        raise UserError(f"study.name: {name} is a path; give a name, and the folder it shall be in as study.output")
+    if name in _TAKEN:
+        raise UserError(
+            f"study.name: {name} is what woundray itself calls something in study.output; give another name"
+        )
+    if not name.isprintable():
+        raise UserError(f"study.name: {name!a} has characters that can't be shown; give another name")
+
+
+def _first_of(folder: Path) -> Path:
+    """Makes a folder that was not there, of this name or with a number behind it: studies may start in one second."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        made = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            made.mkdir()
+            return made
+        except FileExistsError:
+            continue
+    raise AssertionError
 
 
 def judged(config: Config) -> Config:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 import threading
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -9,18 +10,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from filelock import FileLock, Timeout
 from pydantic import JsonValue
 
 from woundray.config import Config
 from woundray.config.layers import read_yaml
+from woundray.errors import UserError
+from woundray.tracking.address import tracking_uri, why_silent
 from woundray.tracking.events import JOURNAL_NAME, Event, Journal
-from woundray.tracking.runs import Runs, check_tracking, tracking_uri
+from woundray.tracking.identity import study_id
+from woundray.tracking.runs import Runs, check_tracking
 from woundray.tracking.surroundings import DatasetFacts
 
-__all__ = ["DatasetFacts", "Runs", "Tracker", "catch_up", "check_tracking", "tracking_uri", "versions"]
+__all__ = ["DatasetFacts", "Runs", "Tracker", "catch_up", "check_tracking", "study_id", "tracking_uri", "versions"]
 
 _POLL_S = 0.5
 _LONGEST_PAUSE_S = 10.0
+_AFTER_AN_ERROR_S = 60.0
+_SOON_S = 2.0
 _REFUSED = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")  # what no second try mends
 
 log = logging.getLogger(__name__)
@@ -32,7 +39,7 @@ class Tracker:
     Use as a context manager around the study. Making it creates database, experiment and parent run.
 
     Args:
-        journal: the study's journal; a file beside it says how far it has been copied.
+        journal: the study's journal; files beside it say how far it has been copied, and which study it is.
         study: name of the study or single run.
         settings: every setting by dotted name.
         tags: of each run, e.g. versions and the data's hash.
@@ -41,7 +48,7 @@ class Tracker:
         dataset: what is told of the photographs.
 
     Raises:
-        UserError: MLflow does not answer.
+        UserError: MLflow does not answer, or another process copies the journal.
     """
 
     def __init__(
@@ -58,12 +65,19 @@ class Tracker:
         self.uri = uri or tracking_uri()
         self._journal = Journal(journal)
         self._copied = journal.with_suffix(".copied")
+        self._alone = _alone_at(journal)
         self._reached = _copied_of(journal)
-        self._runs = Runs(self.uri, study, nested=nested, tags=tags, dataset=dataset)
-        self._runs.log_settings(settings)
+        identifier = study_id(journal.parent)
+        try:
+            self._runs = Runs(self.uri, study, identifier=identifier, nested=nested, tags=tags, dataset=dataset)
+            self._runs.log_settings(settings)
+        except BaseException:
+            self._alone.release()
+            raise
         self._runs.watch_machine()
         self._closing = threading.Event()
-        self._deadline = float("inf")
+        self._patience_s = float("inf")
+        self._answered = time.monotonic()
         self._thread = threading.Thread(target=self._copy, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -73,19 +87,33 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(at_most_s=None if error is None else _AFTER_AN_ERROR_S)
 
-    def close(self, timeout_s: float = 60.0) -> int:
-        """Waits until everything is copied, `timeout_s` at most, and returns how many events are left."""
-        self._deadline = time.monotonic() + timeout_s
+    def close(self, timeout_s: float = 60.0, *, at_most_s: float | None = None) -> int:
+        """Waits until everything is copied, and returns how many events are left. Ctrl-C ends the wait.
+
+        Args:
+            timeout_s: without an answer of MLflow, which ends the wait; one that is slow is waited for.
+            at_most_s: longest wait; None: as long as MLflow takes events.
+        """
+        self._answered, self._patience_s = time.monotonic(), timeout_s
         self._closing.set()
-        self._thread.join(timeout_s + _LONGEST_PAUSE_S)
+        try:
+            self._thread.join(_SOON_S)
+            if self._thread.is_alive():
+                log.info("waiting for MLflow at %s; Ctrl-C leaves the rest to `sync`", self.uri)
+            self._thread.join(at_most_s)
+        except KeyboardInterrupt:
+            log.debug("MLflow is not waited for")
+        self._patience_s = 0.0
         self._runs.close()
+        if not self._thread.is_alive():  # else its end, which is this process's, frees the journal
+            self._alone.release()
         left = sum(1 for _ in self._journal.read(self._reached))
         if left:
             log.warning(
                 "MLflow at %s did not take %d events; they are kept: `python -m woundray.sync %s` writes them",
-                *(self.uri, left, self._journal.path.parent),
+                *(self.uri, left, shlex.quote(str(self._journal.path.parent))),
             )
         return left
 
@@ -106,6 +134,7 @@ class Tracker:
                 if not self._write(event):
                     return
                 self._note(offset)
+                self._answered = time.monotonic()
             if last:
                 return
 
@@ -120,14 +149,15 @@ class Tracker:
             log.debug("%s: %s", self._copied, error)
 
     def _write(self, event: Event) -> bool:
-        """Tries until MLflow takes an event; False if time ran out at closing."""
+        """Tries until MLflow takes an event; False if patience ran out at closing."""
         from mlflow.exceptions import MlflowException
 
         pause_s = 0.5
-        while time.monotonic() < self._deadline:
+        while time.monotonic() < self._answered + self._patience_s:
             try:
-                self._runs.apply(event)
-                return True
+                if not why_silent(self.uri):  # seconds; a call would wait as long as a payload may take
+                    self._runs.apply(event)
+                    return True
             except (MlflowException, OSError) as error:
                 if getattr(error, "error_code", "") in _REFUSED:
                     log.warning("MLflow refused an event of %s: %s", self._journal.path, error)
@@ -166,6 +196,21 @@ def catch_up(folder: Path, timeout_s: float = 60.0) -> tuple[int, int]:
     )
     left = tracker.close(timeout_s)
     return behind - left, left
+
+
+def _alone_at(journal: Path) -> FileLock:
+    """The lock of who copies a journal: two would write everything twice. It goes with the process, however that ends.
+
+    Raises:
+        UserError: another one has it.
+    """
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(journal.with_suffix(".copying"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{journal.parent}: another process copies it to MLflow; wait for its end") from None
+    return lock
 
 
 def _copied_of(journal: Path) -> int:

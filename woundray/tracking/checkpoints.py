@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from woundray.errors import UserError
-from woundray.tracking.runs import connect, tracking_uri
+from woundray.tracking.address import database_of, tracking_uri, why_silent
+from woundray.tracking.runs import connect
 
 SCHEMES = ("runs:/", "models:/")
 _ARTIFACT = "checkpoint"  # where `Runs` puts the best checkpoint of a trial
@@ -65,9 +66,12 @@ def pinned(reference: str, uri: str = "") -> str:
 
 def _resolve(reference: str, uri: str) -> _Place:
     """Where a reference leads to, as far as MLflow's database says."""
-    database = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not database.is_file():  # MLflow would make an empty one
+    database = database_of(uri)
+    if database is not None and not database.is_file():  # MLflow would make an empty one
         raise UserError(f"--from: {reference}: no database {database}; give --tracking-uri or MLFLOW_TRACKING_URI")
+    why = why_silent(uri)
+    if why:
+        raise UserError(f"--from: {reference}: MLflow at {uri} {why}")
     from mlflow.exceptions import MlflowException
 
     try:

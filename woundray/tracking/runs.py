@@ -1,9 +1,10 @@
 """MLflow runs of a study: the only importer of mlflow."""
 
 import logging
-import os
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from pydantic import JsonValue
 
 from woundray.errors import UserError
 from woundray.redaction import redact
+from woundray.tracking.address import EXPERIMENT, database_of, is_server, made_alone, tracking_uri, why_silent
 from woundray.tracking.events import (
     EpochReported,
     Event,
@@ -22,6 +24,7 @@ from woundray.tracking.events import (
     TrialEnded,
     TrialStarted,
 )
+from woundray.tracking.identity import is_earlier
 from woundray.tracking.models import register
 from woundray.tracking.surroundings import DatasetFacts, grouped, log_dataset, watch_machine
 
@@ -30,66 +33,55 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-_SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing is sent to MLflow's makers
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # a dead server is noticed after seconds; default 4 minutes
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_CONFIGURE_LOGGING": "false",  # no lines of MLflow's on the terminal
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # a bar of its own, in pipes, too
-    "GIT_PYTHON_REFRESH": "quiet",  # no warning where git is not installed
-}
-for _name, _value in _SETTINGS.items():
-    os.environ.setdefault(_name, _value)  # now: MLflow reads some of them when it is imported
-
-EXPERIMENT = "woundray"
+_STUDY = ""  # what stands for a trial of the run that is the study's own
 _OWN_UI = "http://127.0.0.1:5000"  # of a bare `mlflow ui`
 _PER_BATCH = 100  # parameters that MLflow takes at a time
 _LONGEST = 6000  # characters of a parameter
+_LONGEST_NAME = 200  # characters of a run's name: databases keep 250, and its score comes behind it
+_PER_PAGE = 1000  # runs that MLflow gives at a time
+_FAREWELL_S = 10.0
 _LARGEST_UPLOAD_BYTES = 2**30  # the state of an adapter is well below, that of a whole UNet well above
 
 
-def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, else the database that a bare `mlflow ui` in the working directory opens.
-
-    Raises:
-        UserError: the address is a folder, which MLflow 3 no longer writes to.
-    """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-    if "://" not in uri or uri.startswith("file:"):
-        raise UserError(
-            f"MLFLOW_TRACKING_URI: {uri} is a folder; name a server (http://...) or a database (sqlite:///mlflow.db)"
-        )
-    return uri
-
-
 class Runs:
-    """One parent run a study, and one nested run a trial; found again by their tags.
+    """One parent run a study, and one nested run a trial; found again by the study's identifier.
 
     Args:
         uri: address of the MLflow server or database.
         study: name of the study and of its parent run, or of a single run.
+        identifier: of the study, see `woundray.tracking.identity.study_id`.
         nested: trials are runs below the study's; else a single run stands for itself.
+
+    Raises:
+        UserError: MLflow does not answer.
     """
 
     def __init__(
-        self, uri: str, study: str, *, nested: bool, tags: dict[str, str], dataset: DatasetFacts | None = None
+        self,
+        uri: str,
+        study: str,
+        *,
+        identifier: str,
+        nested: bool,
+        tags: dict[str, str],
+        dataset: DatasetFacts | None = None,
     ) -> None:
         self.uri = uri
         self._study = study
+        self._identifier = identifier
         self._tags = tags
         self._dataset = dataset
         self._monitor: SystemMetricsMonitor | None = None
         self.registered = ""  # address of the model that was registered
         self._client = connect(uri)
-        self._experiment = _experiment(self._client, uri)
-        self._trials: dict[str, Run] = {}
-        self.parent = self._open("study", {"woundray.kind": "study"}, name=study) if nested else None
+        self._experiment = experiment_id(self._client, uri)
+        self._runs: dict[str, Run] = {}
+        self.parent = self._open(_STUDY, {"woundray.kind": "study"}, name=study) if nested else None
 
     @property
     def page(self) -> str:
         """Address of the table of runs; without the view in it, MLflow 3 opens its pages for language models."""
-        server = self.uri.rstrip("/") if self.uri.startswith("http") else _OWN_UI
+        server = self.uri.rstrip("/") if is_server(self.uri) else _OWN_UI
         return f"{server}/#/experiments/{self._experiment}/runs?workflowType=machine_learning"
 
     def log_settings(self, settings: dict[str, JsonValue]) -> None:
@@ -106,9 +98,11 @@ class Runs:
         self._monitor = watch_machine(self.parent.info.run_id, self.uri)
 
     def close(self) -> None:
-        """Ends what `watch_machine` began."""
+        """Ends what `watch_machine` began. Its last figures may be lost where MLflow does not answer."""
         if self._monitor is not None:
-            self._monitor.finish()  # type: ignore[no-untyped-call]
+            farewell = threading.Thread(target=self._monitor.finish, name="last figures", daemon=True)
+            farewell.start()
+            farewell.join(_FAREWELL_S)
 
     def apply(self, event: Event) -> None:
         """Writes an event; a second time changes nothing.
@@ -208,7 +202,7 @@ class Runs:
         objective = run.data.params.get("metrics.objective", "")
         scores = [metric.value for metric in self._client.get_metric_history(run_id, objective)] if objective else []
         if scores:
-            name = str(run.info.run_name).partition(",")[0]
+            name = str(run.info.run_name).partition(f", {objective} ")[0]
             self._client.set_tag(run_id, MLFLOW_RUN_NAME, f"{name}, {objective} {min(scores):.4g}")
 
     def _log_dataset(self, run: "Run") -> None:
@@ -235,21 +229,39 @@ class Runs:
         """The run of a trial, found by its tags or opened."""
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-        if trial not in self._trials:
-            tags = {"woundray.kind": "trial", "trial_id": trial}
-            if self.parent is not None:
-                tags[MLFLOW_PARENT_RUN_ID] = self.parent.info.run_id
-            self._trials[trial] = self._open("trial", tags, name=name or trial)
-        return self._trials[trial]
+        tags = {"woundray.kind": "trial", "trial_id": trial}
+        if self.parent is not None:
+            tags[MLFLOW_PARENT_RUN_ID] = self.parent.info.run_id
+        return self._open(trial, tags, name=name or trial)
 
-    def _open(self, what: str, identity: dict[str, str], *, name: str) -> "Run":
-        """The one run with these tags and the study's, opened if there is none."""
-        tags = identity | {"study": self._study}
-        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        found = self._client.search_runs([self._experiment], wanted, max_results=1)
-        if found:
-            return found[0]
-        return self._client.create_run(self._experiment, run_name=name, tags=self._tags | tags)
+    def _open(self, trial: str, tags: dict[str, str], *, name: str) -> "Run":
+        """The one run of a trial, or of the study itself; made if there is none."""
+        if trial not in self._runs:
+            self._runs |= {_trial_of(run): run for run in self._search(f"tags.study_id = '{self._identifier}'")}
+        if trial not in self._runs:
+            tags |= {"study": self._study, "study_id": self._identifier}
+            self._runs[trial] = self._claim(trial, tags) or self._client.create_run(
+                self._experiment, run_name=name[:_LONGEST_NAME], tags=self._tags | tags
+            )
+        return self._runs[trial]
+
+    def _claim(self, trial: str, tags: dict[str, str]) -> "Run | None":
+        """A run that woundray 0.1 made, which knew runs by the study's name; it gets the tags. None: there is none."""
+        if not is_earlier(self._identifier) or "'" in self._study:  # no name of 0.1 had a quotation mark
+            return None
+        named = self._search(f"tags.study = '{self._study}'")
+        found = next((run for run in named if _trial_of(run) == trial and "study_id" not in run.data.tags), None)
+        for key, value in tags.items() if found else ():
+            self._client.set_tag(found.info.run_id, key, value)
+        return found
+
+    def _search(self, wanted: str) -> Iterator["Run"]:
+        """All runs of woundray that a filter of MLflow's finds."""
+        token: str | None = ""
+        while token is not None:
+            page = self._client.search_runs([self._experiment], wanted, max_results=_PER_PAGE, page_token=token or None)
+            yield from page
+            token = page.token or None
 
     def _log_params(self, run_id: str, settings: dict[str, JsonValue]) -> None:
         from mlflow.entities import Param
@@ -259,34 +271,76 @@ class Runs:
             self._client.log_batch(run_id, params=params[start : start + _PER_BATCH])
 
 
+def _trial_of(run: "Run") -> str:
+    return str(run.data.tags.get("trial_id", _STUDY))
+
+
 def check_tracking(uri: str = "") -> None:
     """Raises UserError if MLflow does not answer; makes its database and experiment if there are none."""
     uri = uri or tracking_uri()
-    _experiment(connect(uri), uri)
+    experiment_id(connect(uri), uri)
 
 
 def connect(uri: str) -> "MlflowClient":
-    """A client of the server or database at an address; nothing is asked of it yet."""
+    """A client of the server or database at an address; a database is made if there is none.
+
+    Raises:
+        UserError: it does not answer.
+    """
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError  # of MLflow, which lets some of them through
 
     for name in ("mlflow", "alembic"):  # notes on each migration of a new database
         logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri)
+    why = why_silent(uri)
+    if why:
+        raise UserError(f"MLFLOW_TRACKING_URI: {uri} {why}")
+    try:
+        with made_alone(uri):
+            client = MlflowClient(tracking_uri=uri)
+            client.search_experiments(max_results=1)  # nothing is made before the first question
+    except (MlflowException, SQLAlchemyError) as error:
+        raise _unusable(uri, error) from None
+    return client
 
 
-def _experiment(client: "MlflowClient", uri: str) -> str:
-    """The experiment's id. A database is made here, with artifacts beside it under an absolute path."""
+def experiment_id(client: "MlflowClient", uri: str) -> str:
+    """The experiment's id; it is made if there is none: of a database with artifacts beside it, under an absolute path.
+
+    Raises:
+        UserError: MLflow does not take it, or it was deleted.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
+        if client.get_experiment_by_name(EXPERIMENT) is None:
+            database = database_of(uri)
+            artifacts = None if database is None else (database.parent / "mlartifacts" / EXPERIMENT).as_uri()
+            with _unless_another_was_faster():
+                client.create_experiment(EXPERIMENT, artifact_location=artifacts)
         found = client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return str(found.experiment_id)
-        artifacts = None
-        if uri.startswith("sqlite:///"):
-            database = Path(uri.removeprefix("sqlite:///")).absolute()
-            artifacts = (database.parent / "mlartifacts" / EXPERIMENT).as_uri()
-        return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts))
     except MlflowException as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"MLFLOW_TRACKING_URI: {uri} does not answer: {reason}") from None
+        raise _unusable(uri, error) from None
+    assert found is not None
+    if found.lifecycle_stage == "deleted":
+        raise UserError(
+            f"MLFLOW_TRACKING_URI: the experiment {EXPERIMENT} of {uri} was deleted; "
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}` brings it back"
+        )
+    return str(found.experiment_id)
+
+
+@contextmanager
+def _unless_another_was_faster() -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _unusable(uri: str, error: Exception) -> UserError:
+    return UserError(f"MLFLOW_TRACKING_URI: {uri} can't be used: {str(error).splitlines()[0]}")

@@ -224,7 +224,7 @@ def start_from(checkpoint: Path, run: Path) -> None:
 
 def link(place: Path, target: str) -> None:
     """Makes `place` a symbolic link to `target`, in one step; an older link is replaced."""
-    beside = place.with_name(f".{place.name}.part")
+    beside = place.with_name(f".{place.name}.{os.getpid()}.part")  # other studies end at the same time
     beside.unlink(missing_ok=True)
     os.symlink(target, beside)
     beside.replace(place)

@@ -1,0 +1,127 @@
+"""Where MLflow is: a server or a database, how its address is spelt, and whether it answers."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from filelock import FileLock
+
+from woundray.errors import UserError
+
+_PAYLOAD_S = 600  # a checkpoint on its way through a slow network; not of the whole, but of each wait
+_PROBE_S = 10.0  # a server that is busy
+
+_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing is sent to MLflow's makers
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # Tracker tries again by itself; default 7
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_PAYLOAD_S),  # a dead server is noticed by `why_silent`
+    "MLFLOW_CONFIGURE_LOGGING": "false",  # no lines of MLflow's on the terminal
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # of each run that ends
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # a bar of its own, in pipes, too
+    "GIT_PYTHON_REFRESH": "quiet",  # no warning where git is not installed
+}
+for _name, _value in _SETTINGS.items():
+    os.environ.setdefault(_name, _value)  # now: MLflow reads some of them when it is imported
+
+EXPERIMENT = "woundray"
+
+log = logging.getLogger(__name__)
+
+_DATABASE = re.compile(r"sqlite(\+\w+)?:///")
+_ERROR = re.compile(r"\[(?:Errno|SSL)[^]]*\] ([^'\"()]+)")
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, else the database that a bare `mlflow ui` in the working directory opens.
+
+    Raises:
+        UserError: the address is a folder, which MLflow 3 no longer writes to.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or database_uri(Path.cwd() / "mlflow.db")
+    if "://" not in uri or uri.startswith("file:"):
+        raise UserError(
+            f"MLFLOW_TRACKING_URI: {uri} is a folder; name a server (http://...) or a database (sqlite:///mlflow.db)"
+        )
+    return uri
+
+
+def database_uri(file: Path) -> str:
+    """Address of a database in a file, whatever is in the file's name.
+
+    SQLAlchemy ends a path at its `?` and decodes `%`. MLflow makes the folder of a path before that is decoded, unless
+    the address names SQLAlchemy's driver.
+    """
+    path = str(file)
+    return f"sqlite+pysqlite:///{quote(path)}" if re.search("[?%]", path) else f"sqlite:///{path}"
+
+
+def database_of(uri: str) -> Path | None:
+    """The file of a database's address; None: it is another address."""
+    start = _DATABASE.match(uri)
+    return Path(unquote(uri[start.end() :].partition("?")[0])).absolute() if start else None
+
+
+def is_server(uri: str) -> bool:
+    """Whether an address is that of an MLflow server."""
+    return uri.startswith(("http://", "https://"))
+
+
+def why_silent(uri: str) -> str:
+    """Why a server can't be used, and the mend, within seconds; empty: it answers, or the address is no server's."""
+    if not is_server(uri):
+        return ""
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    try:
+        answer = http_request(  # type: ignore[no-untyped-call]
+            get_default_host_creds(uri.rstrip("/")),  # type: ignore[no-untyped-call]  # password and certificates
+            "/api/2.0/mlflow/experiments/get-by-name",  # /health answers without a password, too
+            "GET",
+            params={"experiment_name": EXPERIMENT},
+            timeout=_PROBE_S,
+            max_retries=1,  # the server may have hung up an idle connection
+            raise_on_status=False,
+        )
+    except MlflowException as error:
+        log.debug("MLflow: %s", error)
+        found = _ERROR.search(str(error))
+        reason = found[1].strip() if found else f"nothing within {_PROBE_S:g} s"
+        return f"does not answer ({reason}); start it, or unset MLFLOW_TRACKING_URI"
+    if answer.status_code in (401, 403):
+        mend = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        return f"wants a name and password ({answer.status_code}); {mend}"
+    if answer.status_code >= 500:
+        return f"does not answer ({answer.status_code} {answer.reason}); start it, or unset MLFLOW_TRACKING_URI"
+    return ""
+
+
+@contextmanager
+def made_alone(uri: str) -> Iterator[None]:
+    """Within the block no other process makes or migrates the database; several at once end each other's migration.
+
+    Raises:
+        UserError: it is not there, and can not be made.
+    """
+    database = database_of(uri)
+    if database is None or database.name == ":memory:":
+        yield
+        return
+    lock = FileLock(database.with_name(f"{database.name}.lock"))
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        if not database.is_file():  # else it was made, and can be read
+            reason = error.strerror or type(error).__name__
+            raise UserError(f"MLFLOW_TRACKING_URI: {database} can not be made ({reason}); name another place") from None
+    try:
+        yield
+    finally:
+        lock.release()
