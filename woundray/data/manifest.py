@@ -3,20 +3,23 @@
 import csv
 import hashlib
 import logging
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
+from woundray.config.data import DataConfig, SimilarPatients
 from woundray.data.duplicates import LIKENESS
 from woundray.data.manifest_rows import read_manifest
 from woundray.data.notes import Notes
-from woundray.data.patients import Similar, settle_names
+from woundray.data.patients import settle_names
 from woundray.data.phase_folders import read_phase_folders
 from woundray.data.photos import MAX_PIXELS, TURNED, PhotoError, open_photo
 from woundray.data.records import MANIFEST, PHASES, Box, Candidate, Dataset, LeftOut, Photo
 from woundray.data.scenes import Scene, copy_of, sort_out
 from woundray.errors import UserError
 
-__all__ = ["MANIFEST", "PHASES", "Box", "Dataset", "LeftOut", "Photo", "read_dataset", "write_manifest"]
+__all__ = ["MANIFEST", "PHASES", "Box", "Dataset", "LeftOut", "Photo", "read_as_set", "read_dataset", "write_manifest"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +40,7 @@ def read_dataset(
     root: Path,
     *,
     max_pixels: int = MAX_PIXELS,
-    similar_patients: Similar = "refuse",
+    similar_patients: SimilarPatients = "refuse",
     likeness: float = LIKENESS,
 ) -> Dataset:
     """Reads a folder with `manifest.csv` (columns path, phase, patient at least), or `I/`, `P/`, `R/`, or `rgb/I/` ...
@@ -90,6 +93,13 @@ def read_dataset(
     return Dataset(root, result.photos, tuple(left_out), notes.lines())
 
 
+def read_as_set(root: Path, data: DataConfig) -> Dataset:
+    """`read_dataset` by the settings."""
+    return read_dataset(
+        root, max_pixels=data.max_pixels, similar_patients=data.similar_patients, likeness=data.likeness
+    )
+
+
 def _manifest_of(root: Path) -> Path | None:
     """`manifest.csv`, whatever its case; UserError for a workbook in its place."""
     files = {path.name: path for path in root.iterdir() if path.is_file()}
@@ -102,7 +112,9 @@ def _manifest_of(root: Path) -> Path | None:
     return None
 
 
-def _with_settled_names(candidates: list[Candidate], similar: Similar, place: Path, notes: Notes) -> list[Candidate]:
+def _with_settled_names(
+    candidates: list[Candidate], similar: SimilarPatients, place: Path, notes: Notes
+) -> list[Candidate]:
     """Patients and groups of similar names, refused, joined or left apart as `similar` says."""
     for column in ("patient", "group"):
         places: dict[str, str] = {}
@@ -115,13 +127,16 @@ def _with_settled_names(candidates: list[Candidate], similar: Similar, place: Pa
             raise UserError(f"{place}: {error}") from None
         for name, first in settled.items():
             notes.add(f"{column} {name} is read as {column} {first} (data.similar_patients)")
-        candidates = [
-            replace(item, photo=replace(item.photo, **{column: settled[name]}))
-            if item.named and (name := getattr(item.photo, column)) in settled
-            else item
-            for item in candidates
-        ]
+        candidates = [_renamed(item, column, settled) for item in candidates]
     return candidates
+
+
+def _renamed(item: Candidate, column: str, settled: Mapping[str, str]) -> Candidate:
+    name = getattr(item.photo, column)
+    if not item.named or name not in settled:
+        return item
+    changes: dict[str, Any] = {column: settled[name]}
+    return replace(item, photo=replace(item.photo, **changes))
 
 
 def _checked(root: Path, photo: Photo, max_pixels: int, notes: Notes) -> tuple[Photo, Scene]:

@@ -1,4 +1,4 @@
-"""What was done to read a data set, for its summary: a line a kind, so that a thousand pictures make no thousand lines."""
+"""What was done to read a data set, for its summary: a line a kind, however many pictures it was done to."""
 
 from collections import defaultdict
 

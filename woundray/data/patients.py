@@ -1,16 +1,13 @@
-"""Patients as tables name them: one patient is often written in several ways, and would stand on both sides of a split."""
+"""Patients as tables name them: one is often written in several ways, and would stand on both sides of a split."""
 
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Literal
 
+from woundray.config.data import SimilarPatients
 from woundray.errors import UserError
 
-Similar = Literal["refuse", "join", "apart"]
-"""What is done with patients whose names are similar (see `patient_key`)."""
-SETTING = "data.similar_patients"
 _MOST_SHOWN = 4
 
 
@@ -33,7 +30,7 @@ def similar_names(names: Iterable[str]) -> list[list[str]]:
     return [list(alike) for alike in found.values() if len(alike) > 1]
 
 
-def settle_names(places: Mapping[str, str], similar: Similar, column: str) -> dict[str, str]:
+def settle_names(places: Mapping[str, str], similar: SimilarPatients, column: str) -> dict[str, str]:
     """The name that each similar one is to be read as: with `join` the first of its kind, with `apart` none.
 
     places: name -> where it stands first, in the order of the data set.
@@ -51,6 +48,6 @@ def settle_names(places: Mapping[str, str], similar: Similar, column: str) -> di
     more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
     others = f"; {len(alike) - 1} more {column}s are written in several ways" if len(alike) > 1 else ""
     raise UserError(
-        f"{column} {shown}{more} may be one; write each {column} in one way, or set {SETTING} to join (they are one) or "
-        f"apart (they are not){others}"
+        f"{column} {shown}{more} may be one; write each {column} in one way, or set data.similar_patients to join "
+        f"(they are one) or apart (they are not){others}"
     )

@@ -29,13 +29,16 @@ def read_phase_folders(root: Path, notes: Notes) -> tuple[list[Candidate], list[
             left_out.append(LeftOut(path, f"{path.as_posix()}: a link; put the picture itself there"))
         else:
             candidates.append(_candidate(path, phase, below))
-    candidates.sort(
-        key=lambda item: (PHASES.index(item.photo.phase), item.photo.path.parts[0] != "rgb", item.photo.path)
-    )
+    candidates.sort(key=_order)
     if listing.others:
         notes.add(f"{len(listing.others)} other files are no pictures: {kinds_of(listing.others)}")
     _note_patients(candidates, notes)
     return candidates, left_out
+
+
+def _order(item: Candidate) -> tuple[int, bool, Path]:
+    photo = item.photo
+    return PHASES.index(photo.phase), photo.path.parts[0].casefold() != "rgb", photo.path
 
 
 def _phase_folders(root: Path) -> list[Path]:

@@ -22,6 +22,8 @@ MAX_PIXELS = 50_000_000
 _ORIENTATION, _UPRIGHT = 0x0112, 1
 TURNED = "turned upright by the camera's note, its box is taken as of the upright picture"
 _DARK = 4096  # of 65,536: 12 bits of a camera written as 16
+# Pillow and its readers raise each of them for damaged files
+_DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, struct.error)
 
 
 class PhotoError(UserError):
@@ -73,7 +75,7 @@ def open_photo(path: Path, notes: Notes, *, max_pixels: int = MAX_PIXELS) -> Rea
         raise PhotoError(f"{path}: not a picture that can be read") from None
     except Image.DecompressionBombError:
         raise PhotoError(f"{path}: more pixels than data.max_pixels {max_pixels}") from None
-    except (OSError, SyntaxError, ValueError, struct.error) as error:  # Pillow raises each of them for damaged files
+    except _DAMAGED as error:
         raise PhotoError(f"{path}: damaged: {error}") from None
 
 
@@ -110,10 +112,10 @@ def _to_rgb(image: Image.Image, file: str, notes: Notes) -> Image.Image:
         raise ValueError("floating-point pixels have no known range; save as 8 or 16 bit")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        lowest, highest = rgba.getchannel("A").getextrema()
-        if highest == 0:
+        alpha = np.asarray(rgba.getchannel("A"))
+        if not alpha.any():
             raise ValueError("nothing but transparent pixels; save it without transparency")
-        if lowest < 255:
+        if alpha.min() < 255:
             notes.add("transparent parts show white", file)
         colours = rgba.convert("RGB") if image.mode != "LA" else rgba.getchannel("R")
         colours.info = image.info

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from woundray.data.cells import plain
 from woundray.data.notes import Notes
@@ -107,7 +107,7 @@ def read_table(path: Path, required: Sequence[str], notes: Notes, *, optional: S
         text, lines_before, wanted = rest, 1, [named[1]]
     for delimiter in wanted:
         try:
-            header = next(_reader(text, delimiter), [])
+            header: list[str] = next(_reader(text, delimiter), [])
         except csv.Error:
             continue
         columns = tuple(plain(name).casefold() for name in header)
@@ -159,5 +159,5 @@ def _checked(path: Path, text: str) -> str:
     return text
 
 
-def _reader(text: str, delimiter: str) -> "csv._reader":
+def _reader(text: str, delimiter: str) -> Any:
     return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
