@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from woundray.data.manifest import read_dataset
+from woundray.data.patients import patient_key
 from woundray.errors import UserError
 from woundray.synthesis.collection import Collection
 from woundray.synthesis.produce import Source, Tally, produce
@@ -81,4 +82,4 @@ def _patients(source: Source, data: Path | None) -> set[int]:
     if root is None or not root.is_dir():
         return set()
     photos = read_dataset(root, similar_patients="apart").photos  # numbers are counted here, and nobody is split
-    return {int(photo.patient) for photo in photos if photo.patient.isdecimal()}
+    return {int(key) for photo in photos if (key := patient_key(photo.patient)).isdecimal()}
