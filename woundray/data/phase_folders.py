@@ -20,7 +20,8 @@ def read_phase_folders(root: Path, notes: Notes) -> tuple[list[Candidate], list[
     if not any(_phase_folders(root)):
         return [], []
     listing = list_folder(root, notes)
-    candidates, left_out = [], list(listing.left_out)
+    candidates = []
+    left_out = [LeftOut(item.path, f"{item.path.as_posix()}: {item.reason}") for item in listing.left_out]
     for path in listing.pictures:
         phase, below = _phase_and_rest(path)
         if phase is None:
