@@ -77,6 +77,14 @@ def test_names_phases_and_boxes_are_read(tmp_path: Path) -> None:
     assert "1 pictures have no box" in (tmp_path / "out" / "summary.txt").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("named", ["C:\\Fotos\\{}.png", "fotos/{}.PNG", " {} "])
+def test_a_box_finds_its_picture(tmp_path: Path, named: str) -> None:
+    name = "1_P001011BDMW"
+    rows = [f"{named.format(name.lower())},20,20,80,80"]
+    raw = raw_folder(tmp_path / "raw", {name: (100, 100)}, ["1,1,1,P"], rows)
+    assert prepare(raw, tmp_path / "out").photos[0].box is not None
+
+
 def test_several_boxes_count_as_their_union(tmp_path: Path) -> None:
     name = "1_P001011BDMW"
     raw = raw_folder(tmp_path / "raw", {name: (100, 100)}, ["1,1,1,P"], [f"{name},40,40,50,50", f"{name},45,30,60,48"])

@@ -32,6 +32,17 @@ def test_a_near_duplicate_under_another_name(change: str) -> None:
         refuse_leaks(with_twin(change), TEST, {"generator": CLEAN})
 
 
+def test_a_group_and_a_copy_under_another_name() -> None:
+    first = COHORT.photos[0]
+    for change, told in (
+        ({"group": first.group}, "of group I00.*, as I00-1.png"),
+        ({"sha256": first.sha256}, "a copy of"),
+    ):
+        photos = (*COHORT.photos[:-1], replace(COHORT.photos[-1], **change))  # type: ignore[arg-type]
+        with pytest.raises(LeakError, match=f"generator used R05-2.png,? {told}"):
+            refuse_leaks(replace(COHORT, photos=photos), TEST, {"generator": CLEAN})
+
+
 def test_a_near_duplicate_among_the_classifiers_pictures() -> None:
     train = np.arange(4, len(COHORT.photos))
 

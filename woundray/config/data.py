@@ -1,12 +1,13 @@
 """Photographs, their views, and the words that go with them."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from woundray.config.base import Place, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
+SimilarPatients = Literal["refuse", "join", "apart"]
 
 
 class DataConfig(Section):
@@ -20,6 +21,12 @@ class DataConfig(Section):
     """Seed of the drawn patients."""
     max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
     """Photographs with more pixels are left out, with a line in the report."""
+    similar_patients: SimilarPatients = "refuse"
+    """Patients whose names differ only by zeros, .0, blanks, dashes, case or a P before the number (1, 001, 1.0, P001):
+    refuse tells where they stand, join takes them as one patient, apart as different ones."""
+    likeness: Annotated[float, Field(gt=0, le=1)] = 0.91
+    """Correlation of thumbnails from which two pictures are near-duplicates, whose patients stay on one side of every
+    split; higher where pictures of different wounds are taken for one."""
     views_per_photo: Annotated[int, Field(ge=1, le=64)] = 4
     """Augmented views of each training photograph that are encoded once and drawn from in training."""
     margin_min: Share = 0.05

@@ -5,92 +5,107 @@ thermal camera, angle, wide or zoomed view), a CSV of the healing phase of each 
 the wounds' boxes.
 """
 
-import csv
 import hashlib
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from woundray.data.duplicates import group_patients, near_duplicate_pairs, thumbnail
-from woundray.data.manifest import MANIFEST, PHASES, Box, Dataset, LeftOut, Photo, write_manifest
-from woundray.data.photos import MIN_SIDE_PX, SUFFIXES, PhotoError, read_photo, write_photo
+from woundray.data.dfu_tables import BOX_CSV, PHASE_CSV, Boxes, Phases, file_key, read_boxes, read_phases
+from woundray.data.duplicates import LIKENESS
+from woundray.data.folder import Listing, kinds_of, list_folder
+from woundray.data.manifest import write_manifest
+from woundray.data.notes import Notes
+from woundray.data.photos import TURNED, PhotoError, open_photo, write_photo
+from woundray.data.records import MANIFEST, PHASES, Box, Dataset, LeftOut, Photo
+from woundray.data.scenes import Scene, Sorted, copy_of, sort_out, with_context
 from woundray.errors import UserError
 
-PICTURES = "Depth_RGB"
-PHASE_CSV = "DataMaster_Processed_V12_WithMissing.csv"
-BOX_CSV = "bounding_box_depth.csv"
-CONTEXT = 0.5  # surroundings that are kept on each side of a box, share of the box
-_NAME = re.compile(r"^\d+_P(\d{3})(\d{2})(\d)([BA])([DT])([MLR])([WZ])$")
-_PHASE_COLUMNS = ("Patient#", "Appt#", "DFU#", "Healing Phase Abs")
-_BOX_COLUMNS = ("Filename", "Xmin", "Ymin", "Xmax", "Ymax")
+__all__ = ["BOX_CSV", "PHASE_CSV", "PICTURES", "prepare"]
 
-Visit = tuple[int, int, int]  # patient, visit, ulcer
+PICTURES = "Depth_RGB"
+_NAME = re.compile(r"^\d+_P(\d{3})(\d{2})(\d)([BA])([DT])([MLR])([WZ])$", re.IGNORECASE)
+_FOLDER = re.compile(r"(?:patient|pat|p)[\s_-]*(\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class _Tables:
-    phases: dict[Visit, set[str]]
-    boxes: dict[str, list[Box]]  # by file name without suffix
+class _Raw:
+    """A raw folder: its pictures' folder, and its tables."""
+
+    pictures: Path
+    phases: Phases
+    boxes: Boxes
 
 
 def prepare(
-    raw: Path, out: Path, *, max_side_px: int = 1024, progress: Callable[[int, int], None] | None = None
+    raw: Path,
+    out: Path,
+    *,
+    max_side_px: int = 1024,
+    likeness: float = LIKENESS,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Writes `out/rgb/{phase}/*.png`, `out/manifest.csv` and `out/summary.txt`; it can be run again after a stop.
 
     A picture is cut to its box and 50 % of the box around it, made smaller where its longer side is over
-    max_side_px, and written without metadata. Several boxes of one picture count as their union.
+    max_side_px, and written without metadata, in sRGB. Several boxes of one picture count as their union. What is in
+    the folder and is not used stands in the summary.
 
     Raises:
-        UserError: no raw layout, a CSV without its columns, or `out` inside `raw`.
+        UserError: no raw layout, a CSV without its columns or without a row that can be used, or `out` inside `raw`.
     """
-    if not (raw / PICTURES).is_dir():
-        raise UserError(f"--raw: {raw} has no folder {PICTURES}")
+    folder = _pictures_folder(raw)
     if out.resolve() == raw.resolve() or raw.resolve() in out.resolve().parents:
         raise UserError(f"--out: {out} is inside --raw {raw}; name another folder, raw photographs are never changed")
-    tables = _Tables(_read_phases(raw), _read_boxes(raw))
-    files = sorted(path for path in (raw / PICTURES).iterdir() if path.suffix.lower() in SUFFIXES)
-    if not files:
-        raise UserError(f"--raw: no pictures in {raw / PICTURES}")
-    for path, following in pairwise(files):
-        if path.stem == following.stem:
-            raise UserError(f"--raw: {path} and {following.name} have one name; keep one of them")
+    notes = Notes()
+    phases, rows = read_phases(raw, notes)
+    boxes, rows_of_boxes = read_boxes(raw, notes)
+    source, rows = _Raw(folder, phases, boxes), [*rows, *rows_of_boxes]
+    listing = list_folder(folder, notes)
+    if not listing.pictures:
+        raise UserError(f"--raw: no pictures in {folder}{_such_as(listing.left_out)}")
+    files, left_out = _one_of_each_name(folder, listing.pictures)
+    left_out += [LeftOut(folder.name / item.path, item.reason) for item in listing.left_out]
 
-    photos, thumbnails, left_out = [], [], []
+    used: dict[Path, Path] = {}  # picture of the data set -> raw one
+    photos, scenes = [], []
     for index, path in enumerate(files):
         try:
-            photo, small = _prepare_one(path, out, tables, max_side_px)
+            photo, scene = _prepare_one(path, out, source, max_side_px, notes)
         except PhotoError as error:
-            left_out.append(LeftOut(path.relative_to(raw), str(error).removeprefix(f"{path}: ")))
+            left_out.append(LeftOut(folder.name / path, str(error).removeprefix(f"{folder / path}: ")))
         else:
             photos.append(photo)
-            thumbnails.append(small)
+            scenes.append(scene)
+            used[photo.path] = folder.name / path
         if progress is not None:
             progress(index + 1, len(files))
     if not photos:
+        first = left_out[0]
         raise UserError(
-            f"--raw: none of {len(files)} pictures can be used, such as {left_out[0].path}: {left_out[0].reason}"
+            f"--raw: none of {len(files)} pictures can be used, such as {first.path}: {first.reason}{_such_as(rows)}"
         )
 
-    pairs = near_duplicate_pairs(np.stack(thumbnails))
-    groups = group_patients([photo.patient for photo in photos], pairs)
-    photos = [replace(photo, group=group) for photo, group in zip(photos, groups, strict=True)]
-    across = [(i, j) for i, j in pairs if photos[i].patient != photos[j].patient]
-    dataset = Dataset(out, tuple(photos), tuple(left_out))
+    result = sort_out(photos, scenes, likeness=likeness)
+    for copy, original in result.copies:
+        left_out.append(LeftOut(used[copy.path], copy_of(copy, original, used[original.path])))
+        (out / copy.path).unlink()
+    _note_rest(raw, folder, listing, source, files, result, notes)
+    dataset = Dataset(out, result.photos, (*left_out, *rows), notes.lines())
     write_manifest(dataset)
-    _write_text(summary(dataset, across), out / "summary.txt")
+    _write_text(summary(dataset, result.across), out / "summary.txt")
     return dataset
 
 
-def summary(dataset: Dataset, across: list[tuple[int, int]]) -> str:
+def summary(dataset: Dataset, across: Sequence[tuple[Photo, Photo]]) -> str:
     """Readable counts: pictures and patients of each phase, near-duplicates across patients, what was left out."""
     photos = dataset.photos
+    rows = [item for item in dataset.left_out if item.is_row]
+    pictures = [item for item in dataset.left_out if not item.is_row]
     lines = [f"{len(photos)} pictures of {len({photo.patient for photo in photos})} patients", ""]
     lines += [f"{'phase':<6}{'pictures':>9}{'patients':>9}"]
     for phase in PHASES:
@@ -101,30 +116,83 @@ def summary(dataset: Dataset, across: list[tuple[int, int]]) -> str:
         f"{sum(photo.box is None for photo in photos)} pictures have no box: their middle square is used",
     ]
     lines += [f"{len(across)} pairs of pictures of different patients are near-duplicates; they stay on one side:"]
-    lines += [f"  {photos[i].path}  {photos[j].path}" for i, j in across]
-    lines += ["", f"{len(dataset.left_out)} pictures left out"]
-    kinds = Counter(item.reason.split(":")[0] for item in dataset.left_out)
+    lines += [f"  {first.path}  {second.path}" for first, second in across]
+    lines += ["", f"{len(pictures)} pictures left out"]
+    kinds = Counter(item.reason.split(":")[0] for item in pictures)
     lines += [f"  {count:>5}  {kind}" for kind, count in kinds.most_common()]
-    lines += [f"{item.path}: {item.reason}" for item in dataset.left_out]
+    lines += [f"{item.path}: {item.reason}" for item in pictures]
+    if rows:
+        lines += ["", f"{len(rows)} rows of tables left out", *(item.reason for item in rows)]
+    if dataset.notes:
+        lines += ["", "How it was read", *dataset.notes]
     return "\n".join([*lines, "", f"one row a picture: {MANIFEST}", ""])
 
 
-def _prepare_one(path: Path, out: Path, tables: _Tables, max_side_px: int) -> tuple[Photo, np.ndarray]:
+def _pictures_folder(raw: Path) -> Path:
+    """`Depth_RGB`, whatever its case."""
+    folders = sorted(path for path in raw.iterdir() if path.is_dir()) if raw.is_dir() else []
+    found = [path for path in folders if path.name.casefold() == PICTURES.casefold()]
+    if not found:
+        raise UserError(f"--raw: {raw} has no folder {PICTURES}")
+    return next((path for path in found if path.name == PICTURES), found[0])
+
+
+def _one_of_each_name(folder: Path, pictures: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
+    """Pictures of different names; of several equal files of one name the first. UserError: they are not equal."""
+    first: dict[str, Path] = {}
+    files, copies = [], []
+    for path in pictures:
+        other = first.setdefault(file_key(path.name), path) if _NAME.match(path.stem) else path
+        if other == path:
+            files.append(path)
+        elif (folder / path).read_bytes() == (folder / other).read_bytes():
+            copies.append(LeftOut(folder.name / path, f"exact copy: {folder.name / other} is the same picture"))
+        else:
+            raise UserError(f"--raw: {folder / other} and {path} have one name; keep one of them")
+    return files, copies
+
+
+def _note_rest(
+    raw: Path, folder: Path, listing: Listing, source: _Raw, files: Sequence[Path], result: Sorted, notes: Notes
+) -> None:
+    """What else is in the raw folder, and what in it disagrees."""
+    for first, second in result.contradictions:
+        notes.add("one picture under two phases, keep the right one", f"{first.path} and {second.path}")
+    strangers = sorted(source.boxes.keys() - {file_key(path.name) for path in files})
+    if strangers:
+        notes.add("boxes of pictures that are not here", *strangers)
+    if listing.others:
+        notes.add(f"{len(listing.others)} other files in {folder.name} are no pictures: {kinds_of(listing.others)}")
+    elsewhere = [path for path in list_folder(raw, Notes()).pictures if path.parts[0] != folder.name]
+    if elsewhere:
+        notes.add(f"pictures outside {folder.name} are not read", *elsewhere)
+
+
+def _such_as(items: Sequence[LeftOut]) -> str:
+    return f"; left out was {items[0].path}: {items[0].reason}" if items else ""
+
+
+def _prepare_one(name: Path, out: Path, source: _Raw, max_side_px: int, notes: Notes) -> tuple[Photo, Scene]:
     """Writes one picture, cut and small enough; PhotoError says why it can not be used."""
+    path = source.pictures / name
     found = _NAME.match(path.stem)
     if found is None:
         raise PhotoError(f"{path}: file name carries no patient, visit and ulcer")
     patient, visit, ulcer = int(found[1]), int(found[2]), int(found[3])
-    phases = tables.phases.get((patient, visit, ulcer), set())
+    phases = source.phases.get((patient, visit, ulcer), set())
     if len(phases) != 1:
         what = f"phases disagree: {', '.join(sorted(phases))}" if phases else "no phase in the CSV"
         raise PhotoError(f"{path}: {what}")
-    picture = read_photo(path)
-    boxes = tables.boxes.get(path.stem)
+    _refuse_another_patient(path, name, patient)
+    reading = open_photo(path, notes)
+    picture = reading.pixels
+    boxes = source.boxes.get(file_key(path.name))
     box = _union(path, boxes, picture.shape[1], picture.shape[0]) if boxes else None
+    if box is not None and reading.turned:
+        notes.add(TURNED, name.as_posix())
 
     # the box and its surroundings
-    left, top, right, bottom = _with_context(box, picture.shape[1], picture.shape[0])
+    left, top, right, bottom = with_context(box, picture.shape[1], picture.shape[0])
     cut = Image.fromarray(picture[top:bottom, left:right])
     factor = min(1.0, max_side_px / max(cut.size))
     if factor < 1:
@@ -145,12 +213,21 @@ def _prepare_one(path: Path, out: Path, tables: _Tables, max_side_px: int) -> tu
         ulcer=ulcer,
         box=box,
         sha256=hashlib.sha256(target.read_bytes()).hexdigest(),
-        debridement=found[4],
-        camera=found[5],
-        angle=found[6],
-        view=found[7],
+        group=found[1],
+        debridement=found[4].upper(),
+        camera=found[5].upper(),
+        angle=found[6].upper(),
+        view=found[7].upper(),
     )
-    return photo, thumbnail(pixels)
+    return photo, Scene.of(pixels, box, photograph=picture)
+
+
+def _refuse_another_patient(path: Path, name: Path, patient: int) -> None:
+    """PhotoError where a picture lies in the folder of another patient than its name says."""
+    for part in name.parts[:-1]:
+        found = _FOLDER.fullmatch(part)
+        if found is not None and int(found[1]) != patient:
+            raise PhotoError(f"{path}: patients disagree: folder {part}, and {patient:03} in the file's name")
 
 
 def _union(path: Path, boxes: list[Box], width: int, height: int) -> Box:
@@ -163,23 +240,6 @@ def _union(path: Path, boxes: list[Box], width: int, height: int) -> Box:
     return min(lefts), min(tops), max(rights), max(bottoms)
 
 
-def _with_context(box: Box | None, width: int, height: int) -> Box:
-    """A square around the box with CONTEXT on each side, as far as the picture goes; without a box all of it.
-
-    Around a small box there is more, so that no side gets under MIN_SIDE_PX.
-    """
-    if box is None:
-        return 0, 0, width, height
-    half = max(max(box[2] - box[0], box[3] - box[1]) * (0.5 + CONTEXT), MIN_SIDE_PX)
-    middle_x, middle_y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return (
-        max(0, round(middle_x - half)),
-        max(0, round(middle_y - half)),
-        min(width, round(middle_x + half)),
-        min(height, round(middle_y + half)),
-    )
-
-
 def _scaled(box: Box, left: int, top: int, factor: float) -> Box:
     xmin, ymin, xmax, ymax = box
     return (
@@ -188,58 +248,6 @@ def _scaled(box: Box, left: int, top: int, factor: float) -> Box:
         round((xmax - left) * factor),
         round((ymax - top) * factor),
     )
-
-
-def _read_phases(raw: Path) -> dict[Visit, set[str]]:
-    path = _table(raw, PHASE_CSV, _PHASE_COLUMNS)
-    phases: dict[Visit, set[str]] = defaultdict(set)
-    for line, row in _rows(path):
-        phase = row["Healing Phase Abs"].strip()
-        if phase in PHASES:
-            patient, visit, ulcer = (_whole(row[name], path, line, name) for name in ("Patient#", "Appt#", "DFU#"))
-            phases[patient, visit, ulcer].add(phase)
-    return phases
-
-
-def _read_boxes(raw: Path) -> dict[str, list[Box]]:
-    path = _table(raw, BOX_CSV, _BOX_COLUMNS)
-    boxes: dict[str, list[Box]] = defaultdict(list)
-    for line, row in _rows(path):
-        if all(row[name].strip() for name in _BOX_COLUMNS):
-            left, top, right, bottom = (_whole(row[name], path, line, name) for name in _BOX_COLUMNS[1:])
-            boxes[Path(row["Filename"].strip()).stem].append((left, top, right, bottom))
-    return boxes
-
-
-def _table(raw: Path, usual: str, columns: tuple[str, ...]) -> Path:
-    """The CSV of the usual name (the thermal camera's boxes lie beside), else the only one with these columns."""
-    found = []
-    for path in sorted(raw.glob("*.csv")):
-        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            header = next(csv.reader(file), [])
-        if set(columns) <= {name.strip() for name in header}:
-            found.append(path)
-    if raw / usual in found:
-        return raw / usual
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise UserError(f"--raw: {raw} should hold one CSV with the columns {', '.join(columns)}; found {names}")
-    return found[0]
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    # columns that are not read may hold notes in any encoding
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        reader = csv.DictReader(file)
-        for row in reader:
-            yield reader.line_num, {str(name).strip(): str(value or "") for name, value in row.items()}
-
-
-def _whole(text: str, path: Path, line: int, name: str) -> int:
-    try:
-        return round(float(text))
-    except (ValueError, OverflowError):
-        raise UserError(f"{path}: line {line}: {name} {text!r} is no number") from None
 
 
 def _write_text(text: str, path: Path) -> None:

@@ -2,78 +2,26 @@
 
 import csv
 import hashlib
-import io
 import logging
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
-from woundray.data.photos import MAX_PIXELS, SUFFIXES, PhotoError, read_photo
+from woundray.config.data import DataConfig, SimilarPatients
+from woundray.data.duplicates import LIKENESS
+from woundray.data.manifest_rows import read_manifest
+from woundray.data.notes import Notes
+from woundray.data.patients import settle_names
+from woundray.data.phase_folders import read_phase_folders
+from woundray.data.photos import MAX_PIXELS, TURNED, PhotoError, open_photo
+from woundray.data.records import MANIFEST, PHASES, Box, Candidate, Dataset, LeftOut, Photo
+from woundray.data.scenes import Scene, copy_of, sort_out
 from woundray.errors import UserError
 
+__all__ = ["MANIFEST", "PHASES", "Box", "Dataset", "LeftOut", "Photo", "read_as_set", "read_dataset", "write_manifest"]
+
 logger = logging.getLogger(__name__)
-
-PHASES = ("I", "P", "R")
-MANIFEST = "manifest.csv"
-
-Box = tuple[int, int, int, int]
-
-_REQUIRED = ("path", "phase", "patient")
-_PATIENT_IN_NAME = re.compile(r"_P(\d{3})\d{2}\d[BA][DT][MLR][WZ]$")
-
-
-@dataclass(frozen=True)
-class Photo:
-    """One picture.
-
-    Attributes:
-        path: relative to the data set's folder.
-        box: xmin, ymin, xmax, ymax of the wound, px of the picture; None: not known.
-        sha256: of the file.
-        group: patients of one group share near-duplicates: they stay on one side of a split.
-    """
-
-    path: Path
-    phase: str
-    patient: str
-    visit: int = 1
-    ulcer: int = 1
-    box: Box | None = None
-    sha256: str = ""
-    group: str = ""
-    camera: str = ""
-    angle: str = ""
-    view: str = ""
-    debridement: str = ""
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A picture that is not used, and why."""
-
-    path: Path
-    reason: str
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """All pictures of a folder."""
-
-    root: Path
-    photos: tuple[Photo, ...]
-    left_out: tuple[LeftOut, ...] = ()
-
-    def of_phase(self, phase: str) -> "Dataset":
-        """The pictures of one phase."""
-        return replace(self, photos=tuple(photo for photo in self.photos if photo.phase == phase))
-
-    @property
-    def content_hash(self) -> str:
-        """Changes with every picture, box, phase and group; not with the folder's place."""
-        rows = sorted(f"{photo.sha256} {photo.phase} {photo.box} {photo.group}" for photo in self.photos)
-        return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
 def write_manifest(dataset: Dataset) -> None:
@@ -88,130 +36,126 @@ def write_manifest(dataset: Dataset) -> None:
     beside.replace(dataset.root / MANIFEST)
 
 
-def read_dataset(root: Path, *, max_pixels: int = MAX_PIXELS) -> Dataset:
+def read_dataset(
+    root: Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    similar_patients: SimilarPatients = "refuse",
+    likeness: float = LIKENESS,
+) -> Dataset:
     """Reads a folder with `manifest.csv` (columns path, phase, patient at least), or `I/`, `P/`, `R/`, or `rgb/I/` ...
 
-    A picture that can not be read or has more than max_pixels is left out, with a warning; mistakes in the manifest
-    are errors.
+    A picture or row that can not be used is left out, with a warning. Exact copies are left out, too; patients of
+    near-duplicates are one group.
+
+    Args:
+        similar_patients: what is done with patients of similar names (see `woundray.data.patients`).
+        likeness: from which two pictures count as near-duplicates (see `woundray.data.duplicates`).
 
     Raises:
-        UserError: no such folder, raw photographs, nothing to read, or a row that names no known phase, misses a
-            value, points out of the folder or comes twice.
+        UserError: no such folder, raw photographs, nothing to read; similar names that are refused; in the manifest a
+            missing column, an unknown phase, a picture twice, or not one row that can be used.
     """
     if not root.is_dir():
         raise UserError(f"--data: {root} is no folder")
-    if (root / MANIFEST).is_file():
-        candidates = list(_rows(root))
-    elif (root / "Depth_RGB").is_dir():
+    notes = Notes()
+    manifest = _manifest_of(root)
+    if manifest is None and (root / "Depth_RGB").is_dir():
         raise UserError(
             f"--data: {root} holds raw photographs; run `python -m woundray.prepare --raw {root} --out DIR`"
         )
-    else:
-        candidates = list(_folders(root))
+    candidates, left_out = read_phase_folders(root, notes) if manifest is None else read_manifest(root, manifest, notes)
     if not candidates:
-        raise UserError(f"--data: {root} has neither {MANIFEST} nor pictures in I/, P/, R/ (or rgb/I/ ...)")
+        why = f"; left out was {left_out[0].reason}" if left_out else ""
+        raise UserError(f"--data: {root} has neither {MANIFEST} nor pictures in I/, P/, R/ (or rgb/I/ ...){why}")
+    candidates = _with_settled_names(candidates, similar_patients, manifest or root, notes)
 
-    photos, left_out = [], []
-    for photo in candidates:
+    photos, scenes = [], []
+    for candidate in candidates:
         try:
-            photos.append(_checked(root, photo, max_pixels))
+            photo, scene = _checked(root, candidate.photo, max_pixels, notes)
         except PhotoError as error:
-            left_out.append(LeftOut(photo.path, str(error)))
+            left_out.append(LeftOut(candidate.photo.path, str(error)))
+        else:
+            photos.append(photo)
+            scenes.append(scene)
+    result = sort_out(photos, scenes, likeness=likeness)
+    for first, second in result.across:
+        notes.add("near-duplicates of different patients, who stay on one side", f"{first.path} and {second.path}")
+    for first, second in result.contradictions:
+        notes.add("one picture under two phases, keep the right one", f"{first.path} and {second.path}")
+    left_out += [LeftOut(copy.path, f"{copy.path}: {copy_of(copy, original)}") for copy, original in result.copies]
     if left_out:
-        logger.warning("%d of %d pictures left out, such as %s", len(left_out), len(candidates), left_out[0].reason)
-    return Dataset(root, tuple(photos), tuple(left_out))
+        total = len(result.photos) + len(left_out)
+        logger.warning("%d of %d pictures left out, such as %s", len(left_out), total, left_out[0].reason)
+    for line in notes.lines():
+        logger.warning("%s: %s", root, line)
+    return Dataset(root, result.photos, tuple(left_out), notes.lines())
 
 
-def _checked(root: Path, photo: Photo, max_pixels: int) -> Photo:
+def read_as_set(root: Path, data: DataConfig) -> Dataset:
+    """`read_dataset` by the settings."""
+    return read_dataset(
+        root, max_pixels=data.max_pixels, similar_patients=data.similar_patients, likeness=data.likeness
+    )
+
+
+def _manifest_of(root: Path) -> Path | None:
+    """`manifest.csv`, whatever its case; UserError for a workbook in its place."""
+    files = {path.name: path for path in root.iterdir() if path.is_file()}
+    for name in sorted(files, key=lambda name: (name != MANIFEST, name)):
+        if name.casefold() == MANIFEST:
+            return files[name]
+    for name, path in files.items():
+        if name.casefold() in ("manifest.xlsx", "manifest.xls", "manifest.ods", "manifest.numbers"):
+            raise UserError(f"--data: {path} is a workbook; save the table as CSV UTF-8, {root / MANIFEST}")
+    return None
+
+
+def _with_settled_names(
+    candidates: list[Candidate], similar: SimilarPatients, place: Path, notes: Notes
+) -> list[Candidate]:
+    """Patients and groups of similar names, refused, joined or left apart as `similar` says."""
+    for column in ("patient", "group"):
+        places: dict[str, str] = {}
+        for item in candidates:
+            if item.named and (name := getattr(item.photo, column)):
+                places.setdefault(name, item.place)
+        try:
+            settled = settle_names(places, similar, column)
+        except UserError as error:
+            raise UserError(f"{place}: {error}") from None
+        for name, first in settled.items():
+            notes.add(f"{column} {name} is read as {column} {first} (data.similar_patients)")
+        candidates = [_renamed(item, column, settled) for item in candidates]
+    return candidates
+
+
+def _renamed(item: Candidate, column: str, settled: Mapping[str, str]) -> Candidate:
+    name = getattr(item.photo, column)
+    if not item.named or name not in settled:
+        return item
+    changes: dict[str, Any] = {column: settled[name]}
+    return replace(item, photo=replace(item.photo, **changes))
+
+
+def _checked(root: Path, photo: Photo, max_pixels: int, notes: Notes) -> tuple[Photo, Scene]:
     """The photo with its file's hash, a box inside the picture, and a group; PhotoError if it can not be read."""
     path = root / photo.path
-    if not path.is_file():
-        raise PhotoError(f"{path}: no such file")
-    if not path.resolve().is_relative_to(root.resolve()):
+    if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
         raise PhotoError(f"{path}: a link that leaves the data set's folder; put the picture itself there")
-    height, width = read_photo(path, max_pixels=max_pixels).shape[:2]
+    reading = open_photo(path, notes, max_pixels=max_pixels)
+    height, width = reading.pixels.shape[:2]
     box = photo.box
     if box is not None:
         box = (max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height))
         if box[2] - box[0] < 2 or box[3] - box[1] < 2:
             raise PhotoError(f"{path}: its box {photo.box} lies outside the picture of {width} x {height} px")
+        if reading.turned:
+            notes.add(TURNED, photo.path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return replace(photo, box=box, sha256=digest, group=photo.group or photo.patient)
-
-
-def _rows(root: Path) -> Iterator[Photo]:
-    path = root / MANIFEST
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not in UTF-8 ({error.reason}); save it again as CSV UTF-8") from None
-    with io.StringIO(text, newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in _REQUIRED if name not in (reader.fieldnames or ())]
-        if missing:
-            raise UserError(f"{path}: no column {', '.join(missing)}; a manifest has {', '.join(_REQUIRED)} at least")
-        seen: set[Path] = set()
-        for row in reader:
-            photo = _photo_of(row, f"{path}: line {reader.line_num}")
-            if photo.path in seen:
-                raise UserError(
-                    f"{path}: line {reader.line_num}: path {photo.path} comes twice; keep one row a picture"
-                )
-            seen.add(photo.path)
-            yield photo
-
-
-def _photo_of(row: Mapping[str, str | None], place: str) -> Photo:
-    """A row of a manifest; UserError names the line."""
-    values: dict[str, Any] = {}
-    for field in fields(Photo):
-        text = (row.get(field.name) or "").strip()
-        if text:
-            values[field.name] = int(text) if field.name in ("visit", "ulcer") and text.isdecimal() else text
-    for name in _REQUIRED:
-        if name not in values:
-            raise UserError(f"{place}: {name} is empty")
-    relative = PurePosixPath(str(values["path"]).replace("\\", "/"))
-    if relative.is_absolute() or ".." in relative.parts:
-        raise UserError(f"{place}: path {relative} leaves the data set's folder; give one relative to it")
-    if values["phase"] not in PHASES:
-        raise UserError(f"{place}: phase {values['phase']} is not one of {', '.join(PHASES)}")
-    for name in ("visit", "ulcer"):
-        if not isinstance(values.get(name, 1), int):
-            raise UserError(f"{place}: {name} {values[name]} is no whole number")
-    return Photo(**{**values, "path": Path(relative), "box": _box_of(row, place)})
-
-
-def _box_of(row: Mapping[str, str | None], place: str) -> Box | None:
-    corners = [(row.get(name) or "").strip() for name in ("xmin", "ymin", "xmax", "ymax")]
-    if not any(corners):
-        return None
-    try:
-        xmin, ymin, xmax, ymax = (round(float(corner)) for corner in corners)
-    except (ValueError, OverflowError):
-        raise UserError(f"{place}: box {', '.join(corners)} is not four numbers; give all of them or none") from None
-    return xmin, ymin, xmax, ymax
-
-
-def _folders(root: Path) -> Iterator[Photo]:
-    """Pictures in a folder a phase; the patient from the file name, else each file its own patient."""
-    unknown = 0
-    for phase in PHASES:
-        for folder in (root / "rgb" / phase, root / phase):
-            for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-                if path.suffix.lower() not in SUFFIXES or path.is_symlink():
-                    continue
-                found = _PATIENT_IN_NAME.search(path.stem)
-                unknown += found is None
-                name = path.relative_to(root)
-                yield Photo(name, phase, found[1] if found else name.as_posix())
-    if unknown:
-        logger.warning(
-            "%s: %d file names carry no patient: each counts as a patient of its own; with several pictures of "
-            "one patient, give a manifest.csv with path, phase, patient, or scores will be too good",
-            root,
-            unknown,
-        )
+    photo = replace(photo, box=box, sha256=digest, group=photo.group or photo.patient)
+    return photo, Scene.of(reading.pixels, box)
 
 
 def _text(value: object) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from woundray.config import Config
 from woundray.data.augmentation import Augmentation, plain_view, view
-from woundray.data.manifest import Dataset, Photo, read_dataset
+from woundray.data.manifest import Dataset, Photo, read_as_set
 from woundray.data.phantoms import PHASES, Phantom, render_cohort
 from woundray.data.photos import read_photo
 from woundray.errors import UserError
@@ -71,7 +71,7 @@ def open_source(config: Config) -> Source:
         photos, pixels = _phantoms(config)
         content_hash = Dataset(Path(), photos).content_hash
     else:
-        dataset = read_dataset(config.data.root, max_pixels=config.data.max_pixels)
+        dataset = read_as_set(config.data.root, config.data)
         if config.phase != "all":
             dataset = dataset.of_phase(config.phase)
         if not dataset.photos:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from woundray.config import Config
-from woundray.data.manifest import PHASES, Dataset, read_dataset
+from woundray.data.manifest import PHASES, Dataset, read_as_set
 from woundray.data.split import split_for
 from woundray.errors import UserError
 
@@ -28,12 +28,14 @@ class Photographs:
         phases: those that have photographs.
         left_out: file -> why it is not used.
         problem: why none of it can be used; empty: it can.
+        notes: what was done to read it.
     """
 
     root: Path
     phases: dict[str, PhaseCount]
     left_out: dict[str, str]
     problem: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def survey(config: Config) -> Photographs | None:
@@ -42,12 +44,13 @@ def survey(config: Config) -> Photographs | None:
     if root is None:
         return None
     try:
-        dataset = read_dataset(root, max_pixels=config.data.max_pixels)
+        dataset = read_as_set(root, config.data)
     except UserError as error:
         return Photographs(root, {}, {}, str(error))
     counts = {phase: _count(dataset.of_phase(phase), config) for phase in PHASES}
     left_out = {item.path.as_posix(): item.reason for item in dataset.left_out}
-    return Photographs(root, {phase: count for phase, count in counts.items() if count.photographs}, left_out)
+    phases = {phase: count for phase, count in counts.items() if count.photographs}
+    return Photographs(root, phases, left_out, notes=dataset.notes)
 
 
 def _count(dataset: Dataset, config: Config) -> PhaseCount:

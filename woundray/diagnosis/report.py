@@ -150,6 +150,7 @@ def _photograph_lines(photographs: Photographs | None) -> Iterator[str]:
     for phase, count in photographs.phases.items():
         sides = "" if count.problem else f": {count.training} to train on, {count.held_out} held out"
         yield f"{phase}: {count.photographs} of {count.patients} patients{sides}"
+    yield from photographs.notes
     if photographs.left_out:
         yield f"{len(photographs.left_out)} left out, such as {next(iter(photographs.left_out.values()))}"
 

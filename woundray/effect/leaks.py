@@ -3,59 +3,53 @@
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
-
-from woundray.data.duplicates import LIKENESS, THUMBNAIL_PX
+from woundray.data.leaks import Leak, LeakError, Seen, find_leaks
+from woundray.data.scenes import Scene
 from woundray.effect.cohort import Cohort, Rows
-from woundray.errors import UserError
+
+__all__ = ["LeakError", "Used", "refuse_common_patients", "refuse_leaks"]
 
 Used = Mapping[str, Collection[Path]]
 """Stage (generator, filter, reference, search) -> paths of the photographs that reached it."""
 
 
-class LeakError(UserError):
-    """A test patient reached the training side; the message names stage, photograph and the mend."""
-
-
 def refuse_leaks(cohort: Cohort, test: Rows, used: Used) -> None:
     """Raises LeakError where a photograph that a stage used is of a test patient, or nearly one of their pictures.
 
-    It looks at patients' names and at pixels; that folds are made of groups is not taken for granted. Photographs
-    that are not in the cohort can not be looked at, and are refused, too.
+    It looks at patients, groups and pixels (see `woundray.data.leaks`). Photographs that are not in the cohort can not
+    be looked at, and are refused, too.
     """
     rows = {photo.path: row for row, photo in enumerate(cohort.photos)}
-    patients = {cohort.photos[row].patient for row in test}
+    tested = _seen(cohort, test)
     for stage, paths in used.items():
         for path in paths:
             if path not in rows:
                 raise LeakError(f"{stage} used {path}, which is not among the photographs: it can not be checked")
-            photo = cohort.photos[rows[path]]
-            if photo.patient in patients:
-                raise LeakError(
-                    f"{stage} used {path} of patient {photo.patient}, who is a test patient of this fold; "
-                    "train generators on the fold's training patients alone"
-                )
-        _refuse_alike(cohort, test, stage, np.array([rows[path] for path in paths], dtype=np.int64))
+        shown = _seen(cohort, [rows[path] for path in paths])
+        for leak in find_leaks(shown, tested, similar_patients="apart"):  # names were settled when they were read
+            raise LeakError(f"{stage} used {_told(leak)}")
 
 
 def refuse_common_patients(cohort: Cohort, train: Rows, test: Rows) -> None:
     """Raises LeakError where a classifier's training pictures fail `refuse_leaks`."""
-    refuse_leaks(cohort, test, {"classifier": _paths(cohort, train)})
+    refuse_leaks(cohort, test, {"classifier": [cohort.photos[row].path for row in train]})
 
 
-def _refuse_alike(cohort: Cohort, test: Rows, stage: str, rows: Rows) -> None:
-    if not len(rows):
-        return
-    shown = cohort.thumbnails[rows].reshape(len(rows), THUMBNAIL_PX, THUMBNAIL_PX, 3)
-    tested = cohort.thumbnails[test].T
-    upright, mirrored = (side.reshape(len(rows), -1) @ tested for side in (shown, shown[:, :, ::-1]))
-    alike = np.argwhere(np.maximum(upright, mirrored) >= LIKENESS)
-    if len(alike):
-        first, second = cohort.photos[rows[alike[0, 0]]].path, cohort.photos[test[alike[0, 1]]].path
-        raise LeakError(
-            f"{stage} used {first}, a near-duplicate of the test picture {second}; give both one group in manifest.csv"
-        )
+def _seen(cohort: Cohort, rows: Iterable[int]) -> list[Seen]:
+    return [
+        Seen(photo, Scene(photo.sha256, photo.sha256, cohort.thumbnails[row]))
+        for row in rows
+        for photo in [cohort.photos[row]]
+    ]
 
 
-def _paths(cohort: Cohort, rows: Iterable[int]) -> list[Path]:
-    return [cohort.photos[row].path for row in rows]
+def _told(leak: Leak) -> str:
+    """What was used, why it must not be, and the mend."""
+    alone = "train generators on the fold's training patients alone"
+    return {
+        "patient": f"{leak.train.path} of patient {leak.train.patient}, who is a test patient of this fold; {alone}",
+        "group": f"{leak.train.path} of group {leak.train.group}, as {leak.test.path} of the test side; {alone}",
+        "copy": f"{leak.train.path}, a copy of the test picture {leak.test.path}; keep one of them",
+        "near-duplicate": f"{leak.train.path}, a near-duplicate of the test picture {leak.test.path}; "
+        "give both one group in manifest.csv",
+    }[leak.kind]

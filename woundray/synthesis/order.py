@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from woundray.data.manifest import read_dataset
+from woundray.data.patients import patient_key
 from woundray.errors import UserError
 from woundray.synthesis.collection import Collection
 from woundray.synthesis.produce import Source, Tally, produce
@@ -70,7 +71,7 @@ def lacking(phases: Sequence[str], total: int, data: Path) -> list[int]:
     """
     if "all" in phases or len(set(phases)) < len(phases):
         raise UserError(f"--balance: give one checkpoint for each of the phases I, P, R, not {', '.join(phases)}")
-    have = Counter(photo.phase for photo in read_dataset(data).photos)
+    have = Counter(photo.phase for photo in read_dataset(data, similar_patients="apart").photos)
     total = total or max(have.values())
     return [max(0, total - have[phase]) for phase in phases]
 
@@ -80,4 +81,5 @@ def _patients(source: Source, data: Path | None) -> set[int]:
     root = data or config_of(source.checkpoint).data.root
     if root is None or not root.is_dir():
         return set()
-    return {int(photo.patient) for photo in read_dataset(root).photos if photo.patient.isdecimal()}
+    photos = read_dataset(root, similar_patients="apart").photos  # numbers are counted here, and nobody is split
+    return {int(key) for photo in photos if (key := patient_key(photo.patient)).isdecimal()}

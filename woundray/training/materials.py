@@ -21,6 +21,7 @@ from woundray import evaluation, sampling
 from woundray.checksums import file_sha256
 from woundray.config import Config
 from woundray.data.bank import Bank, bank_key, read_bank, write_bank
+from woundray.data.leaks import refuse_shared
 from woundray.data.source import Source, open_source
 from woundray.data.split import Split, split_for, write_split
 from woundray.errors import UserError
@@ -140,6 +141,7 @@ def prepare_materials(
     folder.mkdir(parents=True, exist_ok=True)
 
     split = split_for(source.photos, config)
+    refuse_shared(split, source, config.data)
     write_split(split, folder / "split.json")
     embedder = embedder or evaluation.make_embedder(config, device)
     reference = _reference(config, source, split, folder, embedder, stage) if split.validation else None

@@ -1,0 +1,56 @@
+"""Colours of any camera -> sRGB: colour carries the phase, and a wide-gamut picture read as sRGB is too pale."""
+
+import io
+
+from PIL import Image, ImageCms
+
+from woundray.data.notes import Notes
+
+_SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}
+_INTEROPERABILITY, _INDEX = 0xA005, 1
+_EXIF, _COLOUR_SPACE, _UNCALIBRATED = 0x8769, 0xA001, 65535
+_ADOBE_RGB = "R03"
+
+
+def to_srgb(image: Image.Image, file: str, notes: Notes) -> Image.Image:
+    """RGB, L or CMYK of 8 bits -> RGB in sRGB by the picture's own profile (ICC.1); without one as it stands.
+
+    A profile that can not be used is noted, and so are colours that are known to be of another space without one.
+    """
+    embedded = image.info.get("icc_profile")
+    if not embedded:
+        _note_unprofiled(image, file, notes)
+        return image.convert("RGB")
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(embedded))
+        name = ImageCms.getProfileDescription(profile).strip() or "without a name"
+        space = profile.profile.xcolor_space
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        notes.add("colour profile is damaged, colours are taken as sRGB", file)
+        return image.convert("RGB")
+    if space != _SPACES.get(image.mode):
+        notes.add(f"colour profile {name} is not for {image.mode} pictures, colours are taken as sRGB", file)
+        return image.convert("RGB")
+    if "srgb" in name.casefold():
+        return image.convert("RGB")
+    try:
+        converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except ImageCms.PyCMSError as error:
+        notes.add(f"colour profile {name} can not be converted ({error}), colours are taken as sRGB", file)
+        return image.convert("RGB")
+    assert converted is not None  # only `inPlace` gives nothing
+    notes.add(f"colours converted from {name} to sRGB", file)
+    return converted
+
+
+def _note_unprofiled(image: Image.Image, file: str, notes: Notes) -> None:
+    if image.mode == "CMYK":
+        notes.add("CMYK without a colour profile, its colours are approximate", file)
+        return
+    nclx = image.info.get("nclx_profile") or {}
+    if nclx.get("color_primaries", 2) not in (1, 2):  # ITU-T H.273: 1 as sRGB, 2 unspecified
+        notes.add("colours of a wide gamut without a profile, taken as sRGB", file)
+    exif = image.getexif()
+    uncalibrated = exif.get_ifd(_EXIF).get(_COLOUR_SPACE) == _UNCALIBRATED
+    if exif.get_ifd(_INTEROPERABILITY).get(_INDEX) == _ADOBE_RGB or uncalibrated:
+        notes.add("colours are not of sRGB by the camera's note and have no profile, taken as sRGB", file)

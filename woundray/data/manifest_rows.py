@@ -1,0 +1,113 @@
+"""The rows of `manifest.csv`, as people write them."""
+
+from pathlib import Path, PurePosixPath
+
+from woundray.data.cells import CellError, is_missing, phase_of, pixels, whole_number
+from woundray.data.folder import Places, list_folder
+from woundray.data.notes import Notes
+from woundray.data.records import MANIFEST, PHASES, Box, Candidate, LeftOut, Photo
+from woundray.data.tables import Row, RowError, Table, header_of, read_table
+from woundray.errors import UserError
+
+_REQUIRED = ("path", "phase", "patient")
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_TEXTS = ("camera", "angle", "view", "debridement")
+_OPTIONAL = ("visit", "ulcer", "group", *_TEXTS, *_CORNERS)
+
+
+def read_manifest(root: Path, manifest: Path, notes: Notes) -> tuple[list[Candidate], list[LeftOut]]:
+    """A candidate of each row, and the rows that can not be used, with their lines; blank rows are nothing.
+
+    Raises:
+        UserError: no such columns, an unknown phase, a picture twice, or not one row that can be used.
+    """
+    table = read_table(manifest, _REQUIRED, notes, optional=_OPTIONAL)
+    if table is None:
+        there = header_of(manifest)
+        missing = ", ".join(name for name in _REQUIRED if name not in there)
+        raise UserError(f"{manifest}: no column {missing}; a manifest has {', '.join(_REQUIRED)} at least")
+    rows = _Rows(root, table, notes)
+    try:
+        candidates, left_out = table.parse(rows.candidate)
+    except UserError as error:
+        raise UserError("; ".join([str(error), *notes.lines()])) from None
+    unnamed = [path for path in rows.places.paths if path not in rows.seen]
+    if unnamed:
+        notes.add(f"picture is not in {manifest.name}, and not used", *unnamed)
+    return candidates, left_out
+
+
+class _Rows:
+    """Makes candidates of rows, which may name a picture in any spelling that leads to one file."""
+
+    def __init__(self, root: Path, table: Table, notes: Notes) -> None:
+        self.places = Places(list_folder(root, Notes()).pictures)
+        self.seen: set[Path] = set()
+        self._root, self._table, self._notes = root, table, notes
+
+    def candidate(self, row: Row) -> Candidate:
+        """The picture of a row; RowError: it can not be used; UserError: an unknown phase, or a picture twice."""
+        for name in _REQUIRED:
+            if is_missing(row[name]):
+                raise RowError(f"{name} is empty" if not row[name] else f"{name} is {row[name]}: nothing is known")
+        place = f"{self._table.path}: line {row.line}"
+        phase = phase_of(row["phase"])
+        if phase is None:
+            raise UserError(
+                f"{place}: phase {row['phase']} is not one of {', '.join(PHASES)}; write one of them in each row"
+            )
+        if phase != row["phase"]:
+            self._notes.add(f"phase {row['phase']} read as {phase}", f"line {row.line}")
+        photo = Photo(
+            path=self._path(row),
+            phase=phase,
+            patient=row["patient"],
+            visit=_number(row, "visit"),
+            ulcer=_number(row, "ulcer"),
+            box=_box_of(row),
+            group="" if is_missing(row["group"]) else row["group"],
+            **{name: row[name] for name in _TEXTS},
+        )
+        if photo.path in self.seen:
+            raise UserError(f"{place}: path {photo.path} comes twice; keep one row a picture")
+        self.seen.add(photo.path)
+        return Candidate(photo, f"line {row.line}")
+
+    def _path(self, row: Row) -> Path:
+        """The file that is meant, relative to the data set's folder."""
+        name = row["path"]
+        relative = PurePosixPath(name.replace("\\", "/"))
+        if relative.is_absolute() and relative.is_relative_to(self._root.absolute().as_posix()):
+            relative = relative.relative_to(self._root.absolute().as_posix())
+        network = str(relative).startswith("//")
+        if (relative.is_absolute() and not network) or ".." in relative.parts:
+            raise RowError(f"path {relative} leaves the data set's folder; give one relative to it")
+        if not network and (self._root / relative).is_file():
+            return Path(relative)
+        found = self.places.find(name)
+        if len(found) > 1:
+            raise RowError(f"path {name} can be {' or '.join(path.as_posix() for path in found)}; write one of them")
+        if not found:
+            raise RowError(f"{name}: no such file", Path(relative))
+        self._notes.add(f"path in {MANIFEST} read as the file that it can be", f"{name} as {found[0].as_posix()}")
+        return found[0]
+
+
+def _number(row: Row, name: str) -> int:
+    if is_missing(row[name]):
+        return 1
+    try:
+        return whole_number(row[name])
+    except CellError:
+        raise RowError(f"{name} {row[name]} is no whole number") from None
+
+
+def _box_of(row: Row) -> Box | None:
+    corners = [row[name] for name in _CORNERS]
+    if all(is_missing(corner) for corner in corners):
+        return None
+    try:
+        xmin, ymin, xmax, ymax = (pixels(corner) for corner in corners)
+    except CellError as error:
+        raise RowError(f"box {', '.join(corners)} is not four numbers: {error}; give all of them or none") from None
+    return xmin, ymin, xmax, ymax

@@ -1,0 +1,163 @@
+"""Tables as Excel and others write them, in any country: what is read is what can be meant, and is told."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from woundray.data.cells import plain
+from woundray.data.notes import Notes
+from woundray.data.records import LeftOut
+from woundray.errors import UserError
+
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_UTF8_LETTER = re.compile(rb"[\xc3-\xdf][\x80-\xbf]|[\xe1-\xef][\x80-\xbf]{2}")
+UNREADABLE = "\ufffd"
+
+
+Parsed = TypeVar("Parsed")
+
+
+class RowError(ValueError):
+    """A row that can not be used; the message says why, `path` which picture it is of, where that is known."""
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row that is not blank: its line in the file, and its cells by the names of the columns, in lower case."""
+
+    line: int
+    cells: dict[str, str]
+
+    def __getitem__(self, column: str) -> str:
+        text = plain(self.cells.get(column.casefold(), ""))
+        if UNREADABLE in text:
+            raise RowError(f"{column} {text} has letters that can not be read; save the table as CSV UTF-8")
+        return text
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table's text, and how it is to be cut."""
+
+    path: Path
+    text: str
+    delimiter: str
+    columns: tuple[str, ...]
+    lines_before: int
+
+    def parse(self, row_of: Callable[[Row], Parsed]) -> tuple[list[Parsed], list[LeftOut]]:
+        """What `row_of` makes of each row, and the rows of which it raises RowError; blank rows are nothing.
+
+        Raises:
+            UserError: there are rows, and not one can be used; or a quotation mark is not closed, so that what follows
+                it can not be cut into rows.
+        """
+        found, left_out = [], []
+        for line, cells in self._lines():
+            try:
+                if any(cell.strip() for cell in cells[len(self.columns) :]):
+                    raise RowError(
+                        f"{len(cells)} cells, and there are {len(self.columns)} columns; put text that holds "
+                        f"{self.delimiter!r} in quotation marks"
+                    )
+                found.append(row_of(Row(line, dict(zip(self.columns, cells, strict=False)))))
+            except RowError as error:
+                row = Path(f"{self.path.name} line {line}")
+                left_out.append(LeftOut(error.path or row, f"{self.path.name}: line {line}: {error}", is_row=True))
+        if left_out and not found:
+            first = left_out[0].reason.removeprefix(self.path.name)
+            raise UserError(f"{self.path}{first}; none of {len(left_out)} rows can be used")
+        return found, left_out
+
+    def _lines(self) -> Iterator[tuple[int, list[str]]]:
+        reader = _reader(self.text, self.delimiter)
+        try:
+            next(reader, None)
+            for cells in reader:
+                if any(cell.strip() for cell in cells):
+                    yield reader.line_num + self.lines_before, cells
+        except csv.Error as error:
+            line = reader.line_num + self.lines_before
+            raise UserError(f"{self.path}: line {line}: {error}; mend the quotation marks") from None
+
+
+def read_table(path: Path, required: Sequence[str], notes: Notes, *, optional: Sequence[str] = ()) -> Table | None:
+    """A table with the required columns, whatever their case; None where it has not got them all.
+
+    Commas, semicolons or tabs; UTF-8 or UTF-16, with or without its mark, else Windows-1252. What is not commas in
+    UTF-8 is noted.
+
+    Raises:
+        UserError: no text, or a column that is read comes twice.
+    """
+    text, encoding = _decoded(path)
+    lines_before = 0
+    wanted = list(DELIMITERS)
+    first, _, rest = text.partition("\n")
+    if named := re.fullmatch(r'"?sep=(.)"?\s*', first, re.IGNORECASE):
+        text, lines_before, wanted = rest, 1, [named[1]]
+    for delimiter in wanted:
+        try:
+            header: list[str] = next(_reader(text, delimiter), [])
+        except csv.Error:
+            continue
+        columns = tuple(plain(name).casefold() for name in header)
+        if not {name.casefold() for name in required} <= set(columns):
+            continue
+        for name in (*required, *optional):
+            if columns.count(name.casefold()) > 1:
+                raise UserError(f"{path}: column {name} comes twice; keep one of them")
+        if encoding != "UTF-8":
+            notes.add(f"{path.name} is not in UTF-8: read as {encoding}")
+        if delimiter != ",":
+            notes.add(f"{path.name} has {DELIMITERS.get(delimiter, repr(delimiter))} between its cells")
+        return Table(path, text, delimiter, columns, lines_before)
+    return None
+
+
+def header_of(path: Path) -> list[str]:
+    """The names of the columns, in lower case, at the delimiter that cuts the first line into most."""
+    text, _ = _decoded(path)
+    headers = [next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), []) for delimiter in DELIMITERS]
+    return [plain(name).casefold() for name in max(headers, key=len)]
+
+
+def _decoded(path: Path) -> tuple[str, str]:
+    """Text and the name of its encoding; bytes that have no meaning become UNREADABLE."""
+    content = path.read_bytes()
+    for mark, codec in _BOMS:
+        if content.startswith(mark):
+            text = content.decode(codec, errors="replace")
+            return _checked(path, text), "UTF-8" if codec == "utf-8-sig" else "UTF-16"
+    for codec, zeros in (("utf-16-le", content[1:400:2]), ("utf-16-be", content[:400:2])):
+        if zeros.count(0) > len(zeros) // 2 > 2:
+            return _checked(path, content.decode(codec, errors="replace")), "UTF-16"
+    try:
+        return _checked(path, content.decode("utf-8")), "UTF-8"
+    except UnicodeDecodeError:
+        pass
+    if not _UTF8_LETTER.search(content):
+        try:
+            return _checked(path, content.decode("cp1252")), "Windows-1252"
+        except UnicodeDecodeError:
+            pass
+    return _checked(path, content.decode("utf-8", errors="replace")), "UTF-8"
+
+
+def _checked(path: Path, text: str) -> str:
+    if "\0" in text:
+        raise UserError(f"{path}: no text in UTF-8; save the table as CSV UTF-8")
+    return text
+
+
+def _reader(text: str, delimiter: str) -> Any:
+    return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
