@@ -4,9 +4,11 @@ import logging
 import math
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -125,7 +127,7 @@ def _start(dashboard_port: int, cpus: int | None, workers: dict[str, str]) -> No
 
     import ray
 
-    with zygote.workers_are_forks() as variables:
+    with _hang_up_ignored(), zygote.workers_are_forks() as variables:
         ray.init(
             address="local",
             num_cpus=cpus,
@@ -138,6 +140,19 @@ def _start(dashboard_port: int, cpus: int | None, workers: dict[str, str]) -> No
             runtime_env={"env_vars": _as_set(workers) | variables},
             _temp_dir=str(folder),
         )
+
+
+@contextmanager
+def _hang_up_ignored() -> Iterator[None]:
+    """Processes that are started in this block outlive the terminal: Ray's would end at once, in mid-epoch."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _join(address: str, workers: dict[str, str]) -> None:

@@ -1,6 +1,6 @@
 """Studies and runs under seeded kills, and a table of them: `python -m faults --kills worker driver study --seed 3`.
 
-They are `woundray tune` and `woundray train`, with the packaged model on drawn photographs. With `node` among the kills
+They are `woundray tune` and `woundray train`, with the packaged model on drawn photographs. With `node` or `head` among the kills
 the study runs on two `ray start` nodes of this machine. `--run` kills a single run instead of a study.
 """
 
@@ -45,11 +45,11 @@ def _kinds() -> list[str]:
 
 def run(command: Command, kinds: list[Kind], *, seed: int, at: list[int] | None = None) -> list[str]:
     """Runs a command through the kills and checks it; a row a kill."""
-    nodes = TwoNodes(command.home) if "node" in kinds else None
+    nodes = TwoNodes(command.home) if {"node", "head"} & set(kinds) else None
     rows = []
     try:
         if nodes:
-            nodes.add_node()
+            nodes.start()
             command.variables = nodes.variables
         started = time.monotonic()
         command.start()

@@ -28,7 +28,7 @@ from woundray.training.loop import train
 from woundray.training.place import Place
 
 Victim = Literal["worker", "driver", "controller", "study"]
-Kind = Literal[Victim, "worker twice", "node", "interrupt", "terminate", "hang up", "full disk"]
+Kind = Literal[Victim, "worker twice", "node", "interrupt", "terminate", "hang up", "full disk", "head"]
 
 ROOT = Path(__file__).parents[2]
 TITLES = {  # what Ray calls their processes
@@ -58,6 +58,7 @@ class Kill:
 
     `worker twice` kills the worker that comes in its place, too. `interrupt`, `terminate` and `hang up` are signals to
     the study's process, which then ends by itself, as it does when its disk is full; room is made before it goes on.
+    `head` ends the first of two nodes, and the study's process with it, which goes on in another cluster.
     """
 
     kind: Kind
@@ -314,6 +315,14 @@ def strike(command: Command, nodes: "TwoNodes | None", kill: Kill) -> bool:
         nodes.kill_node()
         nodes.add_node()
         return True
+    if kill.kind == "head":
+        assert nodes is not None
+        nodes.end()
+        command.kill("study")
+        nodes.start()
+        command.variables = nodes.variables
+        command.start()
+        return True
     if kill.kind == "worker twice":
         return command.kill("worker") and command.kill("worker")
     if kill.kind in ("worker", "driver", "controller"):
@@ -384,32 +393,41 @@ class TwoNodes:
     """A Ray cluster of two nodes on this machine, of one CPU each; the second can be killed.
 
     Ray joins no second node to a head at 127.0.0.1: both are at the machine's own address.
-
-    Attributes:
-        variables: environment of a study that joins it.
     """
 
     def __init__(self, folder: Path, *, port: int = 6390) -> None:
         self._folder = folder
         from ray.util import get_node_ip_address  # here: woundray's settings come before the import of ray
 
-        self._address = f"{get_node_ip_address()}:{port}"
+        self._host, self._port = get_node_ip_address(), port
         local = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_AUTH_MODE": "token", "GLOO_SOCKET_IFNAME": "lo"}
         self._local = local | {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_USAGE_STATS_ENABLED": "0"}
-        self.variables = self._local | {"RAY_ADDRESS": self._address}
-        self._head = self._start("head", "--head", f"--port={port}", f"--dashboard-port={port + 2000}", "--num-cpus=1")
+        self._head: subprocess.Popen[bytes] | None = None
         self._node: subprocess.Popen[bytes] | None = None
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Environment of a study that joins it."""
+        return self._local | {"RAY_ADDRESS": f"{self._host}:{self._port}"}
+
+    def start(self) -> None:
+        """Starts both nodes; a second time at another port, as a new cluster."""
+        if self._head is not None:
+            self._port += 1
+        ports = f"--port={self._port}", f"--dashboard-port={self._port + 2000}"
+        self._head = self._start("head", "--head", *ports, "--num-cpus=1")
+        self.add_node()
 
     def add_node(self) -> None:
         """Starts the second node, once the head is there: it would give up soon. Waits until it has joined."""
-        host, _, port = self._address.partition(":")
         give_up = time.monotonic() + PATIENCE_S
         while time.monotonic() < give_up:
             with socket.socket() as probe:
-                if probe.connect_ex((host, int(port))) == 0:
+                if probe.connect_ex((self._host, self._port)) == 0:
                     break
             time.sleep(POLL_S)
-        self._node = self._start("second", f"--address={self._address}", "--num-cpus=1")
+        (self._folder / "second.txt").unlink(missing_ok=True)
+        self._node = self._start("second", f"--address={self._host}:{self._port}", "--num-cpus=1")
         while "Ray runtime started" not in (self._folder / "second.txt").read_text():
             assert time.monotonic() < give_up, (self._folder / "second.txt").read_text()
             time.sleep(POLL_S)
@@ -419,7 +437,6 @@ class TwoNodes:
         assert self._node is not None
         kill_tree(self._node.pid)
         self._node.wait()
-        (self._folder / "second.txt").unlink()
 
     def end(self) -> None:
         """Ends both nodes."""

@@ -23,6 +23,8 @@ RUN = (
     *_PLACE,
 )
 """The same of a run."""
+MEASUREMENT = ("effect.concurrent", "hardware.gpus_per_worker", "hardware.cpus_per_worker", "hardware.threads", *_PLACE)
+"""The same of a measurement of what synthetic pictures do for a classifier."""
 _NEVER_LESS = ("study.trials", "training.epochs")
 _SETTLED = ("metrics.objective", "hardware.gpus_per_worker")  # auto: what it was settled to when it began
 
@@ -46,10 +48,9 @@ def extended(config: Config, typed: Mapping[str, Any], folder: Path, *, free: tu
     refused = [name for name in differ if name not in free or (name in _NEVER_LESS and new[name] < old[name])]
     if refused:
         told = ", ".join(f"{name} {as_written(old[name])}, not {as_written(new[name])}" for name in refused)
-        [more] = {"study.trials", "training.epochs"} & set(free)
+        more = "".join(f" ({name} may become more)" for name in _NEVER_LESS if name in free)
         raise UserError(
-            f"{folder}: was begun with {told}; leave that out, or begin another under a new study.name "
-            f"({more} may become more)"
+            f"{folder}: was begun with {told}; leave that out, or begin another under a new study.name{more}"
         )
     return config.with_values({name: asked[name] for name in differ})
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from woundray.cluster import Resources, cluster
 from woundray.config import Config
-from woundray.config.layers import for_phase
+from woundray.config.layers import for_phase, read_yaml
+from woundray.config.resume import MEASUREMENT, extended
 from woundray.data.source import Source, open_source
 from woundray.effect.classifier import make_classifier
 from woundray.effect.execution import OnRay, Runner, in_turn
@@ -19,7 +20,9 @@ from woundray.effect.report import write_outcome
 from woundray.model.base import tell_lost_words
 from woundray.model.registry import resolve
 from woundray.search.workplace import new_folder, threads
-from woundray.tracking import Runs, study_id, tracking_uri, versions
+from woundray.storage import alone_in, check_storage
+from woundray.tracking import Tracker, versions
+from woundray.tracking.events import JOURNAL_NAME, ArmMeasured, Journal, MeasurementEnded
 from woundray.training.checkpoint import write_config
 from woundray.training.launch import settle
 
@@ -55,12 +58,22 @@ def conduct_effect(config: Config, stage: Stage, *, search: int = 0) -> tuple[st
     Raises:
         UserError: data, base model, classifier, cluster or MLflow can not be used; a LeakError where patients mix.
     """
+    check_storage(config.study.output)
     folder = new_folder(for_phase(config, "all"), "effect")
-    config = config.with_values({"study.name": folder.name})  # as who goes on with it names it
-    write_config(config, folder)
-    tags = versions() | {"woundray.what": "effect"}
-    runs = Runs(tracking_uri(), folder.name, identifier=study_id(folder), nested=True, tags=tags)
-    runs.log_settings(config.flat())
+    with alone_in(folder):
+        file = folder / "config.yaml"
+        if file.is_file():
+            own = Config.from_nested(read_yaml(file), source=str(file))
+            config = extended(own, config.flat(), folder, free=MEASUREMENT)
+        config = config.with_values({"study.name": folder.name})  # as who goes on with it names it
+        write_config(config, folder)
+        journal, tags = Journal(folder / JOURNAL_NAME), versions() | {"woundray.what": "effect"}
+        with Tracker(journal.path, study=folder.name, settings=config.flat(), tags=tags):
+            return _measured(config, folder, journal, stage, search), folder
+
+
+def _measured(config: Config, folder: Path, journal: Journal, stage: Stage, search: int) -> str:
+    """Verdict and table; the journal has all figures."""
     effect, features = config.effect, folder / "features"
     _tell_lost_words(config)
     with _hands(config, search) as hands:
@@ -77,8 +90,8 @@ def conduct_effect(config: Config, stage: Stage, *, search: int = 0) -> tuple[st
     outcome = conclude(measurement, effect, seed=seed)
     name = f"adapters of {config.model.base}" + (f", best of {search} trials" if search else "")
     text = write_outcome(outcome, measurement, effect, folder, title=f"Synthetic pictures: {name}", generator=name)
-    _track(runs, outcome, folder)
-    return text, folder
+    _record(journal, outcome, folder)
+    return text
 
 
 def _tell_lost_words(config: Config) -> None:
@@ -105,16 +118,18 @@ def _hands(config: Config, search: int) -> Iterator[_Hands]:
         yield _Hands(pools_by, OnRay(cpus, own, most), connected.resources)
 
 
-def _track(runs: Runs, outcome: Outcome, folder: Path) -> None:
-    """One nested run an arm, and the verdict in the parent."""
+def _record(journal: Journal, outcome: Outcome, folder: Path) -> None:
+    """An event an arm, and one of the verdict; none again for one that went on when it had ended."""
+    if any(isinstance(event, MeasurementEnded) for event in journal.events()):
+        return
     for arm in outcome.arms:
         metrics = {"kappa": arm.kappa.value, "kappa_low": arm.kappa.low, "kappa_high": arm.kappa.high}
         metrics |= {"quadratic_kappa": arm.quadratic_kappa.value, "macro_f1": arm.macro_f1, "accuracy": arm.accuracy}
         metrics |= {f"recall_{place}": value for place, value in enumerate(arm.recalls)} | {"ratio": arm.ratio}
         if arm.gain is not None:
             metrics |= {"gain": arm.gain.value, "gain_low": arm.gain.low, "gain_high": arm.gain.high}
-        runs.record(arm.name.replace(" ", "-").replace("+", "and"), metrics)
+        journal.append(ArmMeasured(name=arm.name.replace(" ", "-").replace("+", "and"), metrics=metrics))
     gain = outcome.gain
     metrics = {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
     metrics |= {"detectable_gain": outcome.verdict.detectable}
-    runs.complete(metrics, [folder / f"result.{kind}" for kind in ("json", "md", "html")])
+    journal.append(MeasurementEnded(metrics=metrics, folder=folder))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ray.tune.schedulers import ASHAScheduler
 
@@ -30,7 +30,7 @@ class ResumableASHA(ASHAScheduler):
     def __init__(self, config: Config, trials: Sequence[TrialSummary]) -> None:
         self._objective = config.metrics.objective
         epochs = config.training.epochs
-        self._unused: Any = None  # Tune's controller, which ASHA takes and does not look at
+        self._unused = cast(Any, None)  # Tune's controller, which ASHA takes and does not look at
         super().__init__(
             time_attr="epoch",
             metric=self._objective,

@@ -186,12 +186,14 @@ def catch_up(folder: Path, timeout_s: float = 60.0) -> tuple[int, int]:
     behind = sum(1 for _ in journal.read(_copied_of(journal.path)))
     if not behind:
         return 0, 0
-    facts = json.loads((folder / "materials" / "baseline.json").read_text(encoding="utf-8"))
+    tags, facts = versions() | {"phase": config.phase}, folder / "materials" / "baseline.json"
+    if facts.is_file():  # a measurement has none
+        tags["data"] = json.loads(facts.read_text(encoding="utf-8"))["key"]
     tracker = Tracker(
         journal.path,
         study=folder.name,
         settings=config.flat(),
-        tags=versions() | {"phase": config.phase, "data": facts["key"]},
+        tags=tags,
         nested=path != single,
     )
     left = tracker.close(timeout_s)

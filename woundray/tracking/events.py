@@ -129,6 +129,23 @@ class ReportWritten(_Event):
     """What MLflow gets: without photographs of patients."""
 
 
+class ArmMeasured(_Event):
+    """A measurement came to the scores of one arm: classifiers that were trained in one way."""
+
+    kind: Literal["arm"] = "arm"
+    name: str
+    metrics: dict[str, float]
+
+
+class MeasurementEnded(_Event):
+    """A measurement of what synthetic pictures do for a classifier has a verdict."""
+
+    kind: Literal["measurement_ended"] = "measurement_ended"
+    metrics: dict[str, float]
+    folder: Path
+    """It holds `result.json`, `result.md` and `result.html`."""
+
+
 Event = (
     StudyStarted
     | TrialStarted
@@ -139,6 +156,8 @@ Event = (
     | Refitted
     | ModelSaved
     | ReportWritten
+    | ArmMeasured
+    | MeasurementEnded
 )
 _LINE: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +13,11 @@ from woundray.errors import UserError
 from woundray.redaction import redact
 from woundray.tracking.address import EXPERIMENT, database_of, is_server, made_alone, tracking_uri, why_silent
 from woundray.tracking.events import (
+    ArmMeasured,
     EpochReported,
     Event,
     FinalistScored,
+    MeasurementEnded,
     ModelSaved,
     Refitted,
     ReportWritten,
@@ -126,25 +127,20 @@ class Runs:
             self.registered = register(self._client, self._trial(event.trial).info.run_id, event)
         elif isinstance(event, ReportWritten) and self.parent is not None:
             self._client.log_artifact(self.parent.info.run_id, str(event.file))
+        elif isinstance(event, ArmMeasured):
+            run = self._trial(event.name, name=f"{self._study}-{event.name}")
+            self._complete(run.info.run_id, event.metrics, event.time_ms)
+        elif isinstance(event, MeasurementEnded) and self.parent is not None:
+            files = [event.folder / f"result.{kind}" for kind in ("json", "md", "html")]
+            self._complete(self.parent.info.run_id, event.metrics, event.time_ms, files)
 
-    def record(self, name: str, metrics: dict[str, float], files: Sequence[Path] = ()) -> None:
-        """A nested run that is complete at once; a second time, its values are written again."""
-        assert self.parent is not None
-        self._complete(self._trial(name, name=f"{self._study}-{name}").info.run_id, metrics, files)
-
-    def complete(self, metrics: dict[str, float], files: Sequence[Path] = ()) -> None:
-        """Ends the parent run with what all of it came to."""
-        assert self.parent is not None
-        self._complete(self.parent.info.run_id, metrics, files)
-
-    def _complete(self, run_id: str, metrics: dict[str, float], files: Sequence[Path]) -> None:
+    def _complete(self, run_id: str, metrics: dict[str, float], time_ms: int, files: Sequence[Path] = ()) -> None:
         from mlflow.entities import Metric
 
-        now_ms = time.time_ns() // 1_000_000
-        self._client.log_batch(run_id, metrics=[Metric(name, value, now_ms, 0) for name, value in metrics.items()])
+        self._client.log_batch(run_id, metrics=[Metric(name, value, time_ms, 0) for name, value in metrics.items()])
         for file in files:
             self._client.log_artifact(run_id, str(file))
-        self._client.set_terminated(run_id, "FINISHED", now_ms)
+        self._client.set_terminated(run_id, "FINISHED", time_ms)
 
     def _start(self, event: TrialStarted) -> None:
         run = self._trial(event.trial, name=f"{self._study}-{event.number}" if self.parent else self._study)
@@ -251,8 +247,9 @@ class Runs:
             return None
         named = self._search(f"tags.study = '{self._study}'")
         found = next((run for run in named if _trial_of(run) == trial and "study_id" not in run.data.tags), None)
-        for key, value in tags.items() if found else ():
-            self._client.set_tag(found.info.run_id, key, value)
+        if found is not None:
+            for key, value in tags.items():
+                self._client.set_tag(found.info.run_id, key, value)
         return found
 
     def _search(self, wanted: str) -> Iterator["Run"]:
