@@ -44,8 +44,8 @@ def test_paths_are_compared_by_where_they_lead(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     begun = BEGUN.with_values({"data.root": "photos"})
     assert extended(begun, {"data.root": str(tmp_path / "photos")}, FOLDER) == begun
-    with pytest.raises(UserError, match=r"study\.space '.*/a\.yaml', not '.*/b\.yaml'"):
-        extended(begun.with_values({"study.space": "a.yaml"}), {"study.space": "b.yaml"}, FOLDER)
+    with pytest.raises(UserError, match=r"study\.begin_with '.*/a', not '.*/b'"):
+        extended(begun.with_values({"study.begin_with": "a"}), {"study.begin_with": "b"}, FOLDER)
 
 
 def test_photographs_and_weights_may_have_moved(tmp_path: Path) -> None:

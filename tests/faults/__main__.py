@@ -1,7 +1,7 @@
 """Studies and runs under seeded kills, and a table of them: `python -m faults --kills worker driver study --seed 3`.
 
-They are `woundray tune` and `woundray train`, with the packaged model on drawn photographs. With `node` or `head` among the kills
-the study runs on two `ray start` nodes of this machine. `--run` kills a single run instead of a study.
+They are `woundray tune` and `woundray train`, with the packaged model on drawn photographs. With `node` or `head` among
+the kills the study runs on two `ray start` nodes of this machine. `--run` kills a single run instead of a study.
 """
 
 import argparse
