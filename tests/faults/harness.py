@@ -28,7 +28,7 @@ from woundray.training.loop import train
 from woundray.training.place import Place
 
 Victim = Literal["worker", "driver", "controller", "study"]
-Kind = Literal[Victim, "worker twice", "node", "interrupt", "terminate", "hang up", "full disk", "head"]
+Kind = Literal[Victim, "worker twice", "node", "interrupt", "terminate", "hang up", "full disk", "head", "move"]
 
 ROOT = Path(__file__).parents[2]
 TITLES = {  # what Ray calls their processes
@@ -56,9 +56,10 @@ SMALL = {
 class Kill:
     """SIGKILL to a process of this kind, `delay_s` after the study has reported `after_epochs` epochs in all.
 
-    `worker twice` kills the worker that comes in its place, too. `interrupt`, `terminate` and `hang up` are signals to
-    the study's process, which then ends by itself, as it does when its disk is full; room is made before it goes on.
-    `head` ends the first of two nodes, and the study's process with it, which goes on in another cluster.
+    `worker twice` kills the worker that comes in its place, too. `move` kills the study's process, and moves and
+    renames its folder. `head` ends the first of two nodes, and the study's process with it, which goes on in another
+    cluster. `interrupt`, `terminate` and `hang up` are signals to the study's process, which then ends by itself, as it
+    does when its disk is full; room is made before it goes on.
     """
 
     kind: Kind
@@ -121,7 +122,8 @@ class Command:
 
     Attributes:
         name: of the study or run.
-        home: the working directory, with `settings.yaml`, `mlflow.db` and `woundray-runs/`.
+        home: the working directory, with `settings.yaml` and `mlflow.db`.
+        runs: folder of studies in it.
         variables: of its environment, beside `environment`.
         survivors: trials that had finished at some kill -> epochs that they had reported.
     """
@@ -129,6 +131,7 @@ class Command:
     home: Path
     name: str
     verb: Literal["tune", "train"] = "tune"
+    runs: str = "woundray-runs"
     variables: dict[str, str] = field(default_factory=dict)
     process: "subprocess.Popen[bytes] | None" = None
     survivors: dict[str, int] = field(default_factory=dict)
@@ -155,7 +158,7 @@ class Command:
     @property
     def folder(self) -> Path:
         """Of the study or run."""
-        return self.home / "woundray-runs" / self.name
+        return self.home / self.runs / self.name
 
     @property
     def config(self) -> Config:
@@ -169,7 +172,12 @@ class Command:
         is_begun = self.verb == "tune" and (self.folder / "config.yaml").is_file()
         with (self.home / "output.txt").open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", f"woundray.{self.verb}", *(["--resume", self.name] if is_begun else begin)],
+                [
+                    sys.executable,
+                    "-m",
+                    f"woundray.{self.verb}",
+                    *(["--resume", str(self.folder)] if is_begun else begin),
+                ],
                 env=environment(**self.variables),
                 cwd=self.home,
                 stdout=output,
@@ -236,6 +244,14 @@ class Command:
             last = self.config.training.epochs
             assert all(after[trial] >= min(epochs + 1, last) for trial, epochs in before.items()), (before, after)
         return code == 130
+
+    def move(self) -> bool:
+        """SIGKILL to the study, whose folder then gets another place and name."""
+        self.kill("study")
+        before, self.runs, self.name = self.folder, "elsewhere", "renamed"
+        self.folder.parent.mkdir()
+        before.rename(self.folder)
+        return True
 
     def fill_disk(self) -> bool:
         """Fills the disk of the studies, waits for the end, and makes room again. False: it had ended before."""
@@ -329,6 +345,8 @@ def strike(command: Command, nodes: "TwoNodes | None", kill: Kill) -> bool:
         return command.kill(kill.kind)
     if kill.kind == "study":
         done = command.kill(kill.kind)
+    elif kill.kind == "move":
+        done = command.move()
     else:
         done = command.fill_disk() if kill.kind == "full disk" else command.signal(kill.kind)
     if done:

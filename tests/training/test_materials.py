@@ -3,11 +3,15 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from woundray.config import Config
-from woundray.training.materials import Materials, prepare_materials
+from woundray.errors import UserError
+from woundray.training.materials import Materials, open_materials, prepare_materials
 
 
 def key_with(base: Path, config: Config, folder: Path) -> str:
@@ -27,6 +31,62 @@ def test_other_weights_of_the_vae_make_other_materials_and_another_place_does_no
     next(iter(tensors.values())).view(-1)[0] += 0.01  # the file is as long as before
     save_file(tensors, path)
     assert key_with(base, micro_config, tmp_path / "other") != micro_materials.key
+
+
+def test_a_base_model_that_was_moved_is_found_where_it_is_now(
+    micro_base: Path, micro_config: Config, tmp_path: Path
+) -> None:
+    """As that of a virtual environment, when a study is resumed on another machine."""
+    places = [tmp_path / "before", tmp_path / "now"]
+    shutil.copytree(micro_base, places[0])
+    key = key_with(places[0], micro_config, tmp_path / "study/materials")
+    places[0].rename(places[1])
+    assert key_with(places[1], micro_config, tmp_path / "study/materials") == key
+    assert open_materials(tmp_path / "study/materials").base == places[1]
+
+
+def data_set(folder: Path, patients: int) -> Path:
+    """A folder a phase, a picture a patient."""
+    (folder / "I").mkdir(parents=True, exist_ok=True)
+    for patient in range(patients):
+        pixels = np.random.default_rng(patient).integers(0, 255, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((96, 96)).save(folder / "I" / f"p{patient}.png")
+    return folder
+
+
+def test_a_study_whose_photographs_weights_or_settings_changed_is_refused_and_nothing_is_changed(
+    micro_base: Path, micro_config: Config, tmp_path: Path
+) -> None:
+    base, folder = tmp_path / "base", tmp_path / "study/materials"
+    shutil.copytree(micro_base, base)
+    config = micro_config.with_values({"data.root": data_set(tmp_path / "data", 12), "validation.folds": 1})
+    key = key_with(base, config, folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+
+    def said(changed: Config) -> str:
+        with pytest.raises(UserError) as error:
+            key_with(base, changed, folder)
+        assert {path: path.read_bytes() for path in folder.iterdir()} == before
+        return str(error.value)
+
+    assert "/study: not as it was when it began: the settings of prompts; put" in said(
+        config.with_values({"prompts.positive": "another"})
+    )
+    data_set(tmp_path / "data", 14)
+    assert "began: photographs that are new: 2, such as I/p12.png; put that back" in said(config)
+    (tmp_path / "data/I/p12.png").unlink()
+    (tmp_path / "data/I/p13.png").rename(tmp_path / "data/I/p3.png")
+    assert "photographs that are changed (pixels, box, phase or patient): 1, such as I/p3.png" in said(config)
+    (tmp_path / "data/I/p3.png").unlink()
+    assert "photographs that are gone: 1, such as I/p3.png" in said(config)
+    data_set(tmp_path / "data", 12)
+    path = base / "unet/diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    next(iter(tensors.values())).view(-1)[0] += 0.01
+    save_file(tensors, path)
+    assert "when it began: the base model's weights; put that back" in said(config)
+    shutil.copyfile(micro_base / "unet/diffusion_pytorch_model.safetensors", path)
+    assert key_with(base, config, folder) == key
 
 
 def test_the_signal_leak_is_that_of_the_training_photographs_and_goes_with_its_setting(

@@ -307,8 +307,8 @@ def _what_changed(
         ("changed (pixels, box, phase or patient)", {n for n, h in before.items() if photographs.get(n, h) != h}),
     ):
         if names and before:
-            changed.append(f"{len(names)} photographs are {what}, such as {min(names)}")
+            changed.append(f"photographs that are {what}: {len(names)}, such as {min(names)}")
     return (
-        f"{folder.parent}: {'; '.join(changed) or 'photographs, base model or settings'} since it began: "
-        "put them back as they were, or take another --study.name"
+        f"{folder.parent}: not as it was when it began: {'; '.join(changed) or 'photographs or base model'}; "
+        "put that back, or begin another under a new --study.name"
     )
