@@ -111,6 +111,11 @@ def test_dotted_and_nested_names_are_the_same(values: dict[str, int]) -> None:
     assert flatten(nest(values)) == values
 
 
+def test_a_configuration_is_read_with_dotted_names_among_nested_ones() -> None:
+    config = Config.from_nested({"phase": "P", "lora.rank": "8", "study": {"name": "mine"}}, source="file")
+    assert (config.phase, config.lora.rank, config.study.name) == ("P", 8, "mine")
+
+
 def test_with_values_validates_again() -> None:
     assert Config().with_values({"lora.rank": 8}).lora.rank == 8
     with pytest.raises(UserError, match=r"did you mean lora\.rank"):

@@ -71,9 +71,13 @@ class Config(Section):
 
     @classmethod
     def from_nested(cls, values: dict[str, Any], *, source: str) -> Self:
-        """Validates nested values. Raises UserError that names `source`, the dotted key and the nearest right one."""
+        """Validates nested values; dotted names among them are read, too.
+
+        Raises:
+            UserError: names `source`, the dotted key and the nearest right one.
+        """
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(nest(flatten(values)))
         except ValidationError as error:
             raise UserError(explain(error, cls, source)) from None
 
