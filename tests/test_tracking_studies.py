@@ -140,7 +140,7 @@ def test_an_experiment_that_was_deleted_is_one_line(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     client = connect(uri)
     client.delete_experiment(experiment_id(client, uri))
-    with pytest.raises(UserError, match="experiment woundray of .* was deleted; `mlflow experiments restore"):
+    with pytest.raises(UserError, match=r"experiment woundray of .* was deleted; `mlflow experiments restore"):
         experiment_id(client, uri)
 
 
