@@ -1,6 +1,7 @@
 """`woundray doctor` on a machine with nothing, with a GPU, with a cluster."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from woundray.diagnosis.report import Diagnosis, diagnose
 from woundray.doctor import Doctor
 from woundray.errors import UserError
 from woundray.metrics.weights import path_of
+from woundray.runtime import held_port
 
 
 @pytest.fixture(autouse=True)
@@ -135,13 +137,22 @@ def test_workers_that_do_not_fit_are_a_problem() -> None:
 def test_mlflow_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve() as site:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", site.url.replace("://", "://me:secret-word@"))
-        site.files["/health"] = b"OK"
+        page = "/api/2.0/mlflow/experiments/get-by-name"
+        site.files |= {page: b"{}", "/health": b"OK"}
         found = doctor()
         assert found.problems == ()
-        assert site.asked == [("HEAD", "/health", None)]
+        assert site.asked == [("GET", page, None)]
         assert "secret-word" not in str(found.values())
+        for status in (401, 403):  # /health answers as before
+            site.errors[page] = (status, "")
+            [problem] = doctor().problems
+            assert f"wants a name and password ({status}); set MLFLOW_TRACKING_USERNAME" in problem
+        site.errors[page] = (502, "")
+        [problem] = doctor().problems
+        assert "does not answer (502" in problem
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret-word@127.0.0.1:9")
     [problem] = doctor().problems
-    assert problem.startswith(f"MLflow at {site.url.replace('://', '://***@')}: no answer")
+    assert problem.startswith("MLflow at http://***@127.0.0.1:9 does not answer (Connection refused); start it")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///mlruns")
     assert "name a server" in doctor().problems[0]
 
@@ -164,3 +175,14 @@ def test_the_answer_is_a_table_for_a_person(capsys: pytest.CaptureFixture[str]) 
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("GPUs") and line.rstrip().endswith("none") for line in lines)
     assert lines[-1].rstrip().endswith("would not run: mend the problems")
+
+
+def test_the_port_that_the_dashboard_would_get_is_named() -> None:
+    with held_port(20000) as first:
+        found = doctor("--study.dashboard_port", first)
+        assert found.services.dashboard_port is not None and found.services.dashboard_port > first
+        told = f"port {first} is in use: the Ray dashboard would be at port {found.services.dashboard_port}"
+        assert told in found.outlook.notes
+    with socket.create_server(("127.0.0.1", 65535)):
+        [problem] = doctor("--study.dashboard_port", 65535).problems
+    assert problem.startswith("study.dashboard_port: 65535 and the ports after it are in use")

@@ -13,6 +13,7 @@ from test_tracking import SETTINGS, copy, write_study
 
 from woundray.errors import UserError
 from woundray.tracking import Runs, Tracker, study_id
+from woundray.tracking.events import ArmMeasured
 from woundray.tracking.runs import connect, experiment_id
 
 if TYPE_CHECKING:
@@ -70,10 +71,9 @@ def test_a_folder_that_is_removed_and_made_again_is_another_study(tmp_path: Path
 def test_a_measurement_has_its_own_runs_too(tmp_path: Path, database: str) -> None:
     for folder in (tmp_path / "one", tmp_path / "two"):
         folder.mkdir()
-        runs = Runs(database, "effect", identifier=study_id(folder), nested=True, tags={})
-        runs.record("R-0.5", {"kappa": 0.5})
-        runs = Runs(database, "effect", identifier=study_id(folder), nested=True, tags={})
-        runs.record("R-0.5", {"kappa": 0.5})  # it goes on
+        for _ in range(2):  # it goes on
+            runs = Runs(database, "effect", identifier=study_id(folder), nested=True, tags={})
+            runs.apply(ArmMeasured(name="R-0.5", metrics={"kappa": 0.5}))
     found = named(database, "effect")
     assert (len(of_kind(found, "study")), len(of_kind(found, "trial"))) == (2, 2)
 
@@ -140,7 +140,7 @@ def test_an_experiment_that_was_deleted_is_one_line(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     client = connect(uri)
     client.delete_experiment(experiment_id(client, uri))
-    with pytest.raises(UserError, match="experiment woundray of .* was deleted; `mlflow experiments restore"):
+    with pytest.raises(UserError, match=r"experiment woundray of .* was deleted; `mlflow experiments restore"):
         experiment_id(client, uri)
 
 
@@ -172,3 +172,13 @@ def test_a_database_that_can_not_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("no database at all")
     with pytest.raises(UserError, match=r"mlflow.db can't be used: .*file is not a database"):
         connect(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def test_a_study_that_goes_on_for_longer_says_so_where_parameters_can_not_change(tmp_path: Path, database: str) -> None:
+    folder = tmp_path / "longer"
+    folder.mkdir()
+    for trials in (2, 3):
+        runs = Runs(database, "longer", identifier=study_id(folder), nested=True, tags={})
+        runs.log_settings(SETTINGS | {"study.trials": trials})
+    [run] = named(database, "longer")
+    assert (run.data.params["study.trials"], run.data.tags["study.trials"]) == ("2", "3")

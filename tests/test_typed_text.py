@@ -95,7 +95,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     uri = f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Runs(uri, "typed", nested=False, tags={})
+        return Runs(uri, "typed", identifier="typed", nested=False, tags={})
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's client and its database

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from woundray import zygote
 from woundray.errors import UserError
 from woundray.runtime import LOOPBACK, fits_sockets, held_port, runtime_folder, write_once
@@ -48,9 +50,12 @@ for _name, _value in (_STUDY_SETTINGS | (_LOCAL_SETTINGS if _LOCAL else {})).ite
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # pictures and latents go by memory-mapped files: the default, 30 % of RAM, is idle
 _NODES_POLL_S = 2.0
+_SOON_S = 2.0
 _CLIENT_PORT = 10001  # of `ray://HOST` without one
 _LISTENS_WITHIN_S = 5.0
 _ANSWERS_WITHIN_S = 20.0  # Ray itself waits minutes; importing it takes seconds
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -127,19 +132,40 @@ def _start(dashboard_port: int, cpus: int | None, workers: dict[str, str]) -> No
 
     import ray
 
-    with _hang_up_ignored(), zygote.workers_are_forks() as variables:
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=True,  # a TorchTrainer inside Tune hangs without its State API
-            dashboard_host=LOOPBACK,
-            dashboard_port=dashboard_port,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            log_to_driver=False,  # workers' lines stay in their logs
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": _as_set(workers) | variables},
-            _temp_dir=str(folder),
-        )
+    # Ray gives a node 30 s to come up, and that is no setting: studies that begin at once would take it from each other
+    with _in_turn(), _hang_up_ignored(), zygote.workers_are_forks() as variables:
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=True,  # a TorchTrainer inside Tune hangs without its State API
+                dashboard_host=LOOPBACK,
+                dashboard_port=dashboard_port,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                log_to_driver=False,  # workers' lines stay in their logs
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": _as_set(workers) | variables},
+                _temp_dir=str(folder),
+            )
+        except Exception as error:  # Ray has no kind of its own for it
+            if "timed out during startup" not in str(error):
+                raise
+            raise UserError("this machine is too busy: Ray did not start within 30 s; try again later") from None
+
+
+@contextmanager
+def _in_turn() -> Iterator[None]:
+    """Within the block no other cluster of this user starts on this machine."""
+    lock = FileLock(runtime_folder() / "start.lock")
+    try:
+        lock.acquire(timeout=_SOON_S)
+    except Timeout:
+        log.info("another study starts on this machine: waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -121,7 +121,7 @@ def test_what_mlflow_does_not_have_is_named(
     with pytest.raises(UserError, match=r"no database .*none\.db; give --tracking-uri"):
         find_checkpoint("runs:/nothing", tmp_path, f"sqlite:///{tmp_path}/none.db")
     assert not (tmp_path / "none.db").exists()
-    with pytest.raises(UserError, match=r"runs:/nothing: MLflow at http://127\.0\.0\.1:9: no answer"):
+    with pytest.raises(UserError, match=r"runs:/nothing: MLflow at http://127\.0\.0\.1:9 does not answer"):
         find_checkpoint("runs:/nothing", tmp_path, "http://127.0.0.1:9")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.config.resume import RUN, extended
+from woundray.errors import UserError
 from woundray.evaluation import best_epoch
 from woundray.search.single import single_run
 from woundray.search.workplace import judged, new_folder, workplace
@@ -40,6 +41,10 @@ def conduct_run(
     check_storage(config.study.output)
     folder = new_folder(config, "run")
     with alone_in(folder):
+        if (folder / "config.yaml").is_file():
+            raise UserError(
+                f"study.name: {folder.name} is a study or measurement already, in {folder}; give another name"
+            )
         if (folder / "run/config.yaml").is_file():
             config = begun(config, folder, config.flat() if typed is None else typed)
         return _run(config, folder, stage, start)

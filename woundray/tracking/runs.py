@@ -261,9 +261,18 @@ class Runs:
             token = page.token or None
 
     def _log_params(self, run_id: str, settings: dict[str, JsonValue]) -> None:
+        """Those that a run has not; one that a study goes on with, such as more trials, becomes a tag of its name.
+
+        MLflow lets no parameter change.
+        """
         from mlflow.entities import Param
 
-        params = [Param(name, redact(str(value))[:_LONGEST]) for name, value in settings.items()]
+        known: dict[str, str] = self._client.get_run(run_id).data.params
+        told = {name: redact(str(value))[:_LONGEST] for name, value in settings.items()}
+        for name, value in told.items():
+            if known.get(name, value) != value:
+                self._client.set_tag(run_id, name, value)
+        params = [Param(name, value) for name, value in told.items() if name not in known]
         for start in range(0, len(params), _PER_BATCH):
             self._client.log_batch(run_id, params=params[start : start + _PER_BATCH])
 
