@@ -241,6 +241,12 @@ CELLS = [
         ("line 2: box 1, 1, 9, NaN",),
     ),
     Case("NaN in all of a box", {"a.png": A, **table("a.png,I,1,nan,nan,nan,nan", head=BOXES)}, "a.png I 1"),
+    Case(
+        "a box in a turned picture",
+        {"a.jpg": encoded(A, "JPEG", exif=exif_of(orientation=6)), **table("a.jpg,I,1,1,1,9,9", head=BOXES)},
+        "a.jpg I 1",
+        ("turned upright by the camera's note, its box is taken as of the upright picture: 1, such as a.jpg",),
+    ),
     Case("no file", two("a.png,I,1", "z.png,P,2"), "a.png I 1", ("line 3: z.png: no such file",)),
     Case("a path that leaves", two("a.png,I,1", "../b.png,P,2"), "a.png I 1", ("line 3: path ../b.png leaves",)),
     Case(
@@ -537,7 +543,8 @@ COLOURS: list[tuple[str, str, bytes, tuple[int, ...], str]] = [
     ("12 bits in 16", "a.png", encoded(Image.fromarray(np.full((40, 40), 2570, np.uint16))), (10,) * 3, "12 bits"),
     ("16 bits RGB", "a.png", png_16_bit_rgb(np.full((40, 40, 3), RED, np.uint16) * 257), RED, ""),
     ("32 bits", "a.tif", encoded(Image.fromarray(np.full((40, 40), 2**20, np.int32)), "TIFF"), (), "no known range"),
-    ("half transparent", "a.png", encoded(flat((0, 0, 0, 0), "RGBA")), (), "nothing but transparent pixels"),
+    ("half transparent", "a.png", encoded(flat((*RED, 128), "RGBA")), (227, 157, 152), "transparent parts show white"),
+    ("wholly transparent", "a.png", encoded(flat((0, 0, 0, 0), "RGBA")), (), "nothing but transparent pixels"),
     (
         "several pictures",
         "a.gif",

@@ -90,6 +90,7 @@ def test_bad_pictures_are_left_out_with_their_reason(tmp_path: Path, caplog: pyt
     for item, reason in zip(dataset.left_out, reasons, strict=True):
         assert reason in item.reason and str(item.path) in item.reason
     assert "6 of 7 pictures left out" in caplog.text
+    assert all(str(item.path) in caplog.text for item in dataset.left_out)
 
 
 def test_a_box_is_cut_to_the_picture(tmp_path: Path) -> None:

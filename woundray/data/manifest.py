@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from woundray.data.scenes import Scene, copy_of, sort_out
 from woundray.errors import UserError
 
 __all__ = ["MANIFEST", "PHASES", "Box", "Dataset", "LeftOut", "Photo", "read_as_set", "read_dataset", "write_manifest"]
+
+_MOST_TOLD = 10
 
 logger = logging.getLogger(__name__)
 
@@ -85,12 +87,20 @@ def read_dataset(
     for first, second in result.contradictions:
         notes.add("one picture under two phases, keep the right one", f"{first.path} and {second.path}")
     left_out += [LeftOut(copy.path, f"{copy.path}: {copy_of(copy, original)}") for copy, original in result.copies]
+    _tell(root, left_out, len(result.photos) + len(left_out), notes)
+    return Dataset(root, result.photos, tuple(left_out), notes.lines())
+
+
+def _tell(root: Path, left_out: Sequence[LeftOut], total: int, notes: Notes) -> None:
+    """What was left out, and what was done, as lines of the log."""
     if left_out:
-        total = len(result.photos) + len(left_out)
         logger.warning("%d of %d pictures left out, such as %s", len(left_out), total, left_out[0].reason)
+    for item in left_out[1:_MOST_TOLD]:
+        logger.warning("left out, too: %s", item.reason)
+    if len(left_out) > _MOST_TOLD:
+        logger.warning("all of them: `python -m woundray.doctor --data %s --json`", root)
     for line in notes.lines():
         logger.warning("%s: %s", root, line)
-    return Dataset(root, result.photos, tuple(left_out), notes.lines())
 
 
 def read_as_set(root: Path, data: DataConfig) -> Dataset:
