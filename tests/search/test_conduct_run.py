@@ -49,7 +49,7 @@ def test_the_same_command_goes_on_and_another_is_refused(folder: Path) -> None:
     assert go_on(folder, *place, "--lora.rank", "4").lora.rank == 4
     with pytest.raises(UserError, match=r"lora\.rank 4, not 8; .*training\.epochs may become more"):
         go_on(folder, *place, "--lora.rank", "8")
-    with pytest.raises(UserError, match=r"model\.base tiny, not sd15"):  # of a profile by name
+    with pytest.raises(UserError, match=r"model\.precision fp32, not bf16"):  # of a profile by name
         go_on(folder, *place, "--profile", "sd15")
 
 
