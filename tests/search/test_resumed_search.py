@@ -1,5 +1,6 @@
 """What a resumed study proposes, stops and tells Optuna: as if it had never been stopped, from the journal alone."""
 
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +12,12 @@ from optuna.storages.journal import JournalFileBackend
 from ray.tune.schedulers import TrialScheduler
 
 from woundray.config import Config
+from woundray.errors import UserError
 from woundray.search.conclusion import end_unfinished, journal_path
 from woundray.search.scheduler import ResumableASHA
 from woundray.search.searcher import NUMBER, TRIAL, VALUES, ResumableSearch
 from woundray.search.space import Space, load_space
+from woundray.search.study import check_checkpoints
 from woundray.search.summary import TrialSummary, summarise
 from woundray.tracking.events import EpochReported, Journal, TrialEnded
 
@@ -179,3 +182,31 @@ def test_asha_takes_copies_for_the_worst(config: Config) -> None:
     earlier = (summary(1, [50.0] * 3), summary(2, [50.0] * 3))
     assert decide(ResumableASHA(config, earlier), {3: [10.0] * 3})[-1] == TrialScheduler.CONTINUE
     assert decide(ResumableASHA(config, earlier), {3: [10.0] * 3}, **COPIES)[-1] == TrialScheduler.STOP
+
+
+def test_a_clock_that_was_set_back_changes_nothing(
+    tmp_path: Path, config: Config, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time zone, summer time, or a machine without a battery: what happened first stands first."""
+    clock = itertools.count(2_000_000_000_000, -3_600_000)
+    monkeypatch.setattr("woundray.tracking.events.time.time_ns", lambda: next(clock) * 1_000_000)
+    study = Study(tmp_path / "study", config, space)
+    proposed = [given for until in (4, 8, TRIALS) for given in study.session(until)]
+    monkeypatch.undo()
+    assert proposed == Study(tmp_path / "peace", config, space).session(TRIALS)
+    times = [event.time_ms for event in study.journal.events()]
+    assert times == sorted(times, reverse=True)
+
+
+def test_checkpoints_that_are_older_or_newer_than_the_journal_are_said(tmp_path: Path) -> None:
+    trial = summary(1, [50.0, 40.0], "killed")
+    check_checkpoints(tmp_path, (summary(1, [50.0, 40.0]),))  # it has ended: nothing goes on from it
+    with pytest.raises(UserError, match=r"trials/1: epoch 2 was reported, and the newest checkpoint is of epoch 0"):
+        check_checkpoints(tmp_path, (trial,))
+    checkpoint = tmp_path / "trials/1/epoch_0002"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "run.json").write_text('{"epoch": 2, "updates": 2, "history": []}')
+    check_checkpoints(tmp_path, (trial,))
+    (tmp_path / "trials/1/config.yaml").touch()
+    with pytest.raises(UserError, match=r"trials/1: events\.jsonl does not know this trial"):
+        check_checkpoints(tmp_path, ())

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,24 @@ def test_a_model_answers_requests_with_pictures(models: list[tuple[Path, Path]])
     assert model.input_example is not None and model.metadata.signature.inputs.input_names() == ["prompt", "n", "seed"]
     with pytest.raises(MlflowException, match="1 to 64 pictures"):
         model.predict(pd.DataFrame({"n": [1000]}))
+
+
+def test_the_model_that_is_there_stays_until_the_next_one_is_whole(
+    models: list[tuple[Path, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (checkpoint, model), kept = models[0], tmp_path / "model"
+    shutil.copytree(model, kept)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr("mlflow.pyfunc.save_model", fail)
+        save_model(checkpoint, kept, code=_CODE, prompt="a wound")
+    assert (kept / "MLmodel").is_file()
+    save_model(checkpoint, kept, code=_CODE, prompt="a scar", leave_out=["state.safetensors"])
+    assert "a scar" in (kept / "input_example.json").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
 def publish(folder: Path, uri: str, study: str, model: Path, *, score: float, missed: list[str], data: str) -> None:
