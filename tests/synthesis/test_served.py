@@ -74,9 +74,10 @@ def test_the_model_that_is_there_stays_until_the_next_one_is_whole(
     def fail(*_: object, **__: object) -> None:
         raise OSError("No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr("mlflow.pyfunc.save_model", fail)
+    monkeypatch.setattr("mlflow.pyfunc.save_model", fail)
+    with pytest.raises(OSError, match="No space left"):
         save_model(checkpoint, kept, code=_CODE, prompt="a wound")
+    monkeypatch.undo()
     assert (kept / "MLmodel").is_file()
     save_model(checkpoint, kept, code=_CODE, prompt="a scar", leave_out=["state.safetensors"])
     assert "a scar" in (kept / "input_example.json").read_text()
