@@ -113,6 +113,8 @@ def cluster(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -
     try:
         if _LOCAL:
             with held_port(dashboard_port) as port:
+                if port != dashboard_port:
+                    log.info("port %d is in use: the Ray dashboard is at http://%s:%d", dashboard_port, LOOPBACK, port)
                 _start(port, cpus, workers)
                 yield Cluster(resources=_resources(), dashboard=_dashboard(), own=True)
         else:
