@@ -248,8 +248,9 @@ class Runs:
             return None
         named = self._search(f"tags.study = '{self._study}'")
         found = next((run for run in named if _trial_of(run) == trial and "study_id" not in run.data.tags), None)
-        for key, value in tags.items() if found else ():
-            self._client.set_tag(found.info.run_id, key, value)
+        if found is not None:
+            for key, value in tags.items():
+                self._client.set_tag(found.info.run_id, key, value)
         return found
 
     def _search(self, wanted: str) -> Iterator["Run"]:
