@@ -231,7 +231,7 @@ def test_two_workers_are_two_ranks(tmp_path: Path, ray_cluster: Cluster) -> None
     assert {path.name for path in (tmp_path / "run").glob("rank_*")} == {"rank_0_of_2", "rank_1_of_2"}
     from ray.util.state import list_actors  # woundray.cluster sets Ray's environment before Ray is imported
 
-    actors = {actor.class_name for actor in list_actors()}  # those that have ended, too
+    actors = {actor.class_name for actor in list_actors(ray_cluster.dashboard)}  # those that have ended, too
     assert "TrainController" in actors
     assert "DatasetManager" not in actors  # it would take as long to start as all that a trial needs
 

@@ -72,8 +72,6 @@ def conclude(config: Config, folder: Path, journal: Journal, rescore: Rescore | 
             if trial.final:  # before the study was interrupted
                 continue
             assert trial.checkpoint is not None
-            if not trial.checkpoint.is_dir():
-                raise UserError(f"{trial.checkpoint}: the best epoch of trial {trial.number} is gone; put it back")
             pictures, metrics = rescore(trial.checkpoint)
             journal.append(FinalistScored(trial=trial.id, pictures=pictures, metrics=metrics))
         trials = summarise(journal.events(), objective)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from woundray import evaluation, sampling
 from woundray.config import Config, QualityConfig
+from woundray.data.leaks import refuse_shared
 from woundray.data.manifest import Photo
 from woundray.data.source import open_source
 from woundray.data.split import Split, split_for
@@ -57,6 +58,7 @@ class Setting:
         split = split_for(source.photos, config)
         if not split.validation:
             raise UserError(f"{checkpoint}: trained on all photographs: none is left to score it against")
+        refuse_shared(split, source, config.data)
         train, held_out = (torch.stack([source.plain(p) for p in side]) for side in (split.train, split.validation))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         embedder = evaluation.make_embedder(config, device)
