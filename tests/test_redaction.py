@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from woundray import cli
+from woundray.cli import terminal
 from woundray.errors import UserError
 from woundray.redaction import redact
 
@@ -42,4 +43,4 @@ def test_log_lines_are_redacted_with_their_tracebacks(monkeypatch: pytest.Monkey
     except ValueError:
         record = logging.LogRecord("woundray", logging.ERROR, "x", 1, "asked %s", ("open sesame",), None)
         record.exc_info = sys.exc_info()
-    assert "open sesame" not in cli.Redacted("%(message)s").format(record)
+    assert "open sesame" not in terminal.Redacted("%(message)s").format(record)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from pydantic import JsonValue
 
+from woundray import tracking
 from woundray.errors import UserError
 from woundray.tracking import DatasetFacts, Tracker, tracking_uri
 from woundray.tracking.events import EpochReported, Journal, ReportWritten, StudyEnded, TrialEnded, TrialStarted
@@ -271,3 +272,25 @@ def test_half_a_line_of_a_killed_writer_is_not_read_and_not_built_on(tmp_path: P
         "FINISHED",
         "KILLED",
     ]
+
+
+def test_another_server_gets_all_of_a_study_and_not_what_is_new_alone(tmp_path: Path) -> None:
+    """A study that goes on in another folder, or on another machine."""
+    first, second = (f"sqlite:///{tmp_path / name}.db" for name in ("first", "second"))
+    journal = write_study(tmp_path / "study", "moves")
+    copy(journal, "moves", first)
+    copy(journal, "moves", second)
+    (_, trials, _), (_, again, _) = runs(first, "moves"), runs(second, "moves")
+    assert trials.keys() == again.keys()
+    assert [run.data.metrics for run in trials.values()] == [run.data.metrics for run in again.values()]
+
+
+@pytest.mark.parametrize("left", ["", "999999 {place}", "7 {place}", "half"])
+def test_what_is_known_to_be_copied_is_doubted_where_it_does_not_fit_the_journal(tmp_path: Path, left: str) -> None:
+    """A machine that lost power may have lost the end of one file and not of the other."""
+    journal, uri = write_study(tmp_path / "study", "power"), "sqlite:///any.db"
+    copied = journal.path.with_suffix(".copied")
+    copied.write_text(left.format(place=tracking._place(uri)))
+    assert tracking._copied_of(journal.path, uri) == 0
+    copied.write_text(f"{journal.path.stat().st_size} {tracking._place(uri)}")
+    assert tracking._copied_of(journal.path, uri) == journal.path.stat().st_size

@@ -1,9 +1,7 @@
 """Does the synthetic data help? Kappa of a phase classifier with and without it, on patients that none of it saw."""
 
 import logging
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from woundray.cli import Command, Stages, parse, run
 from woundray.cluster import prepare_workers
@@ -28,8 +26,8 @@ class Augment(Command):
     """Classifiers of each arm and fold; short for --effect.seeds."""
     folds: int | None = None
     """Parts that the patients are dealt to; short for --effect.folds."""
-    search: Annotated[int, Field(ge=0)] = 0
-    """Trials of a study for each fold and phase, whose best adapter draws; 0: one training by the settings."""
+    search: int | None = None
+    """Trials of a study for each fold and phase, whose best adapter draws; short for --effect.search."""
 
     def shortcuts(self) -> dict[str, Any]:
         """Settings that have a flag of their own."""
@@ -38,6 +36,7 @@ class Augment(Command):
             "effect.ratios": _listed(self.ratios),
             "effect.seeds": self.seeds,
             "effect.folds": self.folds,
+            "effect.search": self.search,
         }
 
 
@@ -53,7 +52,7 @@ def _augment() -> None:
     from woundray.effect.conduct import conduct_effect
 
     with Stages() as stages:
-        text, folder = conduct_effect(command.settings, stages, search=command.search)
+        text, folder = conduct_effect(command.settings, stages, typed=command.typed)
     print(f"{text}\n\nas a page: {folder / 'result.html'}\nall figures: {folder / 'result.json'}")
 
 
@@ -62,9 +61,10 @@ def _check(command: Augment) -> None:
     if "phase" in command.typed:
         phases = ", ".join(command.settings.effect.phases)
         log.warning("phase %s has no effect: augment measures effect.phases, %s", command.settings.phase, phases)
-    trials = command.typed.get("study.trials", command.search)
-    if command.search and trials != command.search:
-        raise UserError(f"--search: {command.search} trials, but study.trials is {trials}; leave one of them out")
+    search = command.settings.effect.search
+    trials = command.typed.get("study.trials", search)
+    if search and trials != search:
+        raise UserError(f"--search: {search} trials, but study.trials is {trials}; leave one of them out")
 
 
 def _listed(text: str | None) -> list[str] | None:

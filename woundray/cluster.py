@@ -29,8 +29,6 @@ _STUDY_SETTINGS = {
     "RAY_TRAIN_METRICS_ENABLED": "0",  # Prometheus counters of each worker, which nothing reads here
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables; the table of trials is ours
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard copies of what the journal has
-    "TUNE_GLOBAL_CHECKPOINT_S": "1",  # a study that is killed loses a second of its state; default 10
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",  # that second is meant
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C lets trials finish their epoch: see search/interruption.py
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # processes without a GPU see none
 }

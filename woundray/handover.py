@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from woundray.errors import UserError
+from woundray.errors import NonFiniteError, UserError
 from woundray.reporting import write_report
 from woundray.search.conclusion import StudyResult
 from woundray.tracking.events import JOURNAL_NAME, Journal, ModelSaved, ReportWritten
@@ -34,7 +34,7 @@ def hand_over(study: StudyResult, data: str, stage: Stage) -> list[str]:
         wish = Wish(2 * config.validation.pictures, _FIRST_SEED)
         file = study.checkpoint / "evaluation/report.json"
         missed = appraise(study.checkpoint, wish, data=config.data.root, file=file, stage=stage).failed
-    except UserError as error:  # too few pictures or patients for it: the study stands without
+    except (UserError, NonFiniteError) as error:  # too few pictures or patients for it: the study stands without
         log.warning("the best trial was not judged in full: %s", error)
         missed = ["not judged"]
 

@@ -2,8 +2,12 @@
 
 import os
 import pty
+import select
+import shlex
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,18 +96,34 @@ with interruption:
     print("ready", flush=True)
     while not interruption.asked:
         time.sleep(0.01)
+    time.sleep(0.5)
     interruption(trial(3))
+(Path(sys.argv[1]) / "ended").write_text("the epoch was finished")
 """
 
 
-def test_a_terminal_that_is_closed_lets_trials_finish_and_the_words_go_to_a_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shell", [False, True])
+def test_a_terminal_that_is_closed_lets_trials_finish_and_the_words_go_to_a_file(tmp_path: Path, shell: bool) -> None:
+    """A shell in between sends its jobs a second SIGHUP: it is not Ctrl-C again."""
+    (tmp_path / "closed.py").write_text(CLOSED)
+    command = [sys.executable, str(tmp_path / "closed.py"), str(tmp_path)]
     child, terminal = pty.fork()
     if child == 0:
-        os.execv(sys.executable, [sys.executable, "-c", CLOSED, str(tmp_path)])
-    assert b"ready" in os.read(terminal, 1000)
+        os.execvp("bash", ["bash", "--norc", "-i"]) if shell else os.execv(sys.executable, command)
+    if shell:
+        os.write(terminal, (shlex.join(command) + "\n").encode())
+    seen = b""
+    while b"ready\r\n" not in seen:
+        assert select.select([terminal], [], [], 60)[0], seen
+        seen += os.read(terminal, 1000)
     os.close(terminal)  # which sends SIGHUP
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+    for _ in range(300):
+        if (tmp_path / "ended").exists():
+            break
+        time.sleep(0.1)
+    os.kill(child, signal.SIGKILL)  # not buried yet, if it has ended
+    os.waitpid(child, 0)
+    assert (tmp_path / "ended").read_text() == "the epoch was finished"
     assert "the epoch was finished" in (tmp_path / OUTPUT_FILE).read_text()
 
 
@@ -112,3 +132,10 @@ def test_nohup_is_left_alone(tmp_path: Path) -> None:
     with Interruption(signal.SIGUSR1, tmp_path):
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     signal.signal(signal.SIGHUP, before)
+
+
+def test_a_file_that_is_written_to_instead_of_a_terminal_stays(tmp_path: Path) -> None:
+    """As by `tune ... > study.log 2>&1`."""
+    code = CLOSED.replace('print("ready", flush=True)', "os.kill(os.getpid(), signal.SIGHUP)")
+    written = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert "the epoch was finished" in written.stdout

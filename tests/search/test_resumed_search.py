@@ -198,15 +198,26 @@ def test_a_clock_that_was_set_back_changes_nothing(
     assert times == sorted(times, reverse=True)
 
 
-def test_checkpoints_that_are_older_or_newer_than_the_journal_are_said(tmp_path: Path) -> None:
+def test_checkpoints_that_are_older_or_newer_than_the_journal_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     trial = summary(1, [50.0, 40.0], "killed")
     check_checkpoints(tmp_path, (summary(1, [50.0, 40.0]),))  # it has ended: nothing goes on from it
-    with pytest.raises(UserError, match=r"trials/1: epoch 2 was reported, and the newest checkpoint is of epoch 0"):
+    with pytest.raises(UserError, match=r"trials/1: epoch 2 was reported, and there is no checkpoint"):
         check_checkpoints(tmp_path, (trial,))
-    checkpoint = tmp_path / "trials/1/epoch_0002"
+    checkpoint = tmp_path / "trials/1/epoch_0001"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "run.json").write_text('{"epoch": 2, "updates": 2, "history": []}')
+    (checkpoint / "run.json").write_text('{"epoch": 1, "updates": 2, "history": []}')
     check_checkpoints(tmp_path, (trial,))
+    assert "trials/1: goes on from epoch 1, though 2 were reported" in caplog.text
     (tmp_path / "trials/1/config.yaml").touch()
     with pytest.raises(UserError, match=r"trials/1: events\.jsonl does not know this trial"):
         check_checkpoints(tmp_path, ())
+
+
+def test_a_trial_that_the_journal_lost_before_its_first_epoch_is_begun_again(tmp_path: Path) -> None:
+    """With the power of the machine."""
+    (tmp_path / "trials/trial_0002").mkdir(parents=True)
+    (tmp_path / "trials/trial_0002/config.yaml").touch()
+    check_checkpoints(tmp_path, ())
+    assert not list((tmp_path / "trials").iterdir())

@@ -21,12 +21,12 @@ import pytest
 from woundray import zygote
 from woundray.cluster import Cluster, cluster
 from woundray.config import Config
-from woundray.errors import UserError
+from woundray.errors import NonFiniteError, UserError
 from woundray.search.conclusion import conclude, journal_path
 from woundray.search.gauges import show
 from woundray.search.study import run_study
 from woundray.tracking.events import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
-from woundray.training.launch import fit, settle
+from woundray.training.launch import RunFailed, fit, settle
 from woundray.training.place import Place
 from woundray.training.worker import Report
 
@@ -296,6 +296,28 @@ def test_finalists_are_scored_again_and_one_that_copies_is_not_elected(tmp_path:
     }
 
 
+@pytest.mark.parametrize(
+    "error", [NonFiniteError("the picture of seed 9 is not a number"), RunFailed("fold 1: killed", "", permanent=True)]
+)
+def test_a_finalist_that_diverges_has_failed_and_the_next_takes_its_place(tmp_path: Path, error: Exception) -> None:
+    journal, new = write_finals(tmp_path, 0.1, 0.2, 0.3, rigged=0)
+    asked = []
+
+    def rescore(checkpoint: Path) -> tuple[int, dict[str, float]]:
+        asked.append(checkpoint.parent.name)
+        if checkpoint.parent.name == "trial-1":
+            raise error
+        return 128, new[checkpoint.parent.name]
+
+    config = make_config(tmp_path, **{"study.finalists": 2})
+    result = conclude(config, tmp_path, journal, rescore)
+    assert asked == ["trial-1", "trial-2", "trial-3"]
+    assert result.best.id == "trial-3"
+    assert result.trials[0].reason == f"as a finalist: {error}"
+    assert conclude(config, tmp_path, journal, rescore).best.id == "trial-3"
+    assert len(asked) == 3  # not again
+
+
 def test_no_finalist_is_scored_again_where_none_is_wanted(tmp_path: Path) -> None:
     journal, _ = write_finals(tmp_path, 0.1, 0.2, rigged=0)
 
@@ -322,8 +344,11 @@ def scrape(cluster: Cluster, token: str) -> dict[tuple[str, str], float]:
     found = {}
     for nodes in json.loads(ask_dashboard(cluster, "/api/prometheus/sd", token)):
         for target in nodes["targets"]:
-            with urllib.request.urlopen(f"http://{target}/metrics") as answer:
-                text = str(answer.read(), "utf-8")
+            try:
+                with urllib.request.urlopen(f"http://{target}/metrics") as answer:
+                    text = str(answer.read(), "utf-8")
+            except urllib.error.URLError:  # the agent of a node comes up after it is named
+                continue
             for name, labels, value in re.findall(r"^ray_woundray_(\w+)\{(.*)\} (\S+)$", text, re.MULTILINE):
                 found[name, dict(re.findall(r'(\w+)="([^"]*)"', labels))["trial"]] = float(value)
     return found

@@ -108,7 +108,7 @@ def test_a_checkpoint_that_is_damaged_or_foreign_is_refused_by_name(
     with pytest.raises(UserError, match=r"epoch_0001/state.safetensors: of a run with another base model or lora.rank"):
         run(micro_config.with_values({"lora.rank": 3}), micro_materials, tmp_path)
     (tmp_path / "latest" / "state.safetensors").write_bytes(b"x" * 100)
-    with pytest.raises(UserError, match=r"latest/state.safetensors: damaged"):
+    with pytest.raises(UserError, match=r"epoch_0001/state.safetensors: damaged"):
         run(micro_config, micro_materials, tmp_path)
     (tmp_path / "latest" / "run.json").write_text("{")
     with pytest.raises(UserError, match="not a checkpoint"):

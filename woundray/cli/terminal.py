@@ -6,11 +6,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, Self
 
 import tyro
 
-from woundray.errors import UserError
+from woundray.errors import NonFiniteError, UserError
 from woundray.redaction import redact
 from woundray.runtime import provide_home
 
@@ -28,16 +29,22 @@ def run(main: Callable[[], None]) -> None:
         tyro._experimental_options["ansi_codes"] = False
     for signum in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(signum) is signal.SIG_DFL:  # not under nohup
-            signal.signal(signum, signal.default_int_handler)
+            signal.signal(signum, _stop)
     try:
         provide_home()
         main()
-    except UserError as error:
+    except (UserError, NonFiniteError) as error:
         fail(str(error))
     except KeyboardInterrupt as error:
         with contextlib.suppress(OSError):  # the terminal was closed
             sys.stderr.write(f"\n{error or 'stopped'}\n")
         sys.exit(130)
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    """Once: a shell sends its jobs a second one when its terminal is closed."""
+    signal.signal(signum, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 class Stages:

@@ -49,6 +49,8 @@ class EffectConfig(Section):
     """Augmented views of each photograph in the control of classical augmentation, beside the plain one."""
     draws_per_picture: Annotated[float, Field(ge=1)] = 1.5
     """Pictures that are drawn for each one wanted, so that the filter can refuse some."""
+    search: Annotated[int, Field(ge=0)] = 0
+    """Trials of a study for each fold and phase, whose best adapter draws; 0: one training by the settings."""
     concurrent: Annotated[int, Field(ge=0)] = 0
     """Units of work (an adapter, or a fold's classifiers) at one time; 0: as many as CPUs and GPUs hold, by Ray."""
 

@@ -61,7 +61,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {error.strerror}") from None
     except _TwiceError as error:
         raise UserError(f"{path}: {error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, AttributeError) as error:  # the last two of values that a tag does not fit
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values or {}, dict):
         raise UserError(f"{path}: should hold `key: value` lines, not a {type(values).__name__}")
@@ -75,7 +75,12 @@ def read_settings(path: Path) -> dict[str, Any]:
         UserError: as `read_yaml`; or a setting is there in both spellings.
     """
     settings: dict[str, Any] = {}
-    for name, value in _pairs(read_yaml(path)):
+    values = read_yaml(path)
+    try:
+        pairs = list(_pairs(values))
+    except RecursionError:
+        raise UserError(f"{path}: an anchor holds itself; write its lines out") from None
+    for name, value in pairs:
         if name in settings:
             raise UserError(f"{path}: {name} comes twice, as {settings[name]!r} and as {value!r}; leave one out")
         settings[name] = value

@@ -11,6 +11,7 @@ from woundray.errors import UserError
 
 _REQUIRED = ("path", "phase", "patient")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_LONGEST_NAME = 255  # bytes
 _TEXTS = ("camera", "angle", "view", "debridement")
 _OPTIONAL = ("visit", "ulcer", "group", *_TEXTS, *_CORNERS)
 
@@ -76,6 +77,8 @@ class _Rows:
     def _path(self, row: Row) -> Path:
         """The file that is meant, relative to the data set's folder."""
         name = row["path"]
+        if any(len(part.encode()) > _LONGEST_NAME for part in name.split("/")):
+            raise RowError(f"path {name[:40]}... is longer than a file's name can be")
         relative = PurePosixPath(name.replace("\\", "/"))
         if relative.is_absolute() and relative.is_relative_to(self._root.absolute().as_posix()):
             relative = relative.relative_to(self._root.absolute().as_posix())

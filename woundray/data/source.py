@@ -12,6 +12,7 @@ from torch import Tensor
 
 from woundray.config import Config
 from woundray.data.augmentation import Augmentation, plain_view, view
+from woundray.data.duplicates import LIKENESS
 from woundray.data.manifest import Dataset, Photo, read_as_set
 from woundray.data.phantoms import PHASES, Phantom, render_cohort
 from woundray.data.photos import read_photo
@@ -28,6 +29,7 @@ class Source:
         photos: what the manifest says of each.
         pixels: uint8 HWC of each, by path.
         content_hash: changes with every pixel, box, phase and group.
+        likeness: from which two of them are near-duplicates (see `woundray.data.duplicates`).
     """
 
     photos: tuple[Photo, ...]
@@ -35,6 +37,7 @@ class Source:
     content_hash: str
     resolution: int
     augmentation: Augmentation
+    likeness: float = LIKENESS
 
     def only(self, photos: Collection[Photo]) -> "Source":
         """The same with some of its photographs."""
@@ -87,7 +90,7 @@ def open_source(config: Config) -> Source:
         scale=(1 - config.data.scale, 1 + config.data.scale),
         jitter=config.data.jitter,
     )
-    return Source(photos, pixels, content_hash, config.model.resolution, augmentation)
+    return Source(photos, pixels, content_hash, config.model.resolution, augmentation, config.data.likeness)
 
 
 def _why(dataset: Dataset) -> str:

@@ -1,10 +1,11 @@
 """A whole measurement from its configuration: photographs, cluster, generators, classifiers, tracking, verdict."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from woundray.cluster import Resources, cluster
 from woundray.config import Config
@@ -17,12 +18,21 @@ from woundray.effect.generators import Adapters
 from woundray.effect.outcome import Outcome, conclude
 from woundray.effect.protocol import Bench, Stage, measure
 from woundray.effect.report import write_outcome
+from woundray.errors import UserError
 from woundray.model.base import tell_lost_words
 from woundray.model.registry import resolve
 from woundray.search.workplace import new_folder, threads
 from woundray.storage import alone_in, check_storage
 from woundray.tracking import Tracker, versions
-from woundray.tracking.events import JOURNAL_NAME, ArmMeasured, Journal, MeasurementEnded
+from woundray.tracking.events import (
+    JOURNAL_NAME,
+    ArmMeasured,
+    Journal,
+    MeasurementEnded,
+    MeasurementStarted,
+    StudyStarted,
+    TrialStarted,
+)
 from woundray.training.checkpoint import write_config
 from woundray.training.launch import settle
 
@@ -46,11 +56,12 @@ class _Hands:
     resources: Resources | None = None
 
 
-def conduct_effect(config: Config, stage: Stage, *, search: int = 0) -> tuple[str, Path]:
+def conduct_effect(config: Config, stage: Stage, *, typed: Mapping[str, Any] | None = None) -> tuple[str, Path]:
     """Measures what synthetic pictures do for a classifier; goes on where a measurement of the same study.name stopped.
 
     Args:
-        search: trials of a study for each fold and phase, whose best adapter draws; 0: one training each.
+        typed: settings of the configuration that were asked for, by dotted name, and that a measurement which goes on
+            must have; None: all.
 
     Returns:
         Verdict and table as Markdown, and the folder with `result.html` and `result.json`.
@@ -64,17 +75,28 @@ def conduct_effect(config: Config, stage: Stage, *, search: int = 0) -> tuple[st
         file = folder / "config.yaml"
         if file.is_file():
             own = Config.from_nested(read_yaml(file), source=str(file))
-            config = extended(own, config.flat(), folder, free=MEASUREMENT)
+            config = extended(own, config.flat() if typed is None else typed, folder, free=MEASUREMENT)
+        journal, tags = Journal(folder / JOURNAL_NAME), versions() | {"woundray.what": "effect"}
+        _begin(journal)
         config = config.with_values({"study.name": folder.name})  # as who goes on with it names it
         write_config(config, folder)
-        journal, tags = Journal(folder / JOURNAL_NAME), versions() | {"woundray.what": "effect"}
         with Tracker(journal.path, study=folder.name, settings=config.flat(), tags=tags):
-            return _measured(config, folder, journal, stage, search), folder
+            return _measured(config, folder, journal, stage), folder
 
 
-def _measured(config: Config, folder: Path, journal: Journal, stage: Stage, search: int) -> str:
+def _begin(journal: Journal) -> None:
+    """Writes down that a measurement has begun here. Raises UserError where a study or run has."""
+    events = journal.events()
+    if any(isinstance(event, StudyStarted | TrialStarted) for event in events):
+        raise UserError(f"study.name: {journal.path.parent} is a study or run already; give another name")
+    if not any(isinstance(event, MeasurementStarted) for event in events):
+        journal.append(MeasurementStarted())
+
+
+def _measured(config: Config, folder: Path, journal: Journal, stage: Stage) -> str:
     """Verdict and table; the journal has all figures."""
     effect, features = config.effect, folder / "features"
+    search = effect.search
     _tell_lost_words(config)
     with _hands(config, search) as hands:
         generator = Adapters(

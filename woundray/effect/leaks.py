@@ -26,7 +26,8 @@ def refuse_leaks(cohort: Cohort, test: Rows, used: Used) -> None:
             if path not in rows:
                 raise LeakError(f"{stage} used {path}, which is not among the photographs: it can not be checked")
         shown = _seen(cohort, [rows[path] for path in paths])
-        for leak in find_leaks(shown, tested, similar_patients="apart"):  # names were settled when they were read
+        # names were settled when they were read
+        for leak in find_leaks(shown, tested, similar_patients="apart", likeness=cohort.likeness):
             raise LeakError(f"{stage} used {_told(leak)}")
 
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from woundray.config import Config
-from woundray.errors import UserError
+from woundray.errors import NonFiniteError, UserError
 from woundray.search.summary import TrialSummary, best_trial, ranked, summarise
 from woundray.search.trial import trial_folder
 from woundray.tracking.events import JOURNAL_NAME, Event, FinalistScored, Journal, StudyEnded, TrialEnded
+from woundray.training.launch import RunFailed
 
 Rescore = Callable[[Path], tuple[int, dict[str, float]]]  # checkpoint -> number and metrics of its new pictures
 
@@ -67,13 +68,11 @@ def conclude(config: Config, folder: Path, journal: Journal, rescore: Rescore | 
     objective = config.metrics.objective
     end_unfinished(folder, journal, config)
     trials = summarise(journal.events(), objective)
-    if rescore is not None:
-        for trial in ranked(trials)[: config.study.finalists]:
-            if trial.final:  # before the study was interrupted
-                continue
-            assert trial.checkpoint is not None
-            pictures, metrics = rescore(trial.checkpoint)
-            journal.append(FinalistScored(trial=trial.id, pictures=pictures, metrics=metrics))
+    while rescore is not None:
+        waiting = [trial for trial in ranked(trials) if not trial.final]
+        if not waiting or sum(trial.final is not None for trial in trials) >= config.study.finalists:
+            break
+        _score_again(waiting[0], folder, journal, rescore)
         trials = summarise(journal.events(), objective)
     best = best_trial(trials, objective)
     if best is None:
@@ -85,6 +84,26 @@ def conclude(config: Config, folder: Path, journal: Journal, rescore: Rescore | 
     if not _says_the_same(journal.events()[-1], ended):  # one that had ended, and was resumed
         journal.append(ended)
     return StudyResult(folder, best, config.with_values(dict(best.values)), trials)
+
+
+def _score_again(trial: TrialSummary, folder: Path, journal: Journal, rescore: Rescore) -> None:
+    """Writes down what a finalist's new pictures score; one that diverges has failed, and the next takes its place."""
+    assert trial.checkpoint is not None
+    try:
+        pictures, metrics = rescore(trial.checkpoint)
+    except (NonFiniteError, RunFailed) as error:
+        journal.append(
+            TrialEnded(
+                trial=trial.id,
+                status="FAILED",
+                stopped_early=trial.stopped_early,
+                output=trial_folder(folder, trial.id),
+                reason=f"as a finalist: {error}",
+                permanent=not isinstance(error, RunFailed) or error.permanent,
+            )
+        )
+    else:
+        journal.append(FinalistScored(trial=trial.id, pictures=pictures, metrics=metrics))
 
 
 def end_unfinished(folder: Path, journal: Journal, config: Config) -> None:

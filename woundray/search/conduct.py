@@ -14,12 +14,13 @@ from woundray.search.conclusion import StudyResult, journal_path
 from woundray.search.first_points import first_points
 from woundray.search.retrain import Folds, refit
 from woundray.search.space import load_space
-from woundray.search.study import run_study
+from woundray.search.study import SPACE_FILE, run_study
 from woundray.search.workplace import judged, local_device, new_folder, workplace
 from woundray.storage import alone_in, check_storage
-from woundray.tracking.events import Journal, Refitted
+from woundray.tracking.events import Journal, MeasurementStarted, Refitted
 from woundray.training.checkpoint import link, write_config
 from woundray.training.entry import train
+from woundray.training.launch import RunFailed
 from woundray.training.materials import Stage
 
 HandOver = Callable[[StudyResult, str, Stage], list[str]]  # result and hash of its data -> lines to show
@@ -74,7 +75,19 @@ def resume(
     with alone_in(folder):
         config = Config.from_nested(read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
         config = extended(config, typed or {}, folder)
+        if typed and "study.space" in typed:
+            _refuse_other_space(config, folder)
         return _study(config, folder, stage, hand_over, refits)
+
+
+def _refuse_other_space(config: Config, folder: Path) -> None:
+    """Raises UserError where the space that is asked for is no longer the one that the study began with."""
+    own = folder / SPACE_FILE
+    if own.is_file() and own.read_bytes() != Path(load_space(config.study.space, config).source).read_bytes():
+        raise UserError(
+            f"study.space: {config.study.space} has changed since {folder} began with it; leave it out, or begin "
+            "another study"
+        )
 
 
 def find_study(study: Path, output: Path) -> Path:
@@ -83,8 +96,22 @@ def find_study(study: Path, output: Path) -> Path:
         if (place / "run" / "config.yaml").exists():
             raise UserError(f"--resume: {place} is a run; `woundray train --study.name {place.name}` goes on with it")
         if (place / "config.yaml").is_file():  # it is written first
+            if any(isinstance(event, MeasurementStarted) for event in Journal(journal_path(place)).events()):
+                raise UserError(
+                    f"--resume: {place} is a measurement; `woundray augment --study.name {place.name}` goes on with it"
+                )
             return place.absolute()
     raise UserError(f"--resume: neither {study} nor {output / study} is a study")
+
+
+def _refit(study: StudyResult, stage: Stage) -> Path:
+    try:
+        return refit(study, local_device(), stage)
+    except RunFailed as error:
+        raise UserError(
+            f"--refit: failed with `{error}`; the study itself has ended: `tune --resume {study.folder} --refit` "
+            "tries again"
+        ) from None
 
 
 def _study(
@@ -109,7 +136,7 @@ def _study(
             rescore=rescore if config.metrics.objective in materials.baseline else None,
         )
         if refits:
-            refitted = refit(study, local_device(), stage)
+            refitted = _refit(study, stage)
             Journal(journal_path(folder)).append(Refitted(checkpoint=refitted))
         lines = hand_over(study, materials.key, stage) if hand_over else []
     for parent in (folder, folder.parent):

@@ -19,6 +19,9 @@ from woundray.training.generation import find_checkpoint
 from woundray.training.launch import settle
 from woundray.training.materials import Stage
 
+BEGUN_FROM = "begun_from.txt"
+"""In the folder of a run's checkpoints: the checkpoint of another run that it began from."""
+
 
 def conduct_run(
     config: Config, stage: Stage, *, start: str | None = None, typed: Mapping[str, Any] | None = None
@@ -67,14 +70,29 @@ def begun(config: Config, folder: Path, typed: Mapping[str, Any]) -> Config:
     return longer.with_values(place)
 
 
+def _begin_from(checkpoint: Path, output: Path, config: Config) -> None:
+    """Makes a checkpoint of another run the first of this one; the same command a second time goes on.
+
+    Raises:
+        UserError: the run has begun from another one.
+    """
+    output.mkdir(exist_ok=True)
+    note = output / BEGUN_FROM
+    if note.is_file() and note.read_text(encoding="utf-8") == str(checkpoint) and (output / "latest").exists():
+        return
+    start_from(checkpoint, output)
+    if not (output / "config.yaml").is_file():
+        write_config(config, output)  # its own, by which it goes on
+    note.write_text(str(checkpoint), encoding="utf-8")
+
+
 def _run(config: Config, folder: Path, stage: Stage, start: str | None) -> tuple[Path, dict[str, float]]:
     config = config.with_values({"study.name": folder.name})  # as who goes on with it names it
     output = folder / "run"
     checkpoint = None if start is None else find_checkpoint(start, config.study.output)
     with workplace(config, folder, stage, nested=False) as place:
         if checkpoint is not None:
-            output.mkdir(exist_ok=True)
-            start_from(checkpoint, output)
+            _begin_from(checkpoint, output, config)
         single_run(
             settle(config, place.resources),
             loop=train,

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import stat
 import sys
 import threading
 from pathlib import Path
@@ -59,6 +60,7 @@ class Interruption:
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGHUP:
+            signal.signal(signum, signal.SIG_IGN)  # a shell sends its jobs a second one
             self._leave_terminal()
         if self.asked:
             raise KeyboardInterrupt
@@ -68,10 +70,10 @@ class Interruption:
         self._stop_if_done()
 
     def _leave_terminal(self) -> None:
-        """Has all further words written to a file: a terminal that was closed answers with errors."""
+        """Has all further words for the terminal written to a file: one that was closed answers with errors."""
         with (self._folder / OUTPUT_FILE).open("ab") as file:
             for stream in (sys.__stdout__, sys.__stderr__):
-                if stream is not None:
+                if stream is not None and stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
                     os.dup2(file.fileno(), stream.fileno())
 
     def _stop_if_done(self) -> None:

@@ -4,6 +4,7 @@ Everything that a study has come to is in its journal. A study that is resumed i
 and scheduler are told what the journal says; nothing of Ray's or Optuna's own files is read.
 """
 
+import logging
 import shutil
 import signal
 from functools import partial
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayError
 
 from woundray.cluster import Resources
 from woundray.config import Config
@@ -34,11 +36,13 @@ from woundray.search.trial import ERROR_FILE, Recorder, run_trial, trial_folder
 from woundray.storage import lost_storage
 from woundray.tracking.events import Journal, StudyEnded, StudyStarted
 from woundray.training.checkpoint import newest_checkpoint, read_progress
-from woundray.training.launch import runs_at_once, settle
+from woundray.training.launch import error_line, runs_at_once, settle
 from woundray.training.worker import Loop
 
 SPACE_FILE = "space.yaml"
 """In a study's folder: its search space, whatever becomes of the file that it was read from."""
+
+log = logging.getLogger(__name__)
 
 _DRIVER = {"node:__internal_head__": 0.001}  # a trial's driver only waits: it takes no CPU, and stays on the head
 _FOR_RAY = "ray"  # what Ray writes while a study runs, and nobody reads afterwards
@@ -74,6 +78,7 @@ def run_study(
     folder, materials = folder.absolute(), materials.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(journal_path(folder))
+    end_unfinished(folder, journal, config)  # by a kill: they run again when there is a place for them
     trials = summarise(journal.events(), config.metrics.objective)
     check_checkpoints(folder, trials)
     space = own_space(config, folder)
@@ -120,24 +125,29 @@ def check_checkpoints(folder: Path, trials: tuple[TrialSummary, ...]) -> None:
     """Holds a study's journal against its trials' folders, before anything is changed.
 
     Raises:
-        UserError: a trial's folder lacks epochs that the journal has, or is one that the journal does not know.
+        UserError: a trial's folder lacks all that the journal has of it, or is one that the journal does not know.
     """
     for trial in trials:
         if trial.unfinished and trial.epochs:
-            newest = newest_checkpoint(trial_folder(folder, trial.id))
-            there = read_progress(newest).epoch if newest else 0
-            if there < trial.epochs:
+            own = trial_folder(folder, trial.id)
+            newest = newest_checkpoint(own)
+            if newest is None:
                 raise UserError(
-                    f"{trial_folder(folder, trial.id)}: epoch {trial.epochs} was reported, and the newest checkpoint "
-                    f"is of epoch {there}: put the folder back as it was, or begin a new study"
+                    f"{own}: epoch {trial.epochs} was reported, and there is no checkpoint: put the folder back as it "
+                    "was, or begin a new study"
                 )
+            there = read_progress(newest).epoch
+            if there < trial.epochs:
+                log.warning("%s: goes on from epoch %d, though %d were reported", own, there, trial.epochs)
     known = {trial.id for trial in trials}
     for config in sorted((folder / "trials").glob("*/config.yaml")):
         if config.parent.name not in known:
-            raise UserError(
-                f"{config.parent}: {journal_path(folder).name} does not know this trial: put both back as they were, "
-                "or begin a new study"
-            )
+            if newest_checkpoint(config.parent) is not None:
+                raise UserError(
+                    f"{config.parent}: {journal_path(folder).name} does not know this trial: put both back as they "
+                    "were, or begin a new study"
+                )
+            shutil.rmtree(config.parent)  # it had hardly begun when the machine lost power
 
 
 def _first_points(journal: Journal, space: Space, config: Config) -> list[dict[str, Any]]:
@@ -179,3 +189,8 @@ def _run(
         if not lost:
             raise
         raise UserError(f"{lost}; finished epochs are kept: mend it, then `tune --resume {folder}`") from None
+    except RayError as error:
+        raise UserError(
+            f"the Ray cluster has gone ({error_line(str(error))}); finished epochs are kept: `tune --resume {folder}` "
+            "goes on"
+        ) from None

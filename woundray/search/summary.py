@@ -18,7 +18,7 @@ class TrialSummary:
     """One trial so far.
 
     Attributes:
-        id: Ray Tune's name of it, and of its folder.
+        id: its name, and that of its folder.
         number: its place in the order in which they were proposed, from 1; the configuration itself is first.
         values: its searched settings by dotted name.
         epochs: the last epoch that it finished; 0: none.
@@ -28,7 +28,7 @@ class TrialSummary:
         last_score: the objective at the last epoch.
         stopped_early: ASHA ended it.
         reason: why it failed, in one line.
-        permanent: a second try would fail in the same way.
+        permanent: it diverged, and would fail in the same way again.
         final: the metrics of its new pictures, where it was a finalist.
         reports: every epoch so far.
     """

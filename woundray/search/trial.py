@@ -15,7 +15,7 @@ from woundray.search.searcher import TRIAL, VALUES
 from woundray.storage import refuse_lost
 from woundray.tracking.events import JOURNAL_NAME, Journal, TrialEnded
 from woundray.training.launch import RunFailed, epoch_event, error_line, fit
-from woundray.training.worker import CHECKPOINT, PERMANENT_ERROR_FILE, Loop
+from woundray.training.worker import CHECKPOINT, Failure, Loop
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
@@ -62,10 +62,10 @@ def run_trial(given: dict[str, Any], *, base: Config, loop: Loop, materials: Pat
 
 
 def failure_of(output: Path) -> tuple[str, bool]:
-    """Why the trial or run of a folder failed, in one line, and whether a second try would fail in the same way."""
-    permanent, log = output / PERMANENT_ERROR_FILE, output / ERROR_FILE
-    if permanent.is_file():
-        return permanent.read_text(encoding="utf-8"), True
+    """Why the trial or run of a folder failed, in one line, and whether it diverged."""
+    failure, log = Failure.read(output), output / ERROR_FILE
+    if failure is not None:
+        return failure.reason, failure.diverged
     if log.is_file():
         return error_line(log.read_text(encoding="utf-8")), False
     return "its process died more often than study.max_failures allows", False

@@ -1,5 +1,6 @@
 """Every study, trial and run in MLflow, without holding training up: a thread copies the journal there."""
 
+import hashlib
 import json
 import logging
 import shlex
@@ -66,7 +67,7 @@ class Tracker:
         self._journal = Journal(journal)
         self._copied = journal.with_suffix(".copied")
         self._alone = _alone_at(journal)
-        self._reached = _copied_of(journal)
+        self._reached = _copied_of(journal, self.uri)
         identifier = study_id(journal.parent)
         try:
             self._runs = Runs(self.uri, study, identifier=identifier, nested=nested, tags=tags, dataset=dataset)
@@ -143,7 +144,7 @@ class Tracker:
         self._reached = offset
         beside = self._copied.with_suffix(".part")
         try:
-            beside.write_text(str(offset), encoding="ascii")
+            beside.write_text(f"{offset} {_place(self.uri)}", encoding="ascii")
             beside.replace(self._copied)
         except OSError as error:  # no room: the study itself says so
             log.debug("%s: %s", self._copied, error)
@@ -183,7 +184,7 @@ def catch_up(folder: Path, timeout_s: float = 60.0) -> tuple[int, int]:
     path = single if single.is_file() else folder / "config.yaml"
     config = Config.from_nested(read_yaml(path), source=str(path))
     journal = Journal(folder / JOURNAL_NAME)
-    behind = sum(1 for _ in journal.read(_copied_of(journal.path)))
+    behind = sum(1 for _ in journal.read(_copied_of(journal.path, tracking_uri())))
     if not behind:
         return 0, 0
     tags, facts = versions() | {"phase": config.phase}, folder / "materials" / "baseline.json"
@@ -215,10 +216,22 @@ def _alone_at(journal: Path) -> FileLock:
     return lock
 
 
-def _copied_of(journal: Path) -> int:
-    """Bytes of a journal that MLflow has."""
+def _copied_of(journal: Path, uri: str) -> int:
+    """Bytes of a journal that MLflow at an address has; 0 where that can't be told: an event may come twice."""
     copied = journal.with_suffix(".copied")
-    return int(copied.read_text(encoding="ascii")) if copied.exists() else 0
+    if not copied.exists() or not journal.exists():
+        return 0
+    offset, _, place = copied.read_text(encoding="ascii").partition(" ")
+    if not offset.isdecimal() or place not in ("", _place(uri)):  # of 0.1, or another server's or database's
+        return 0
+    with journal.open("rb") as file:  # it may have lost its end with the machine's power
+        file.seek(max(0, int(offset) - 1))
+        return int(offset) if file.read(1) == b"\n" else 0
+
+
+def _place(uri: str) -> str:
+    """Stands for an address, which may hold a password."""
+    return hashlib.sha256(uri.encode()).hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:

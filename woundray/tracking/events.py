@@ -83,7 +83,7 @@ class TrialEnded(_Event):
     reason: str = ""
     """Why it failed, in one line."""
     permanent: bool = False
-    """It failed in a way that a second try would fail in, too: a loss that is not a number, or a user's mistake."""
+    """It diverged, and would fail in the same way again: a study that is resumed leaves it as it is."""
 
 
 class StudyEnded(_Event):
@@ -129,6 +129,12 @@ class ReportWritten(_Event):
     """What MLflow gets: without photographs of patients."""
 
 
+class MeasurementStarted(_Event):
+    """A measurement of what synthetic pictures do for a classifier began, and no study."""
+
+    kind: Literal["measurement_started"] = "measurement_started"
+
+
 class ArmMeasured(_Event):
     """A measurement came to the scores of one arm: classifiers that were trained in one way."""
 
@@ -156,6 +162,7 @@ Event = (
     | Refitted
     | ModelSaved
     | ReportWritten
+    | MeasurementStarted
     | ArmMeasured
     | MeasurementEnded
 )
@@ -173,12 +180,14 @@ class Journal:
         self.path = path.absolute()
 
     def append(self, event: Event) -> None:
-        """Writes one line. What a killed writer left of a line is taken off first."""
+        """Writes one line, to the disk. What a killed writer left of a line is taken off first."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = _LINE.dump_json(_with_paths(event, self._relative)) + b"\n"
         with FileLock(self.path.with_suffix(".lock")), self.path.open("ab+") as file:
             file.truncate(_end_of_lines(file))
             file.write(line)
+            file.flush()
+            os.fsync(file.fileno())  # a machine may lose power: nothing else knows what a study has come to
 
     def read(self, offset: int = 0) -> Iterator[tuple[Event, int]]:
         """Whole lines from a byte offset on, each with the offset after it.

@@ -88,7 +88,7 @@ def read_state(
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         facts = {name: metadata[name] for name in ("optimizer_name", "optimizer", "materials", "ema_step")}
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
+    except (FileNotFoundError, SafetensorError, KeyError, TypeError) as error:  # else of the disk, and may pass
         raise UserError(
             f"{path}: damaged ({type(error).__name__}); delete {path.parent} to go on from an earlier epoch"
         ) from None
@@ -171,14 +171,14 @@ def follow(run: Path, progress: Progress, *, best_epoch: int, contenders: Collec
     write_json(progress.history, run / "history.json")
     kept = {best_epoch, *contenders, *range(progress.epoch - keep_last + 1, progress.epoch + 1)}
     for old in run.glob("epoch_*"):
-        if _epoch_of(old) not in kept:
+        if old.name.removeprefix("epoch_").isdecimal() and _epoch_of(old) not in kept:
             shutil.rmtree(old)
 
 
 def newest_checkpoint(run: Path) -> Path | None:
     """A run's checkpoint of its last epoch, whether or not `latest` points there yet; None: there is none."""
-    whole = [folder for folder in run.glob("epoch_*") if (folder / "run.json").is_file()]
-    return max(whole, key=_epoch_of, default=None)
+    named = [folder for folder in run.glob("epoch_*") if folder.name.removeprefix("epoch_").isdecimal()]
+    return max((folder for folder in named if (folder / "run.json").is_file()), key=_epoch_of, default=None)
 
 
 def _epoch_of(folder: Path) -> int:
@@ -211,15 +211,24 @@ def start_from(checkpoint: Path, run: Path) -> None:
     if not (checkpoint / STATE_NAME).is_file():
         raise UserError(f"--resume: {checkpoint} holds no {STATE_NAME}: pictures can be drawn from it, training not")
     progress = read_progress(checkpoint)
+    name = f"epoch_{progress.epoch:04d}"
+    _copy(checkpoint, run / name)  # first: a run that is killed here goes on from its newest one
     for epoch in {int(entry["epoch"]) for entry in progress.history if entry["epoch"] <= progress.epoch}:
         folder = checkpoint.parent / f"epoch_{epoch:04d}"  # the best epoch so far may be one of these
         if epoch != progress.epoch and folder.is_dir():
-            shutil.copytree(folder, run / folder.name)
-    name = f"epoch_{progress.epoch:04d}"
-    shutil.copytree(checkpoint, run / name)
+            _copy(folder, run / folder.name)
     write_json(progress.history, run / "history.json")
     link(run / "best", name)
     link(run / "latest", name)
+
+
+def _copy(checkpoint: Path, place: Path) -> None:
+    """Copies a checkpoint beside and renames it into place, if it is not there."""
+    beside = place.with_name(f".{place.name}.part")
+    if not place.exists():
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(checkpoint, beside)
+        beside.rename(place)
 
 
 def link(place: Path, target: str) -> None:

@@ -12,7 +12,7 @@ from woundray.config import Config
 from woundray.errors import UserError
 from woundray.storage import refuse_lost
 from woundray.tracking.events import EpochReported
-from woundray.training.worker import CHECKPOINT, METRICS, PERMANENT_ERROR_FILE, Loop, work_on
+from woundray.training.worker import CHECKPOINT, FAILURE_FILE, METRICS, Failure, Loop, work_on
 
 if TYPE_CHECKING:
     from ray.train import UserCallback
@@ -28,7 +28,7 @@ class RunFailed(Exception):
     Attributes:
         reason: the error itself, in one line.
         details: all that is known of it, with tracebacks.
-        permanent: a second try would fail in the same way.
+        permanent: it diverged: it would fail in the same way at any later time.
     """
 
     def __init__(self, reason: str, details: str, permanent: bool) -> None:
@@ -121,8 +121,7 @@ def fit(
     assert gpus != "auto", "settle() comes first"
     materials, output = materials.absolute(), output.absolute()  # workers have their own working directory
     output.mkdir(parents=True, exist_ok=True)
-    permanent = output / PERMANENT_ERROR_FILE
-    permanent.unlink(missing_ok=True)  # this is another try
+    (output / FAILURE_FILE).unlink(missing_ok=True)  # this is another try
 
     def work() -> Any:  # Ray brings rank 0's value back, though it asks for a function without one
         return work_on(config, loop, materials, output, last_reported)
@@ -144,8 +143,9 @@ def fit(
         """
 
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-            if permanent.is_file():
-                raise RuntimeError(permanent.read_text(encoding="utf-8"))
+            failure = Failure.read(output)
+            if failure is not None:
+                raise RuntimeError(failure.reason)
             refuse_lost(output)
             time.sleep(_KILLED_WITHIN_S)
 
@@ -173,8 +173,9 @@ def fit(
             last: dict[str, Any] = result.return_value
             return last
         except TrainingFailedError as error:
-            if permanent.is_file():
-                raise RunFailed(permanent.read_text(encoding="utf-8"), str(error), permanent=True) from None
+            failure = Failure.read(output)
+            if failure is not None:
+                raise RunFailed(failure.reason, str(error), permanent=failure.diverged) from None
             raise RunFailed(error_line(str(error)), str(error), permanent=False) from None
         except RayActorError as error:  # the controller died
             if deaths == config.study.max_failures:

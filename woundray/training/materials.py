@@ -257,7 +257,8 @@ def _origin(config: Config, base: Path, source: Source) -> dict[str, object]:
         "photos": source.content_hash,
         "base": {str(path.relative_to(base)): file_sha256(path) for path in sorted(base.glob("*/*.safetensors"))},
         "resolution": config.model.resolution,
-        "data": config.data.model_dump(exclude={"root"}),
+        # what says which photographs are one patient's is seen in their groups
+        "data": config.data.model_dump(exclude={"root", "similar_patients", "likeness"}),
         "prompts": config.prompts.model_dump(),
         "validation": config.validation.model_dump(),
         "floor_repeats": config.metrics.floor_repeats,

@@ -1,7 +1,9 @@
 """What one worker of a run does, inside Ray Train."""
 
+import json
 import math
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,8 +20,33 @@ CHECKPOINT, METRICS = "checkpoint_folder", "metrics"
 PICTURES_PER_S, GPU_MEMORY = "pictures_per_s", "gpu_memory_gib"
 """Keys of what the epoch took of the machine, see `woundray.training.usage`."""
 
-PERMANENT_ERROR_FILE = "permanent_error.txt"
-"""In a run's folder, one line: it failed in a way that a second try would fail in, too."""
+FAILURE_FILE = "failure.json"
+"""In a run's folder, while it is not tried again: why, and whether it diverged, which no later try would change."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run fails in the same way when it is tried again at once: it diverged, or a user made a mistake.
+
+    Attributes:
+        reason: in one line.
+        diverged: it would also fail at any later time; a mistake may be mended.
+    """
+
+    reason: str
+    diverged: bool
+
+    def write(self, output: Path, rank: int) -> None:
+        """Writes it into a run's folder, beside and renamed into place."""
+        beside = output / f".{FAILURE_FILE}.{rank}"
+        beside.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        beside.replace(output / FAILURE_FILE)
+
+    @classmethod
+    def read(cls, output: Path) -> "Failure | None":
+        """That of a run's folder; None: there is none."""
+        file = output / FAILURE_FILE
+        return cls(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
 
 
 class Loop(Protocol):
@@ -67,9 +94,7 @@ def work_on(
     try:
         loop(config, materials=materials, output=output, place=place, report=report)
     except (UserError, NonFiniteError) as error:
-        beside = output / f".{PERMANENT_ERROR_FILE}.{place.rank}"
-        beside.write_text(str(error), encoding="utf-8")
-        beside.replace(output / PERMANENT_ERROR_FILE)
+        Failure(str(error), isinstance(error, NonFiniteError)).write(output, place.rank)
         raise
     return last
 
