@@ -30,13 +30,20 @@ def trial(name: str, epochs: int, status: str = "running") -> TrialSummary:
     return TrialSummary(name, 1, status, {}, epochs=epochs)  # type: ignore[arg-type]
 
 
+class Asked(Interruption):
+    """Whose trials are as it was told last."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(signal.SIGUSR1, folder, lambda: self._trials)
+
+
 def press(signum: signal.Signals = signal.SIGINT) -> None:
     os.kill(os.getpid(), signum)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_every_running_trial_finishes_its_epoch_first(told: list[int], signum: signal.Signals, tmp_path: Path) -> None:
-    with Interruption(signal.SIGUSR1, tmp_path) as interruption:
+    with Asked(tmp_path) as interruption:
         signal.signal(signal.SIGUSR1, lambda *_: told.append(1))  # as Tune does in its turn
         interruption((trial("a", 2), trial("b", 5), trial("c", 9, "finished")))
         press(signum)
@@ -50,7 +57,7 @@ def test_every_running_trial_finishes_its_epoch_first(told: list[int], signum: s
 
 
 def test_a_trial_that_ends_meanwhile_is_not_waited_for(told: list[int], tmp_path: Path) -> None:
-    with Interruption(signal.SIGUSR1, tmp_path) as interruption:
+    with Asked(tmp_path) as interruption:
         signal.signal(signal.SIGUSR1, lambda *_: told.append(1))
         interruption((trial("a", 2),))
         press()
@@ -58,8 +65,21 @@ def test_a_trial_that_ends_meanwhile_is_not_waited_for(told: list[int], tmp_path
         assert told == [1]
 
 
+def test_an_epoch_that_was_reported_and_not_yet_told_is_not_taken_for_the_one_in_progress(
+    told: list[int], tmp_path: Path
+) -> None:
+    with Interruption(signal.SIGUSR1, tmp_path, lambda: (trial("a", 6),)) as interruption:
+        signal.signal(signal.SIGUSR1, lambda *_: told.append(1))
+        interruption((trial("a", 5),))
+        press()
+        interruption((trial("a", 6),))
+        assert not told
+        interruption((trial("a", 7),))
+        assert told == [1]
+
+
 def test_the_second_one_ends_at_once(told: list[int], tmp_path: Path) -> None:
-    with Interruption(signal.SIGUSR1, tmp_path) as interruption:
+    with Asked(tmp_path) as interruption:
         interruption((trial("a", 2),))
         press()
         with pytest.raises(KeyboardInterrupt):
@@ -67,13 +87,13 @@ def test_the_second_one_ends_at_once(told: list[int], tmp_path: Path) -> None:
 
 
 def test_with_nothing_running_the_first_one_ends_at_once(tmp_path: Path) -> None:
-    with Interruption(signal.SIGUSR1, tmp_path), pytest.raises(KeyboardInterrupt):
+    with Interruption(signal.SIGUSR1, tmp_path, tuple), pytest.raises(KeyboardInterrupt):
         press()
 
 
 def test_handlers_are_put_back(tmp_path: Path) -> None:
     before = [signal.getsignal(wanted) for wanted in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)]
-    with Interruption(signal.SIGUSR1, tmp_path):
+    with Interruption(signal.SIGUSR1, tmp_path, tuple):
         pass
     assert [
         signal.getsignal(wanted) for wanted in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -89,7 +109,7 @@ from woundray.search.summary import TrialSummary
 def trial(epochs):
     return (TrialSummary("a", 1, "running", {}, epochs=epochs),)
 
-interruption = Interruption(signal.SIGUSR1, Path(sys.argv[1]))
+interruption = Interruption(signal.SIGUSR1, Path(sys.argv[1]), lambda: trial(2))
 with interruption:
     signal.signal(signal.SIGUSR1, lambda *_: print("the epoch was finished", flush=True))
     interruption(trial(2))
@@ -129,7 +149,7 @@ def test_a_terminal_that_is_closed_lets_trials_finish_and_the_words_go_to_a_file
 
 def test_nohup_is_left_alone(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with Interruption(signal.SIGUSR1, tmp_path):
+    with Interruption(signal.SIGUSR1, tmp_path, tuple):
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     signal.signal(signal.SIGHUP, before)
 

@@ -6,6 +6,7 @@ import signal
 import stat
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -27,11 +28,13 @@ class Interruption:
     Args:
         signum: the signal that this process is sent when all running trials have finished their epoch.
         folder: of the study or run.
+        current: gives all trials as they are at the moment; what this is told of them is a little late.
     """
 
-    def __init__(self, signum: signal.Signals, folder: Path) -> None:
+    def __init__(self, signum: signal.Signals, folder: Path, current: Callable[[], tuple[TrialSummary, ...]]) -> None:
         self.asked = False
         self._folder = folder
+        self._current = current
         self._signum = signum
         self._trials: tuple[TrialSummary, ...] = ()
         self._begun: dict[str, int] = {}  # trial that is waited for -> epochs that it had
@@ -64,6 +67,7 @@ class Interruption:
             self._leave_terminal()
         if self.asked:
             raise KeyboardInterrupt
+        self._trials = self._current()
         self._begun = {trial.id: trial.epochs for trial in self._trials if trial.status == "running"}
         self.asked = True
         log.warning("stopping: %d trials finish their epoch first; Ctrl-C again stops at once", len(self._begun))

@@ -16,6 +16,7 @@ from woundray.search.conclusion import journal_path
 from woundray.search.gauges import show
 from woundray.search.interruption import Interruption
 from woundray.search.progress import Follower
+from woundray.search.summary import summarise
 from woundray.search.trial import ERROR_FILE
 from woundray.storage import lost_storage
 from woundray.tracking.events import Journal, TrialEnded, TrialStarted
@@ -57,7 +58,7 @@ def single_run(config: Config, *, loop: Loop, materials: Path, output: Path, fol
     journal = Journal(journal_path(folder))
     # the folder may have been renamed since it began
     name = next((event.trial for event in journal.events() if isinstance(event, TrialStarted)), folder.name)
-    interruption = Interruption(signal.SIGINT, folder)
+    interruption = Interruption(signal.SIGINT, folder, lambda: summarise(journal.events(), config.metrics.objective))
     with interruption, Follower(journal, config, [interruption]):
         journal.append(TrialStarted(trial=name, number=1, values={}, settings=config.flat()))
         try:

@@ -160,6 +160,10 @@ def _first_points(journal: Journal, space: Space, config: Config) -> list[dict[s
     return points
 
 
+def _current(journal: Journal, config: Config) -> tuple[TrialSummary, ...]:
+    return summarise(journal.events(), config.metrics.objective)
+
+
 def _run(
     tuner: tune.Tuner | None, config: Config, folder: Path, on_change: OnChange | None, rescore: Rescore | None
 ) -> StudyResult:
@@ -171,7 +175,9 @@ def _run(
     """
     journal = Journal(journal_path(folder))
     listeners = [on_change] if on_change else []
-    interruption = Interruption(signal.SIGUSR1, folder)  # which Tune takes as: save the study's state and return
+    interruption = Interruption(
+        signal.SIGUSR1, folder, partial(_current, journal, config)
+    )  # which Tune takes as: save the study's state and return
     try:
         with interruption, Follower(journal, config, [interruption, *listeners]):
             if tuner is not None:
