@@ -122,3 +122,19 @@ def test_with_values_validates_again() -> None:
         Config().with_values({"lora.rnk": 8})
     with pytest.raises(UserError, match="greater than or equal to 1"):
         Config().with_values({"lora.rank": -1})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lora:\n  rank: !!int x\n", "not YAML"),
+        ("lora:\n  alpha: !!float a\n", "not YAML"),
+        ("study:\n  name: !!timestamp 5\n", "not YAML"),
+        ("lora: &a\n  rank: *a\n", "an anchor holds itself"),
+    ],
+)
+def test_a_tag_or_anchor_that_can_not_be_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=f"c.yaml: {said}"):
+        load("I", profile="demo", file=file)

@@ -248,6 +248,9 @@ CELLS = [
         ("turned upright by the camera's note, its box is taken as of the upright picture: 1, such as a.jpg",),
     ),
     Case("no file", two("a.png,I,1", "z.png,P,2"), "a.png I 1", ("line 3: z.png: no such file",)),
+    Case(
+        "a path too long", two("a.png,I,1", f"{'x' * 300}.png,P,2"), "a.png I 1", ("line 3: path xxx", "is longer than")
+    ),
     Case("a path that leaves", two("a.png,I,1", "../b.png,P,2"), "a.png I 1", ("line 3: path ../b.png leaves",)),
     Case(
         "a visit of 1.4",

@@ -161,6 +161,13 @@ def test_a_near_duplicate_of_another_patient_stays_on_one_side(tmp_path: Path) -
         assert len(names & {"I00-1.png", "P05-2.png"}) in (0, 2)
 
 
+def test_what_counts_as_a_near_duplicate_is_the_settings(tmp_path: Path) -> None:
+    cohort = gather(replace(Twins(24)(), likeness=1.0), CONFIG.phases, views=1)
+    groups = dict(zip((photo.path.name for photo in cohort.photos), cohort.groups, strict=True))
+    assert groups["I00-1.png"] != groups["P05-2.png"]
+    assert cohort.likeness == 1.0
+
+
 class Twins(NoisyStudy):
     """One scene, a little darker and mirrored, under two patients' names."""
 

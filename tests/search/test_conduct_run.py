@@ -8,9 +8,9 @@ from woundray.cli import parse
 from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.errors import UserError
-from woundray.search.conduct_run import begun
+from woundray.search.conduct_run import _begin_from, begun
 from woundray.train import Train
-from woundray.training.checkpoint import write_config
+from woundray.training.checkpoint import newest_checkpoint, write_config, write_json
 
 
 def train(*arguments: str) -> tuple[Config, dict[str, object]]:
@@ -56,3 +56,21 @@ def test_the_same_command_goes_on_and_another_is_refused(folder: Path) -> None:
 def go_on(folder: Path, *arguments: str) -> Config:
     config, typed = train(*arguments)
     return begun(config, folder, typed)
+
+
+def test_a_run_begun_from_another_has_its_own_settings_and_the_same_command_goes_on(
+    tmp_path: Path, micro_config: Config
+) -> None:
+    """It was killed in the middle of copying; then the command is given again."""
+    other, output = tmp_path / "other/epoch_0002", tmp_path / "mine/run"
+    other.mkdir(parents=True)
+    history = [{"epoch": 1.0}, {"epoch": 2.0}]
+    write_json({"epoch": 2, "updates": 2, "history": history}, other / "run.json")
+    (other / "state.safetensors").touch()
+    (output / ".epoch_0002.part").mkdir(parents=True)
+    for _ in range(2):
+        _begin_from(other, output, micro_config)
+    assert newest_checkpoint(output) == output / "epoch_0002"
+    assert Config.from_nested(read_yaml(output / "config.yaml"), source="").lora == micro_config.lora
+    with pytest.raises(UserError, match="has begun already"):
+        _begin_from(tmp_path / "third/epoch_0001", output, micro_config)
