@@ -1,11 +1,15 @@
 """What of a cluster a run is given; runs themselves are in tests/search/test_study.py."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
 import pytest
 
 from woundray.cluster import Resources
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.training.launch import runs_at_once, settle
+from woundray.training.launch import RunFailed, fit, runs_at_once, settle
 
 LAPTOP = Resources(cpus=8, gpus=0, nodes=1)
 WORKSTATION = Resources(cpus=16, gpus=2, nodes=1)
@@ -41,3 +45,28 @@ def test_as_many_runs_as_the_cluster_holds(
 def test_a_run_that_can_not_be_held_is_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         settle(Config().with_values(values), LAPTOP)
+
+
+@pytest.mark.parametrize("deaths", [1, 3])
+def test_a_controller_that_has_to_go_is_replaced_and_one_that_goes_too_often_is_told_in_a_line(
+    tmp_path: Path, deaths: int
+) -> None:
+    """Ray ends processes where memory runs out: several studies at once take more than one."""
+    from ray.exceptions import OutOfMemoryError
+
+    killed = OutOfMemoryError("Task was killed due to the node running low on memory.\nRefer to the documentation")
+    ends = [killed] * deaths + [SimpleNamespace(return_value={"epoch": 2})]
+    config = settle(Config().with_values({"study.max_failures": 2}), LAPTOP)
+    folders = {"materials": tmp_path, "output": tmp_path / "run", "storage": tmp_path / "ray"}
+
+    def run() -> dict[str, object]:
+        with patch("ray.train.torch.TorchTrainer.fit", side_effect=ends):
+            return fit(config, loop=lambda *_, **__: None, name="run", **folders)
+
+    if deaths <= 2:
+        assert run() == {"epoch": 2}
+    else:
+        with pytest.raises(
+            RunFailed, match=r"^OutOfMemoryError: Task was killed due to the node running low on memory\.$"
+        ):
+            run()

@@ -113,7 +113,7 @@ def fit(
     Raises:
         RunFailed: the loop raised, or workers or the controller died too often.
     """
-    from ray.exceptions import RayActorError
+    from ray.exceptions import RayError
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, UserCallback
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -177,10 +177,15 @@ def fit(
             if failure is not None:
                 raise RunFailed(failure.reason, str(error), permanent=failure.diverged) from None
             raise RunFailed(error_line(str(error)), str(error), permanent=False) from None
-        except RayActorError as error:  # the controller died
+        except RayError as error:  # the controller died, or had to go as the machine's memory was full
             if deaths == config.study.max_failures:
-                raise RunFailed("Ray Train's controller died too often", str(error), permanent=False) from None
+                raise RunFailed(_first_line(error), str(error), permanent=False) from None
     raise AssertionError
+
+
+def _first_line(error: Exception) -> str:
+    """What an error of Ray's says first: the rest is advice."""
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
 
 
 def epoch_event(trial: str, reported: dict[str, Any]) -> EpochReported:
