@@ -87,6 +87,7 @@ def test_three_trials_that_diverge_fail_and_the_study_has_a_winner_also_when_it_
         assert tracker.close() == 0
 
     shown = capsys.readouterr().err
+    assert "Traceback" not in shown
     assert [trial.status for trial in result.trials] == ["finished", *["failed"] * 3, "finished"]
     for trial, (_, reason) in PLANTED.items():
         output = folder / "trials" / trial

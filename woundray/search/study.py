@@ -178,6 +178,7 @@ def _run(
     interruption = Interruption(
         signal.SIGUSR1, folder, partial(_current, journal, config)
     )  # which Tune takes as: save the study's state and return
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # why a trial failed is told by the table, in a line
     try:
         with interruption, Follower(journal, config, [interruption, *listeners]):
             if tuner is not None:
