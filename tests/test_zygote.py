@@ -232,3 +232,10 @@ def test_workers_are_forked_unless_the_user_forbids_it(monkeypatch: pytest.Monke
     assert zygote.wanted()
     monkeypatch.setenv(zygote.ADDRESS, "0")
     assert not zygote.wanted()
+
+
+def test_workers_of_another_ray_start_in_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zygote, "version", lambda _: "2.61.0")
+    assert not zygote.usable()
+    with zygote.workers_are_forks() as variables:
+        assert variables == {}

@@ -27,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -51,6 +52,8 @@ _KEPT_MEMORY = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_thre
 """Has what a step frees used by the next one. By default large tensors go back to the system, which clears every page
 of them again: a tenth of a step's time on a CPU."""
 SETUP_WORKER = Path(__file__).with_name("setup_worker.py")
+_KNOWN_RAY = "2.60."
+"""The script that starts its workers, and how it draws identifiers, are no public parts of Ray."""
 _MASTER_CHECK_S = 2.0
 _RAYLET_CHECK_S = 1.0
 _OOM_SCORE = "1000"  # Ray's default for workers, which it gives to the client: the first to be killed for memory
@@ -58,8 +61,13 @@ _REQUEST_TIMEOUT_S = 10.0
 
 
 def usable() -> bool:
-    """Whether Ray's workers can be forked here: on Linux, and where no GPU's driver would have to bear it."""
-    return sys.platform == "linux" and not Path("/dev/nvidia0").exists()
+    """Whether Ray's workers can be forked here.
+
+    On Linux, where no GPU's driver would have to bear it, and with the Ray whose private parts are known: with another
+    one workers start in the plain way.
+    """
+    known = version("ray").startswith(_KNOWN_RAY)
+    return known and sys.platform == "linux" and not Path("/dev/nvidia0").exists()
 
 
 def wanted() -> bool:

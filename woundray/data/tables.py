@@ -69,7 +69,9 @@ class Table:
                         f"{len(cells)} cells, and there are {len(self.columns)} columns; put text that holds "
                         f"{self.delimiter!r} in quotation marks"
                     )
-                found.append(row_of(Row(line, dict(zip(self.columns, cells, strict=False)))))
+                # Excel leaves the empty cells at a row's end away, or writes more of them than there are columns
+                own = [*cells, *[""] * len(self.columns)][: len(self.columns)]
+                found.append(row_of(Row(line, dict(zip(self.columns, own, strict=True)))))
             except RowError as error:
                 row = Path(f"{self.path.name} line {line}")
                 left_out.append(LeftOut(error.path or row, f"{self.path.name}: line {line}: {error}", is_row=True))

@@ -82,11 +82,7 @@ class ResumableSearch(Searcher):
         self._tell(self._running[trial_id], failed=error)
 
     def save(self, checkpoint_path: str) -> None:
-        """The journal has it."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """A study is resumed from its journal."""
-        raise NotImplementedError
+        """Nothing: the journal has it, and a study is resumed from that (Tune's own restoring is refused)."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what holds files open: Tune pickles it into a file that nothing reads."""
