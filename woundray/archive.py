@@ -130,7 +130,7 @@ def _read_sums(archive: tarfile.TarFile, file: Path) -> dict[str, str]:
 
 
 def _place(member: tarfile.TarInfo, sums: dict[str, str], file: Path) -> Path:
-    """Where a member belongs on this machine. Raises UserError for one that belongs nowhere."""
+    """Path of a member on this machine. Raises UserError for one that belongs nowhere."""
     if not member.isreg() or member.issparse():
         raise UserError(f"{file}: {member.name} is no plain file")
     if member.name not in sums:

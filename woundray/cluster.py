@@ -77,7 +77,7 @@ class Cluster:
 
     @property
     def token_command(self) -> str:
-        """What prints the token that the dashboard asks for."""
+        """Command that prints the token that the dashboard asks for."""
         path = os.environ.get("RAY_AUTH_TOKEN_PATH")
         return (f"RAY_AUTH_TOKEN_PATH={path} " if path else "") + "ray get-auth-token"
 
@@ -205,7 +205,7 @@ def _as_set(variables: dict[str, str]) -> dict[str, str]:
 
 
 def sessions_folder() -> Path:
-    """Where Ray keeps sockets and logs of clusters on this machine: in $RAY_TMPDIR, else in the user's private folder.
+    """Folder of sockets and logs of Ray clusters on this machine: in $RAY_TMPDIR, else in the user's private folder.
 
     It is a folder of its own, which Ray lets everybody write.
 
@@ -258,7 +258,7 @@ def _is_ray(place: str) -> bool:
 
 
 def _last_started() -> str | None:
-    """What `ray start` leaves for RAY_ADDRESS=auto; None: nothing."""
+    """Address that `ray start` leaves for RAY_ADDRESS=auto; None: it left none."""
     file = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray/ray_current_cluster"
     try:
         return file.read_text(encoding="ascii").strip() or None

@@ -1,4 +1,4 @@
-"""What a process needs of its machine for as long as it runs: a private folder, a home, a port."""
+"""Private folder, home and port of a process, for as long as it runs."""
 
 import os
 import pwd

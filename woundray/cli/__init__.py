@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Command(Section):
-    """What every command that trains or draws understands."""
+    """Flags of every command that trains or draws."""
 
     data: Path | None = None
     """Photographs: a folder that `woundray prepare` wrote, or one with a folder a phase; short for --data.root. Without
@@ -145,7 +145,7 @@ def choose_profile(data: Path | None, *, has_gpu: bool | None = None) -> tuple[s
 
 
 def _root(value: Any) -> Path | None:
-    """Where photographs are said to be, before that is checked."""
+    """Folder of the photographs as it was given, not yet checked."""
     return None if value is None else Path(str(value))
 
 

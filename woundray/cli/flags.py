@@ -53,7 +53,7 @@ class Flag:
 
     @property
     def shown(self) -> str:
-        """What it is called in a message."""
+        """Name in a message."""
         return self.spellings[0] if self.spellings else self.field.upper()
 
     def read(self, words: Sequence[str]) -> Any:

@@ -1,4 +1,4 @@
-"""What a command shows: progress, logs, one line for a mistake, and exit codes."""
+"""Terminal output of a command: progress, logs, one line for a mistake, and exit codes."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""Where a value comes from: defaults < profile < phase's file < --config FILE < what was typed on the command line."""
+"""Layers of the configuration: defaults < profile < phase's file < --config FILE < the command line, as typed."""
 
 from collections.abc import Hashable, Iterator
 from pathlib import Path
@@ -137,6 +137,6 @@ def _phase_path(phase: str) -> Path:
 
 
 def _phase_settings(phase: str) -> dict[str, Any]:
-    """What a phase's file sets, by JSON's types."""
+    """Settings of a phase's file, by JSON's types."""
     settings = read_settings(_phase_path(phase))
     return {name: value for name, value in Config().with_values(settings).flat().items() if name in settings}

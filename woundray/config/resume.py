@@ -1,4 +1,4 @@
-"""What may be asked for when a study or run goes on: that it goes on for longer. Else it has its own settings."""
+"""Settings of a study or run that is resumed: its own, but for those that make it longer."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from woundray.config.explain import as_written, flatten
 from woundray.errors import UserError
 
 _PLACE = ("data.root", "model.base", "study.dashboard_port", "study.wait_for_nodes_s")
-"""Where things are: that photographs and weights are the same is seen by their hashes."""
+"""Places of photographs and weights, whose hashes say that they are the same, and settings of the machine."""
 STUDY = ("study.trials", "study.finalists", *_PLACE)
 """Settings with which a study may go on that it was not begun with."""
 RUN = (

@@ -1,4 +1,4 @@
-"""What the cell of a table means, where only one reading of it is possible."""
+"""Meaning of a table's cell, where only one reading of it is possible."""
 
 import re
 import unicodedata

@@ -155,7 +155,7 @@ def _one_of_each_name(folder: Path, pictures: Sequence[Path]) -> tuple[list[Path
 def _note_rest(
     raw: Path, folder: Path, listing: Listing, source: _Raw, files: Sequence[Path], result: Sorted, notes: Notes
 ) -> None:
-    """What else is in the raw folder, and what in it disagrees."""
+    """Other files of the raw folder, and contradictions in it."""
     for first, second in result.contradictions:
         notes.add("one picture under two phases, keep the right one", f"{first.path} and {second.path}")
     strangers = sorted(source.boxes.keys() - {file_key(path.name) for path in files})

@@ -1,4 +1,4 @@
-"""What lies in a folder: pictures, and everything else, so that nothing is passed over in silence."""
+"""Contents of a folder: pictures, and everything else, so that nothing is passed over in silence."""
 
 import os
 import re
@@ -135,7 +135,7 @@ class _Walk:
 
 
 def _why_not_read(path: Path) -> str:
-    """Why a file without a picture's ending is worth a line; empty: it is none."""
+    """Reason to mention a file without a picture's ending; empty: there is none."""
     if path.suffix.lower() in _RAW_AND_FILMS:
         return f"{path.suffix.lower()} is not read; save it as PNG or JPEG"
     try:

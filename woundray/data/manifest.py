@@ -92,7 +92,7 @@ def read_dataset(
 
 
 def _tell(root: Path, left_out: Sequence[LeftOut], total: int, notes: Notes) -> None:
-    """What was left out, and what was done, as lines of the log."""
+    """Log lines of what was left out and what was done."""
     if left_out:
         logger.warning("%d of %d pictures left out, such as %s", len(left_out), total, left_out[0].reason)
     for item in left_out[1:_MOST_TOLD]:

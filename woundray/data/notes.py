@@ -1,4 +1,4 @@
-"""What was done to read a data set, for its summary: a line a kind, however many pictures it was done to."""
+"""Notes of how a data set was read, for its summary: a line a kind, however many pictures it is about."""
 
 from collections import defaultdict
 

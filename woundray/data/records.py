@@ -1,4 +1,4 @@
-"""What a data set is made of: one record a picture."""
+"""Records of a data set: one a picture."""
 
 import hashlib
 from dataclasses import dataclass, field, replace

@@ -21,7 +21,7 @@ LEAST_HALF_PX = 32  # of a scene around a small box
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture is compared by: hashes of its pixels, and a thumbnail of the wound and its surroundings.
+    """Hashes of a picture's pixels, and a thumbnail of the wound and its surroundings, by which pictures are compared.
 
     photograph_sha256: of the pixels of the photograph that the picture was cut from, or of the picture itself.
     """
@@ -119,7 +119,7 @@ def _originals(photos: Sequence[Photo], scenes: Sequence[Scene]) -> list[int]:
 
 
 def copy_of(copy: Photo, original: Photo, path: Path | None = None) -> str:
-    """Why a copy is left out; path: where the original is found."""
+    """Reason that a copy is left out; path: of the original."""
     other = "" if copy.patient == original.patient else f", of patient {original.patient} there"
     return f"exact copy: {(path or original.path).as_posix()} is the same picture{other}"
 

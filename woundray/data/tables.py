@@ -55,7 +55,7 @@ class Table:
     lines_before: int
 
     def parse(self, row_of: Callable[[Row], Parsed]) -> tuple[list[Parsed], list[LeftOut]]:
-        """What `row_of` makes of each row, and the rows of which it raises RowError; blank rows are nothing.
+        """Results of `row_of` for each row, and the rows for which it raises RowError; blank rows are skipped.
 
         Raises:
             UserError: there are rows, and not one can be used; or a quotation mark is not closed, so that what follows

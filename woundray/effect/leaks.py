@@ -45,7 +45,7 @@ def _seen(cohort: Cohort, rows: Iterable[int]) -> list[Seen]:
 
 
 def _told(leak: Leak) -> str:
-    """What was used, why it must not be, and the mend."""
+    """Message of a leak: the photograph that was used, the reason against it, and the mend."""
     alone = "train generators on the fold's training patients alone"
     return {
         "patient": f"{leak.train.path} of patient {leak.train.patient}, who is a test patient of this fold; {alone}",

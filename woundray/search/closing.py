@@ -86,7 +86,7 @@ def _activation() -> list[str]:
 
 
 def _finals(study: StudyResult, folds: int) -> list[str]:
-    """What the finalists' new pictures scored, best first, and which trials can not win, or failed."""
+    """Lines of the finalists' new scores, best first, and of trials that can not win, or failed."""
     objective = study.config.metrics.objective
     finalists = sorted((trial for trial in study.trials if trial.final), key=lambda trial: trial.standing(objective))
     scores = ", ".join(f"trial {trial.number} {trial.standing(objective):.4g}" for trial in finalists)

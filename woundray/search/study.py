@@ -151,7 +151,7 @@ def check_checkpoints(folder: Path, trials: tuple[TrialSummary, ...]) -> None:
 
 
 def _first_points(journal: Journal, space: Space, config: Config) -> list[dict[str, Any]]:
-    """Where the study begins, as it was when it began."""
+    """First points of the study, as they were when it began."""
     for event in journal.events():
         if isinstance(event, StudyStarted):
             return [dict(point) for point in event.first_points]

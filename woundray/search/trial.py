@@ -62,7 +62,7 @@ def run_trial(given: dict[str, Any], *, base: Config, loop: Loop, materials: Pat
 
 
 def failure_of(output: Path) -> tuple[str, bool]:
-    """Why the trial or run of a folder failed, in one line, and whether it diverged."""
+    """Reason that the trial or run of a folder failed, in one line, and whether it diverged."""
     failure, log = Failure.read(output), output / ERROR_FILE
     if failure is not None:
         return failure.reason, failure.diverged

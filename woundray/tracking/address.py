@@ -1,4 +1,4 @@
-"""Where MLflow is: a server or a database, how its address is spelt, and whether it answers."""
+"""Address of MLflow, a server or a database: its spelling, and whether it answers."""
 
 import logging
 import os
@@ -72,7 +72,7 @@ def is_server(uri: str) -> bool:
 
 
 def why_silent(uri: str) -> str:
-    """Why a server can't be used, and the mend, within seconds; empty: it answers, or the address is no server's."""
+    """Reason that a server can't be used, and the mend, in seconds; empty: it answers, or the address is of no server."""
     if not is_server(uri):
         return ""
     from mlflow.exceptions import MlflowException

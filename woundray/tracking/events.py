@@ -81,7 +81,7 @@ class TrialEnded(_Event):
     output: Path
     """The trial's folder."""
     reason: str = ""
-    """Why it failed, in one line."""
+    """Reason that it failed, in one line."""
     permanent: bool = False
     """It diverged, and would fail in the same way again: a study that is resumed leaves it as it is."""
 

@@ -1,4 +1,4 @@
-"""Which study a run of MLflow is of: an identifier that the study keeps in its folder, and not its name."""
+"""Identifier of a study, which it keeps in its folder: by it, and not by a name, MLflow's runs are found."""
 
 from pathlib import Path
 from uuid import uuid4

@@ -184,7 +184,7 @@ def fit(
 
 
 def _first_line(error: Exception) -> str:
-    """What an error of Ray's says first: the rest is advice."""
+    """First line of an error of Ray's: the rest is advice."""
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
 
 

@@ -320,7 +320,7 @@ def _save(run: Run, progress: Progress) -> Path:
 
 
 class _Kept(TypedDict):
-    """Which checkpoints of a run stay."""
+    """Checkpoints of a run that stay."""
 
     best_epoch: int
     contenders: set[int]

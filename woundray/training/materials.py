@@ -295,7 +295,7 @@ def _photographs(source: Source) -> dict[str, str]:
 def _what_changed(
     folder: Path, facts: Mapping[str, Any], origin: Mapping[str, object], photographs: Mapping[str, str]
 ) -> str:
-    """What is not as it was when materials were made, and what to do."""
+    """Message of what changed since materials were made, and the mend."""
     before: dict[str, str] = facts.get("photographs", {})
     changed = [
         _NAMES.get(name, f"the settings of {name}")

@@ -1,4 +1,4 @@
-"""What one worker of a run does, inside Ray Train."""
+"""Work of one worker of a run, inside Ray Train."""
 
 import json
 import math
@@ -26,7 +26,7 @@ FAILURE_FILE = "failure.json"
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run fails in the same way when it is tried again at once: it diverged, or a user made a mistake.
+    """Reason that a run would fail in the same way when it is tried again at once: divergence, or a user's mistake.
 
     Attributes:
         reason: in one line.
@@ -88,7 +88,7 @@ def work_on(
     def report(metrics: dict[str, float], checkpoint: Path) -> None:
         pass_on(metrics, checkpoint, usage(metrics, config, place))
 
-    # Who listened may have died while the loop went on. Their checkpoints may be gone: only the history is read
+    # The listener may have died while the loop went on. Checkpoints may be gone: only the history is read
     for entry in place.from_first(_unreported(output, last_reported) if place.is_first else []):
         pass_on(entry, output / f"epoch_{int(entry['epoch']):04d}", {})
     try:
