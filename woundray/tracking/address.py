@@ -72,7 +72,7 @@ def is_server(uri: str) -> bool:
 
 
 def why_silent(uri: str) -> str:
-    """Reason that a server can't be used, and the mend, in seconds; empty: it answers, or the address is of no server."""
+    """Reason that a server can't be used, and the mend, in seconds; empty where it answers, or `uri` is no server's."""
     if not is_server(uri):
         return ""
     from mlflow.exceptions import MlflowException
