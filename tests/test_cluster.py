@@ -102,7 +102,7 @@ def test_an_address_that_is_none_is_one_line(address: str) -> None:
 
 
 def test_another_server_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("woundray.cluster._ANSWERS_WITHIN_S", 5)
+    monkeypatch.setattr("woundray.cluster.address._ANSWERS_WITHIN_S", 5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(UserError, match="what listens there is no Ray, or wants another token"):
