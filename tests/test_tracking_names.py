@@ -12,7 +12,7 @@ from woundray.errors import UserError
 from woundray.search.gauges import show
 from woundray.search.workplace import refuse_bad_name
 from woundray.tracking.address import database_of, database_uri
-from woundray.tracking.runs import connect, experiment_id
+from woundray.tracking.connection import connect, experiment_id
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of mlflow's, sqlalchemy's and alembic's own code

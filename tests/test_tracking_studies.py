@@ -13,8 +13,8 @@ from test_tracking import SETTINGS, copy, write_study
 
 from woundray.errors import UserError
 from woundray.tracking import Runs, Tracker, study_id
+from woundray.tracking.connection import connect, experiment_id
 from woundray.tracking.events import ArmMeasured
-from woundray.tracking.runs import connect, experiment_id
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

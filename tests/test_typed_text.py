@@ -20,8 +20,9 @@ from woundray.generate import Generate
 from woundray.sampling import png
 from woundray.synthesis.collection import Collection, Picture, provenance, read_origins
 from woundray.synthesis.painter import Origin
+from woundray.tracking.connection import connect
 from woundray.tracking.events import TrialStarted
-from woundray.tracking.runs import Runs, connect
+from woundray.tracking.runs import Runs
 from woundray.training.checkpoint import write_config
 from woundray.tune import Tune
 

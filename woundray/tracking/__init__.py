@@ -18,9 +18,10 @@ from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.errors import UserError
 from woundray.tracking.address import tracking_uri, why_silent
+from woundray.tracking.connection import check_tracking
 from woundray.tracking.events import JOURNAL_NAME, Event, Journal
 from woundray.tracking.identity import study_id
-from woundray.tracking.runs import Runs, check_tracking
+from woundray.tracking.runs import Runs
 from woundray.tracking.surroundings import DatasetFacts
 
 __all__ = ["DatasetFacts", "Runs", "Tracker", "catch_up", "check_tracking", "study_id", "tracking_uri", "versions"]

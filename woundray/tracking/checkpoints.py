@@ -7,7 +7,7 @@ from pathlib import Path
 
 from woundray.errors import UserError
 from woundray.tracking.address import database_of, tracking_uri, why_silent
-from woundray.tracking.runs import connect
+from woundray.tracking.connection import connect
 
 SCHEMES = ("runs:/", "models:/")
 _ARTIFACT = "checkpoint"  # where `Runs` puts the best checkpoint of a trial
