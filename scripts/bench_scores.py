@@ -31,6 +31,7 @@ from woundray.model.registry import resolve
 from woundray.training import loop
 from woundray.training.materials import prepare_materials, sampler_of
 from woundray.training.place import Place
+from woundray.training.run import build
 
 OURS, PLAIN = "woundray", "plain"
 
@@ -80,7 +81,7 @@ def main() -> None:
         materials = prepare_materials(
             config, Path(scratch) / "materials", device=torch.device("cpu"), stage=lambda *_: None
         )
-        ours = loop.build(config, materials.folder, Path(scratch) / f"run-{time.time_ns()}", Place.alone())
+        ours = build(config, materials.folder, Path(scratch) / f"run-{time.time_ns()}", Place.alone())
     source = open_source(config)
     split = split_by_patient(source.photos, validation_share=config.validation.share, seed=0)
     real = torch.stack([source.plain(photo) for photo in split.validation])

@@ -33,6 +33,7 @@ from woundray.model.registry import resolve
 from woundray.training import loop
 from woundray.training.materials import prepare_materials
 from woundray.training.place import Place
+from woundray.training.run import build
 
 OURS, PLAIN = "woundray", "plain"
 PEER_STEPS = 4
@@ -139,7 +140,7 @@ def run(arguments: argparse.Namespace, work: Path) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind = f"{'tiny' if arguments.tiny else 'sd21'}-{config.model.precision}"
     materials = prepare_materials(config, work / f"materials-{kind}", device=device, stage=lambda *_: None)
-    ours = loop.build(config, materials.folder, work / f"run-{time.time_ns()}", Place(0, 1, device))
+    ours = build(config, materials.folder, work / f"run-{time.time_ns()}", Place(0, 1, device))
     source = open_source(config)
     split = split_by_patient(source.photos, validation_share=config.validation.share, seed=0)
     base = resolve(config.model.base)

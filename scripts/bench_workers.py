@@ -24,6 +24,7 @@ from woundray.config.layers import load
 from woundray.training import loop
 from woundray.training.materials import prepare_materials
 from woundray.training.place import Place
+from woundray.training.run import build
 
 ONE, TWO, APART = "one worker", "two workers", "two apart"
 
@@ -34,7 +35,7 @@ def work(index: int, world_size: int, config: Config, materials: Path, folder: P
     if world_size > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=index, world_size=world_size)
     rank = index if world_size > 1 else 0
-    run = loop.build(config, materials, folder / f"run-{index}", Place(rank, world_size, torch.device("cpu")))
+    run = build(config, materials, folder / f"run-{index}", Place(rank, world_size, torch.device("cpu")))
     loop.train_epoch(run, 1, 0)
     ready.wait()
     started = time.perf_counter()

@@ -13,9 +13,9 @@ from woundray.search.conclusion import StudyResult, journal_path
 from woundray.search.study import run_study
 from woundray.tracking import Tracker
 from woundray.tracking.events import Journal, TrialStarted
+from woundray.training.entry import Report
 from woundray.training.materials import Materials
 from woundray.training.place import Place
-from woundray.training.worker import Report
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Ray's and Optuna's own code

@@ -26,9 +26,9 @@ from woundray.search.conclusion import conclude, journal_path
 from woundray.search.gauges import show
 from woundray.search.study import run_study
 from woundray.tracking.events import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
+from woundray.training.entry import Report
 from woundray.training.launch import RunFailed, fit, settle
 from woundray.training.place import Place
-from woundray.training.worker import Report
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Ray's and Optuna's own code

@@ -13,6 +13,7 @@ from woundray.training import loop
 from woundray.training.materials import Materials, prepare_materials
 from woundray.training.place import Place
 from woundray.training.replay import Replayed, can_replay
+from woundray.training.run import build
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -80,7 +81,7 @@ def test_a_recorded_run_is_the_run(
     def weights(cuda_graphs: bool) -> Tensor:
         config = micro_config.with_values({"model.cuda_graphs": cuda_graphs, "lora.dropout": 0.0})
         materials = prepare_materials(config, tmp_path / "materials", device=GPU, stage=lambda *_: None)
-        run = loop.build(config, materials.folder, tmp_path / str(cuda_graphs), Place(0, 1, GPU))
+        run = build(config, materials.folder, tmp_path / str(cuda_graphs), Place(0, 1, GPU))
         loop.train_epoch(run, 1, 0)
         return torch.cat([parameter.detach().flatten() for parameter in run.parameters.values()])
 

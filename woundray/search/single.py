@@ -20,8 +20,8 @@ from woundray.search.summary import summarise
 from woundray.search.trial import ERROR_FILE
 from woundray.storage import lost_storage
 from woundray.tracking.events import Journal, TrialEnded, TrialStarted
+from woundray.training.entry import Loop
 from woundray.training.launch import RunFailed, epoch_event, fit
-from woundray.training.worker import Loop
 
 
 class JournalCallback(UserCallback):

@@ -36,8 +36,8 @@ from woundray.search.trial import ERROR_FILE, Recorder, run_trial, trial_folder
 from woundray.storage import lost_storage
 from woundray.tracking.events import Journal, StudyEnded, StudyStarted
 from woundray.training.checkpoint import newest_checkpoint, read_progress
+from woundray.training.entry import Loop
 from woundray.training.launch import error_line, runs_at_once, settle
-from woundray.training.worker import Loop
 
 SPACE_FILE = "space.yaml"
 """In a study's folder: its search space, whatever becomes of the file that it was read from."""

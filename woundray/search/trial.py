@@ -14,8 +14,9 @@ from woundray.search.gauges import show
 from woundray.search.searcher import TRIAL, VALUES
 from woundray.storage import refuse_lost
 from woundray.tracking.events import JOURNAL_NAME, Journal, TrialEnded
+from woundray.training.entry import Loop
 from woundray.training.launch import RunFailed, epoch_event, error_line, fit
-from woundray.training.worker import CHECKPOINT, Failure, Loop
+from woundray.training.worker import CHECKPOINT, Failure
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial

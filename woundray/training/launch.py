@@ -12,7 +12,8 @@ from woundray.config import Config
 from woundray.errors import UserError
 from woundray.storage import refuse_lost
 from woundray.tracking.events import EpochReported
-from woundray.training.worker import CHECKPOINT, FAILURE_FILE, METRICS, Failure, Loop, work_on
+from woundray.training.entry import Loop
+from woundray.training.worker import CHECKPOINT, FAILURE_FILE, METRICS, Failure, work_on
 
 if TYPE_CHECKING:
     from ray.train import UserCallback

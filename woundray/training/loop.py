@@ -5,22 +5,17 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypedDict
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from woundray import evaluation, sampling
 from woundray.config import Config
-from woundray.errors import NonFiniteError, UserError
-from woundray.model.base import DTYPES, load_unet, load_vae
-from woundray.model.weights import make_trainable, save_weights
+from woundray.errors import NonFiniteError
+from woundray.model.weights import save_weights
 from woundray.training import step as steps
 from woundray.training.checkpoint import (
     Progress,
@@ -32,35 +27,13 @@ from woundray.training.checkpoint import (
     write_config,
     write_state,
 )
-from woundray.training.ema import Ema
-from woundray.training.materials import Materials, open_materials, sampler_of
-from woundray.training.optimizer import at_averages, learning_rate, make_optimizer
-from woundray.training.perceptual import Perception, make_perception
+from woundray.training.entry import Report
+from woundray.training.materials import sampler_of
+from woundray.training.optimizer import at_averages, learning_rate
 from woundray.training.place import Place
-from woundray.training.replay import Replayed, can_replay
+from woundray.training.run import Run, build
 
 logger = logging.getLogger(__name__)
-
-Report = Callable[[dict[str, float], Path], None]
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one process of a run holds."""
-
-    config: Config
-    materials: Materials
-    place: Place
-    output: Path
-    unet: UNet2DConditionModel
-    model: nn.Module  # the UNet, wrapped for DDP where there are several processes, for replay on one GPU
-    parameters: dict[str, nn.Parameter]
-    ema: Ema
-    optimizer: torch.optim.Optimizer
-    vae: AutoencoderKL
-    perception: Perception | None
-    embedder: evaluation.Embedder
-    updates_per_epoch: int
 
 
 def train(config: Config, *, materials: Path, output: Path, place: Place, report: Report) -> None:
@@ -115,52 +88,6 @@ def stopped_early(history: list[dict[str, float]], config: Config) -> bool:
         return False
     best = evaluation.leading_epoch(history, config.metrics.objective, config.training.early_stopping_min_delta)
     return history[-1]["epoch"] - best >= patience
-
-
-def build(config: Config, materials_folder: Path, output: Path, place: Place) -> Run:
-    """Loads and makes everything that a run holds, before its first update."""
-    materials = open_materials(materials_folder)
-    output.mkdir(parents=True, exist_ok=True)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.hardware.tf32
-    dtype = DTYPES["fp32" if config.training.method == "full" else config.model.precision]
-    unet = load_unet(materials.base, dtype=dtype, device=place.device)
-    parameters = make_trainable(unet, config)
-    _set_speed(unet, config)
-    model: nn.Module = Replayed(unet) if can_replay(config, place) else unet
-    if place.world_size > 1:
-        model = DistributedDataParallel(unet, broadcast_buffers=False)
-    vae = load_vae(materials.base, device=place.device)
-    rows = config.training.batch_size * config.training.gradient_accumulation_steps * place.world_size
-    return Run(
-        config=config,
-        materials=materials,
-        place=place,
-        output=output,
-        unet=unet,
-        model=model,
-        parameters=parameters,
-        ema=Ema(parameters, config.training.ema_decay),
-        optimizer=make_optimizer(parameters.values(), config.training),
-        vae=vae,
-        perception=make_perception(config.training, vae),
-        embedder=evaluation.make_embedder(config, place.device),
-        updates_per_epoch=config.training.steps_per_epoch or -(-len(materials.bank.train) // rows),
-    )
-
-
-def _set_speed(unet: UNet2DConditionModel, config: Config) -> None:
-    """What changes speed and memory, and results by rounding at most."""
-    if config.model.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-    if config.model.channels_last:
-        nn.Module.to(unet, memory_format=torch.channels_last)
-    if config.model.attention == "xformers":
-        try:
-            unet.enable_xformers_memory_efficient_attention()
-        except (ImportError, ValueError) as error:  # not installed, or no GPU
-            raise UserError(f"model.attention: xformers can not be used here ({error}); set sdpa") from None
-    if config.model.compile:
-        unet.compile_repeated_blocks()  # type: ignore[no-untyped-call]  # one graph for all blocks of a shape: compiles in a tenth of the time
 
 
 def _resume(run: Run) -> Progress:

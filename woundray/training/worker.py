@@ -5,15 +5,11 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from woundray.config import Config
 from woundray.errors import NonFiniteError, UserError
-
-if TYPE_CHECKING:
-    from woundray.training.place import Place
-
-Report = Callable[[dict[str, float], Path], None]
+from woundray.training.entry import Loop
 
 CHECKPOINT, METRICS = "checkpoint_folder", "metrics"
 """Keys of the epoch's folder, and of all that the loop reported, among the values that go through Ray."""
@@ -47,12 +43,6 @@ class Failure:
         """That of a run's folder; None: there is none."""
         file = output / FAILURE_FILE
         return cls(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
-
-
-class Loop(Protocol):
-    """A training loop. Every rank calls `report` once an epoch: Ray waits for all, and takes rank 0's."""
-
-    def __call__(self, config: Config, *, materials: Path, output: Path, place: "Place", report: Report) -> None: ...
 
 
 def work_on(
