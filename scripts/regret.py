@@ -23,7 +23,7 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from woundray.search.conclusion import journal_path
+from woundray.search.folders import journal_path
 from woundray.tracking.events import EpochReported, Journal
 
 SCORE, LOSS = "fd_lite0", "validation_loss"

@@ -6,7 +6,8 @@ import torch
 
 from woundray.config import Config, LoraConfig
 from woundray.model.base import load_unet
-from woundray.model.lora import WEIGHTS_NAME, add_adapter, save_adapter
+from woundray.model.layout import WEIGHTS_NAME
+from woundray.model.lora import add_adapter, save_adapter
 from woundray.training.checkpoint import write_config, write_json
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from woundray import cli
+from woundray import __version__, cli
 from woundray.__main__ import COMMANDS
 from woundray.augment import Augment
 from woundray.cli import Command, choose_profile, parse, rate
+from woundray.config import Config
+from woundray.config.explain import fields
 from woundray.errors import UserError
 from woundray.tune import Tune
 
@@ -107,7 +109,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixtu
 def test_the_profile_is_chosen_and_says_why(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     assert choose_profile(None) == ("demo", "no --data: drawn phantoms and the packaged tiny model")
     with caplog.at_level(logging.INFO, "woundray"):
-        parse(Command, ["--data", str(tmp_path)])
+        parse(Command, ["--data", str(tmp_path)]).tell_profile()
     assert "profile demo: " in caplog.text or "profile sd" in caplog.text
 
 
@@ -163,3 +165,33 @@ def test_a_pipe_gets_a_line_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
         for done in range(4):
             stages("pictures", done, 3)
     assert capsys.readouterr() == ("", "pictures ...\n")
+
+
+def test_help_is_short_and_all_settings_are_one_flag_away() -> None:
+    short, lora, everything = (
+        woundray("tune", *words).stdout for words in (["--help"], ["--help", "lora"], ["--help-all"])
+    )
+    assert len(short.splitlines()) < 80
+    assert "--trials INT" in short
+    assert "None" not in short + everything
+    assert "--lora.rank INT" not in short
+    assert "--lora.rank INT" in lora
+    assert "--training.learning_rate" not in lora
+    assert all(f"--{name} " in everything for name in fields(Config))
+
+
+def test_the_version_is_said() -> None:
+    assert woundray("--version").stdout == woundray("tune", "--version").stdout == f"woundray {__version__}\n"
+
+
+@pytest.mark.parametrize("line", ["tune --help-all", "--help", "fetch --list", "doctor --help"])
+def test_a_reader_that_closes_the_pipe_is_no_error(line: str) -> None:
+    closed = subprocess.Popen(
+        [sys.executable, "-m", "woundray", *line.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert closed.stdout is not None
+    closed.stdout.close()
+    assert closed.stderr is not None
+    assert closed.stderr.read() == ""
+    assert closed.wait() in (1, 141)
+    closed.stderr.close()

@@ -26,7 +26,8 @@ from woundray.metrics.features import Lite0, check_images
 from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.similarity import lpips_matrix, ssim_matrix, untrained_lpips
 from woundray.model.base import NoiseSchedule, load_unet, load_vae, to_uint8
-from woundray.model.lora import WEIGHTS_NAME, add_adapter, load_adapter, save_adapter
+from woundray.model.layout import WEIGHTS_NAME
+from woundray.model.lora import add_adapter, load_adapter, save_adapter
 from woundray.training import step as steps
 from woundray.training.ema import Ema
 from woundray.training.loop import train

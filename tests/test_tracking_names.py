@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from test_tracking import copy, write_study
 
 from woundray.errors import UserError
+from woundray.search.folders import refuse_bad_name
 from woundray.search.gauges import show
-from woundray.search.workplace import refuse_bad_name
 from woundray.tracking.address import database_of, database_uri
 from woundray.tracking.connection import connect, experiment_id
 

@@ -3,8 +3,10 @@
 import importlib
 import sys
 
-from woundray.cli import fail
+from woundray import __version__
+from woundray.cli import run
 from woundray.config.explain import nearest
+from woundray.errors import UserError
 
 COMMANDS = {
     "doctor": "say what this machine has, and what would run",
@@ -24,16 +26,27 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Runs the named command."""
+    """Entry point of `woundray`."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in COMMANDS:
+        sys.argv = [f"woundray {name}", *sys.argv[2:]]
+        importlib.import_module(f"woundray.{name}").main()
+    else:
+        run(_answer)
+
+
+def _answer() -> None:
+    """Lists the commands, or refuses what is none."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name == "--version":
+        sys.stdout.write(f"woundray {__version__}\n")
+        return
     if name in ("-h", "--help"):
         lines = [f"  {command:10} {what}" for command, what in COMMANDS.items()]
-        sys.stdout.write("\n".join(["usage: woundray COMMAND [--help] ...", "", *lines, ""]))
+        text = ["usage: woundray COMMAND [--help] ...", "", *lines, "", "woundray --version: which one this is", ""]
+        sys.stdout.write("\n".join(text))
         return
-    if name not in COMMANDS:
-        fail(f"woundray: {name} is not one of {', '.join(COMMANDS)}{nearest(name, COMMANDS)}")
-    sys.argv = [f"woundray {name}", *sys.argv[2:]]
-    importlib.import_module(f"woundray.{name}").main()
+    raise UserError(f"{name} is not one of {', '.join(COMMANDS)}{nearest(name, COMMANDS)}")
 
 
 if __name__ == "__main__":

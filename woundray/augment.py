@@ -6,6 +6,7 @@ from typing import Any
 from woundray.cli import Command, Stages, parse, run
 from woundray.cluster import prepare_workers
 from woundray.errors import UserError
+from woundray.search import preflight
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +49,14 @@ def main() -> None:
 def _augment() -> None:
     command = parse(Augment)
     _check(command)
+    preflight.refuse_mistakes(command.settings, preflight.MEASUREMENT)
+    command.tell_profile()
     prepare_workers()  # before the imports below
-    from woundray.effect.conduct import conduct_effect
-
     with Stages() as stages:
+        stages("starting", 0, 1)
+        from woundray.effect.conduct import conduct_effect
+
+        stages("starting", 1, 1)
         text, folder = conduct_effect(command.settings, stages, typed=command.typed)
     print(f"{text}\n\nas a page: {folder / 'result.html'}\nall figures: {folder / 'result.json'}")
 

@@ -9,6 +9,8 @@ from pydantic import Field
 from woundray.cli import Stages, read_flags, run
 from woundray.config.base import Section
 from woundray.errors import UserError
+from woundray.search.folders import study_folder
+from woundray.training.references import refuse_missing
 
 
 class Compare(Section):
@@ -43,17 +45,20 @@ def _compare() -> None:
         raise UserError(f"compare: {len(command.sources)} REFs; give 2 REFs or more, or --study DIR alone")
     if command.sources and "top" in command.model_fields_set:
         raise UserError("--top: is of --study; leave it out beside REFs")
+    refuse_missing(command.sources, command.runs)
+    study = command.study and study_folder(command.study, command.runs)
     from rich.console import Console
 
     from woundray.evaluation.table import difference_table
     from woundray.training.appraisal import compare
-    from woundray.training.generation import Wish, find_checkpoint
+    from woundray.training.generation import Wish
+    from woundray.training.references import find_checkpoint
 
-    if command.study:
+    if study:
         from woundray.reporting import best_checkpoints, write_charts
 
-        checkpoints = best_checkpoints(command.study, command.top)
-        write_charts(command.study, command.out)
+        checkpoints = best_checkpoints(study, command.top)
+        write_charts(study, command.out)
     else:
         checkpoints = [find_checkpoint(source, command.runs) for source in command.sources]
     if len(checkpoints) < 2:

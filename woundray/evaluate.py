@@ -9,6 +9,8 @@ from pydantic import Field
 
 from woundray.cli import Stages, read_flags, run
 from woundray.config.base import Section
+from woundray.errors import UserError
+from woundray.training.references import EVALUATION, evaluation_file, find_checkpoint, refuse_missing
 
 
 class Evaluate(Section):
@@ -21,7 +23,8 @@ class Evaluate(Section):
     data: Path | None = None
     """Where the run's photographs are now; empty: where they were."""
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
-    """File of all figures, pictures beside it; empty: evaluation/report.json in the checkpoint's folder."""
+    """File of all figures, pictures beside it; empty: report.json in a folder of its own, in evaluations/ of the
+    checkpoint's folder."""
     seed: Annotated[int, Field(ge=0)] = 100_000
     """Seed of the first picture; by default none that a run was steered by."""
     fail_below_bars: bool = False
@@ -37,15 +40,20 @@ def main() -> None:
 
 def _evaluate() -> None:
     command = read_flags(Evaluate, prog="python -m woundray.evaluate")
-    from rich.console import Console
-
-    from woundray.evaluation.table import score_table
-    from woundray.training.appraisal import appraise
-    from woundray.training.generation import Wish, find_checkpoint
-
-    checkpoint, wish = find_checkpoint(command.source, command.runs), Wish(command.n, command.seed)
-    file = command.json_file or checkpoint / "evaluation/report.json"
+    refuse_missing([command.source], command.runs)
     with Stages() as stages:
+        stages("starting", 0, 1)
+        from rich.console import Console
+
+        from woundray.evaluation.table import score_table
+        from woundray.training.appraisal import appraise
+        from woundray.training.generation import Wish
+
+        stages("starting", 1, 1)
+        checkpoint, wish = find_checkpoint(command.source, command.runs), Wish(command.n, command.seed)
+        file = command.json_file or evaluation_file(checkpoint, command.n, command.seed)
+        if file.resolve().parent == (checkpoint / EVALUATION).resolve().parent:
+            raise UserError(f"--json: {file} is beside what the study itself found; give another folder")
         report = appraise(checkpoint, wish, data=command.data, file=file, stage=stages)
     Console().print(score_table(report.scores))
     print("\n".join([*report.notes, f"all figures: {file}"]))

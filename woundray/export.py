@@ -7,6 +7,7 @@ import tyro
 
 from woundray.cli import Stages, read_flags, run
 from woundray.config.base import Section
+from woundray.training.references import refuse_missing
 
 
 class Export(Section):
@@ -32,8 +33,9 @@ def main() -> None:
 
 def _export() -> None:
     command = read_flags(Export, prog="python -m woundray.export")
+    refuse_missing([command.source], command.runs, command.tracking_uri)
     from woundray.training.export import export_checkpoint
-    from woundray.training.generation import find_checkpoint
+    from woundray.training.references import find_checkpoint
 
     checkpoint = find_checkpoint(command.source, command.runs, command.tracking_uri)
     with Stages() as stages:

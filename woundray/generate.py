@@ -10,6 +10,7 @@ from pydantic import Field
 from woundray.cli import Stages, read_flags, refuse_beside, run
 from woundray.config.base import Section
 from woundray.errors import UserError
+from woundray.training.references import refuse_missing
 
 
 class Generate(Section):
@@ -44,6 +45,9 @@ class Generate(Section):
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """Pictures at a time on a GPU; without it, as in the run, fewer where its memory is small. A CPU draws one at a
     time."""
+    tries: Annotated[int, Field(ge=1)] = 20
+    """Pictures that --filter draws at most for each one that is wanted. It ends sooner where it is clear that so many
+    are not enough."""
     keep_rejected: Annotated[int, Field(ge=0)] = 50
     """Refused pictures that stay to be looked at; rejected.csv lists all."""
     runs: Path = Path("woundray-runs")
@@ -64,30 +68,38 @@ def _generate() -> None:
     refuse_beside(command, "again", but=("out", "runs", "tracking_uri"))
     if command.balance is not None and "n" in command.model_fields_set:
         raise UserError("--balance: says how many pictures there shall be, as -n does; leave one of them out")
-    if "keep_rejected" in command.model_fields_set and not command.filter:
-        raise UserError("--keep_rejected: is of what --filter refuses; give both")
+    for flag in ("keep_rejected", "tries"):
+        if flag in command.model_fields_set and not command.filter:
+            raise UserError(f"--{flag}: is of what --filter refuses; give both")
     if len(command.sources) > 1 and command.out is None:
         raise UserError("--out: give a folder for the pictures of several checkpoints")
+    refuse_missing(command.sources, command.runs, command.tracking_uri)
+    if command.again and not command.again.is_file():
+        raise UserError(f"--again: there is no file {command.again}; give the manifest.csv of drawn pictures")
+    if command.data and not command.data.is_dir():
+        raise UserError(f"--data: {command.data} is no folder; give the one that `woundray prepare` wrote")
     sys.exit(_draw_again(command, command.again) if command.again else _draw(command))
 
 
 def _draw(command: Generate) -> int:
-    from woundray.synthesis.collection import Collection
-    from woundray.synthesis.order import fill, find_sources
-    from woundray.training.generation import Wish
-
-    sources = find_sources(command.sources, command.runs, command.tracking_uri)
-    out = command.out or sources[0].checkpoint / "generated"
-    wish = Wish(command.n, command.seed, command.steps, command.guidance_scale, command.prompt, command.batch_size)
     with Stages() as stages:
+        stages("starting", 0, 1)
+        from woundray.synthesis.collection import Collection
+        from woundray.synthesis.order import fill, find_sources
+        from woundray.synthesis.produce import Screening
+        from woundray.training.generation import Wish
+
+        stages("starting", 1, 1)
+        sources = find_sources(command.sources, command.runs, command.tracking_uri)
+        out = command.out or sources[0].checkpoint / "generated"
+        wish = Wish(command.n, command.seed, command.steps, command.guidance_scale, command.prompt, command.batch_size)
         tallies = fill(
             out,
             sources,
             wish,
-            screened=command.filter,
+            screening=Screening(command.tries, command.keep_rejected) if command.filter else None,
             balance=command.balance,
             data=command.data,
-            keep=command.keep_rejected,
             stage=stages,
         )
     print("\n".join(map(str, tallies)))

@@ -12,6 +12,7 @@ from woundray.training.appraisal import appraise
 from woundray.training.checkpoint import STATE_NAME
 from woundray.training.generation import Wish
 from woundray.training.materials import Stage
+from woundray.training.references import EVALUATION, EVALUATIONS
 
 _CODE = Path(__file__).parent / "synthesis/served.py"
 _FIRST_SEED = 100_000  # none that a run was steered by
@@ -32,14 +33,14 @@ def hand_over(study: StudyResult, data: str, stage: Stage) -> list[str]:
     assert best.best_score is not None
     try:
         wish = Wish(2 * config.validation.pictures, _FIRST_SEED)
-        file = study.checkpoint / "evaluation/report.json"
+        file = study.checkpoint / EVALUATION
         missed = appraise(study.checkpoint, wish, data=config.data.root, file=file, stage=stage).failed
     except (UserError, NonFiniteError) as error:  # too few pictures or patients for it: the study stands without
         log.warning("the best trial was not judged in full: %s", error)
         missed = ["not judged"]
 
     folder = study.folder / MODEL_FOLDER
-    leave_out = (STATE_NAME, "evaluation", "generated")
+    leave_out = (STATE_NAME, EVALUATION.parts[0], EVALUATIONS, "generated")
     save_model(study.checkpoint, folder, code=_CODE, prompt=config.prompts.positive, leave_out=leave_out)
     journal = Journal(study.folder / JOURNAL_NAME)
     journal.append(

@@ -7,6 +7,7 @@ import tyro
 
 from woundray.cli import read_flags, run
 from woundray.config.base import Section
+from woundray.search.folders import study_folder
 
 
 class Report(Section):
@@ -25,9 +26,9 @@ def main() -> None:
 
 def _report() -> None:
     command = read_flags(Report, prog="python -m woundray.report")
+    folder = study_folder(command.study, command.runs)
     from woundray.reporting import write_report
 
-    folder = command.study if command.study.is_dir() else command.runs / command.study
     report, without_photographs = write_report(folder)
     print(f"{report}\n{without_photographs}: to pass on, it shows no photograph of a patient")
 

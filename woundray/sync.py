@@ -7,6 +7,7 @@ import tyro
 from woundray.cli import read_flags, run
 from woundray.config.base import Section
 from woundray.errors import UserError
+from woundray.search.folders import study_folder
 
 
 class Sync(Section):
@@ -31,14 +32,12 @@ def _sync() -> None:
     from woundray.storage import alone_in
     from woundray.tracking import catch_up
 
-    places = [place for place in (command.study, command.output / command.study) if (place / "events.jsonl").is_file()]
-    if not places:
-        raise UserError(f"sync: neither {command.study} nor {command.output / command.study} is a study or run")
-    with alone_in(places[0]):  # a study that goes on writes its events itself
-        written, left = catch_up(places[0].absolute())
+    folder = study_folder(command.study, command.output)
+    with alone_in(folder):  # a study that goes on writes its events itself
+        written, left = catch_up(folder.absolute())
     if left:
         raise UserError(f"sync: MLflow took {written} of {written + left} events; run it again when it answers")
-    print(f"{written} events written; MLflow has all of {places[0]}")
+    print(f"{written} events written; MLflow has all of {folder}")
 
 
 if __name__ == "__main__":

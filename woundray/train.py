@@ -4,6 +4,9 @@ from typing import Any
 
 from woundray.cli import Command, Stages, parse, run
 from woundray.cluster import prepare_workers
+from woundray.search import preflight
+from woundray.search.folders import run_folder
+from woundray.training.references import refuse_missing
 
 
 class Train(Command):
@@ -31,11 +34,19 @@ def main() -> None:
 
 def _train() -> None:
     command = parse(Train)
+    settings = command.settings
+    if command.resume:
+        refuse_missing([command.resume], settings.study.output, flag="--resume")
+    preflight.refuse_mistakes(settings, preflight.RUN)
+    if not run_folder(settings):
+        command.tell_profile()
     prepare_workers()  # before the imports below
-    from woundray.search.conduct_run import conduct_run
-
     with Stages() as stages:
-        output, best = conduct_run(command.settings, stages, start=command.resume, typed=command.typed)
+        stages("starting", 0, 1)
+        from woundray.search.conduct_run import conduct_run
+
+        stages("starting", 1, 1)
+        output, best = conduct_run(settings, stages, start=command.resume, typed=command.typed)
     scores = "  ".join(f"{name} {value:.4g}" for name, value in best.items())
     print(f"best epoch   {scores}")
     print(f"adapter      {output / 'best'}")

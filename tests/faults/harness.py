@@ -21,7 +21,7 @@ import yaml
 from safetensors.torch import load_file
 
 from woundray.config import Config
-from woundray.search.conclusion import journal_path
+from woundray.search.folders import journal_path
 from woundray.search.summary import TrialSummary, summarise
 from woundray.tracking.events import EpochReported, Event, Journal, TrialStarted
 from woundray.training.loop import train

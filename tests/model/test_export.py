@@ -22,7 +22,8 @@ from woundray.config import LoraConfig
 from woundray.errors import UserError
 from woundray.model import export
 from woundray.model.kohya import family, kohya_name, kohya_tensors, layers_of, merge_kohya
-from woundray.model.lora import WEIGHTS_NAME, add_adapter, save_adapter
+from woundray.model.layout import WEIGHTS_NAME
+from woundray.model.lora import add_adapter, save_adapter
 from woundray.model.tiny_architecture import MICRO, build_tiny, save_tiny
 
 Exported = tuple[Path, Path, export.Reference]

@@ -20,7 +20,8 @@ from woundray.config import Config
 from woundray.errors import UserError
 from woundray.model import layout
 from woundray.model.base import NoiseSchedule, embed_prompts, encode_moments, load_unet, load_vae, tell_lost_words
-from woundray.model.lora import WEIGHTS_NAME, add_adapter, load_adapter, save_adapter
+from woundray.model.layout import WEIGHTS_NAME
+from woundray.model.lora import add_adapter, load_adapter, save_adapter
 from woundray.model.registry import REPOSITORIES
 from woundray.sampling import Prompt, Sampler, denoise
 from woundray.training import step as steps

@@ -13,7 +13,8 @@ from torch import Tensor
 from woundray.config import LoraConfig
 from woundray.errors import UserError
 from woundray.model.base import NoiseSchedule, embed_prompts, load_unet, load_vae
-from woundray.model.lora import WEIGHTS_NAME, add_adapter, load_adapter, merged, save_adapter
+from woundray.model.layout import WEIGHTS_NAME
+from woundray.model.lora import add_adapter, load_adapter, merged, save_adapter
 from woundray.sampling import Prompt, Sampler, draw
 
 CPU = torch.device("cpu")

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from woundray.config import Config, CopiesBar
 from woundray.evaluation import make_reference, score
-from woundray.search.conclusion import conclude, journal_path
+from woundray.search.conclusion import conclude
+from woundray.search.folders import journal_path
 from woundray.tracking.events import EpochReported, Journal, TrialEnded, TrialStarted
 
 

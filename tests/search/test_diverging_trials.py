@@ -9,7 +9,8 @@ import torch
 
 from woundray.cluster import Cluster, cluster
 from woundray.config import Config
-from woundray.search.conclusion import StudyResult, journal_path
+from woundray.search.conclusion import StudyResult
+from woundray.search.folders import journal_path
 from woundray.search.study import run_study
 from woundray.tracking import Tracker
 from woundray.tracking.events import Journal, TrialStarted

@@ -6,8 +6,8 @@ import pytest
 
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.search.conclusion import journal_path
-from woundray.search.conduct import _refuse_other_space, find_study
+from woundray.search.conduct import _refuse_other_space
+from woundray.search.folders import find_study, journal_path
 from woundray.search.study import own_space
 from woundray.tracking.events import Journal, MeasurementStarted, StudyStarted
 from woundray.training.checkpoint import write_config

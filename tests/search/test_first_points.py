@@ -6,9 +6,9 @@ import pytest
 
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.search.conclusion import journal_path
 from woundray.search.conduct import conduct
 from woundray.search.first_points import first_points
+from woundray.search.folders import journal_path
 from woundray.search.searcher import VALUES, ResumableSearch
 from woundray.search.space import Space, load_space
 from woundray.tracking.events import EpochReported, Journal, TrialStarted

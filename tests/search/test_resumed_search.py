@@ -13,7 +13,8 @@ from ray.tune.schedulers import TrialScheduler
 
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.search.conclusion import end_unfinished, journal_path
+from woundray.search.conclusion import end_unfinished
+from woundray.search.folders import journal_path
 from woundray.search.scheduler import ResumableASHA
 from woundray.search.searcher import NUMBER, TRIAL, VALUES, ResumableSearch
 from woundray.search.space import Space, load_space

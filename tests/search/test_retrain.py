@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from woundray.config import Config
-from woundray.model.lora import WEIGHTS_NAME
+from woundray.model.layout import WEIGHTS_NAME
 from woundray.search.conclusion import StudyResult
 from woundray.search.retrain import Folds, mean_of_folds, refit
 from woundray.search.summary import TrialSummary
 from woundray.training.checkpoint import read_progress
-from woundray.training.generation import config_of
 from woundray.training.loop import train
 from woundray.training.materials import open_materials, prepare_materials
 from woundray.training.place import Place
+from woundray.training.references import config_of
 
 CPU = torch.device("cpu")
 

@@ -22,7 +22,8 @@ from woundray import zygote
 from woundray.cluster import Cluster, cluster
 from woundray.config import Config
 from woundray.errors import NonFiniteError, UserError
-from woundray.search.conclusion import conclude, journal_path
+from woundray.search.conclusion import conclude
+from woundray.search.folders import journal_path
 from woundray.search.gauges import show
 from woundray.search.study import run_study
 from woundray.tracking.events import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted

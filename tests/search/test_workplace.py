@@ -8,8 +8,8 @@ import pytest
 
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.search import workplace
-from woundray.search.workplace import new_folder
+from woundray.search import folders
+from woundray.search.folders import new_folder
 from woundray.tracking import study_id
 
 
@@ -26,7 +26,7 @@ def config(tmp_path: Path, name: str = "") -> Config:
 
 
 def test_runs_that_start_in_one_second_get_different_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workplace, "datetime", OneSecond)
+    monkeypatch.setattr(folders, "datetime", OneSecond)
     with ThreadPoolExecutor(6) as pool:
         made = [*pool.map(lambda _: new_folder(config(tmp_path), "run"), range(6))]
     expected = ["run-I-20260131-120000", *(f"run-I-20260131-120000-{number}" for number in range(2, 7))]

@@ -18,14 +18,17 @@ from woundray.config import Config
 from woundray.data.dfu import prepare
 from woundray.data.manifest import read_dataset
 from woundray.data.phantoms import write_raw
-from woundray.errors import UserError
-from woundray.model.lora import WEIGHTS_NAME
+from woundray.errors import Stopped, UserError
+from woundray.model.layout import WEIGHTS_NAME
 from woundray.synthesis.collection import Collection, Picture
 from woundray.synthesis.order import fill, find_sources, lacking
 from woundray.synthesis.painter import Painter, origin_of
-from woundray.synthesis.produce import Source, Tally
+from woundray.synthesis.produce import Screening, Source
 from woundray.synthesis.redraw import draw_again
+from woundray.synthesis.tally import Tally
+from woundray.training.checkpoint import write_json
 from woundray.training.generation import Wish
+from woundray.training.references import EVALUATION
 
 
 def quiet(*_: object) -> None: ...
@@ -42,7 +45,8 @@ def checkpoints(micro_base: Path, micro_config: Config, tmp_path_factory: pytest
 
 def add(folder: Path, checkpoint: Path, wish: Wish, *, screened: bool = False) -> Tally:
     sources = [Source(checkpoint, str(checkpoint))]
-    return fill(folder, sources, wish, screened=screened, balance=None, data=None, keep=2, stage=quiet)[0]
+    screening = Screening(keep=2) if screened else None
+    return fill(folder, sources, wish, screening=screening, balance=None, data=None, stage=quiet)[0]
 
 
 def rows(folder: Path, name: str = "manifest.csv") -> list[dict[str, str]]:
@@ -195,7 +199,7 @@ def test_phases_are_filled_up_to_one_number(checkpoints: dict[str, Path], tmp_pa
     have = [photo.phase for photo in prepare(tmp_path / "raw", tmp_path / "data").photos]
     sources = [Source(checkpoints[phase], "") for phase in "IP"]
     total = max(have.count(phase) for phase in "IPR") + 2
-    fill(tmp_path / "p", sources, Wish(1), screened=False, balance=total, data=tmp_path / "data", keep=0, stage=quiet)
+    fill(tmp_path / "p", sources, Wish(1), screening=None, balance=total, data=tmp_path / "data", stage=quiet)
     drawn = [row["phase"] for row in rows(tmp_path / "p")]
     assert all(have.count(phase) + drawn.count(phase) == total for phase in "IP")
     assert max(lacking(["I", "P"], 0, tmp_path / "data")) > 0
@@ -207,3 +211,49 @@ def test_a_folder_is_its_own_reference(checkpoints: dict[str, Path], tmp_path: P
     [source] = find_sources([str(checkpoints["I"])], tmp_path, "")
     assert source == Source(checkpoints["I"], str(checkpoints["I"]))
     assert replace(source, reference="x").phase == "I"
+
+
+def test_drawing_ends_when_too_few_pictures_pass_and_counts_what_is_known(
+    micro_base: Path, micro_config: Config, tmp_path: Path
+) -> None:
+    """By the rule of three 0 of 59 is below 1 in 20 with 95 % confidence; an earlier evaluation counts."""
+    checkpoint = write_checkpoint(tmp_path / "c", micro_base, micro_config)
+    alone = add(tmp_path / "alone", checkpoint, Wish(20), screened=True)
+    assert 59 <= alone.drawn < 59 + 16
+    assert "each picture would take more than 20 tries" in str(alone)
+    write_json({"pictures": 48, "scores": [{"name": "usable", "value": 0.0}]}, checkpoint / EVALUATION)
+    known = add(tmp_path / "known", checkpoint, Wish(20), screened=True)
+    assert known.drawn == 16 and "and 0 of the 48 that were evaluated" in str(known)
+    other = add(tmp_path / "other", checkpoint, Wish(20, prompt="a foot"), screened=True)
+    assert other.drawn == alone.drawn  # it was not that which was evaluated
+
+
+def test_ctrl_c_says_what_is_kept(micro_base: Path, micro_config: Config, tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "c", micro_base, micro_config)
+    told: list[str] = []
+
+    def interrupt(stage: str, done: int, total: int, note: str = "", /) -> None:
+        told.append(note)
+        if "16 drawn" in note:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Stopped, match=r"kept 0 of 40, 16 drawn; refused 16 unlike a wound.*the same command goes on"):
+        fill(
+            tmp_path / "p",
+            [Source(checkpoint, "")],
+            Wish(40),
+            screening=Screening(),
+            balance=None,
+            data=None,
+            stage=interrupt,
+        )
+    assert "kept 0 of 40, 0 drawn" in told
+
+
+def test_the_time_left_follows_from_what_passes() -> None:
+    tally = Tally("I", 20, tries=20, drawn=40, kept=10, refused_photographs=0.06)
+    assert tally.progress(60.0) == "kept 10 of 20, 40 drawn; about 60 s left"
+    assert not tally.too_few_pass()
+    assert (
+        Tally("I", 20, tries=20, drawn=10, refused_photographs=0.06).progress(10.0).endswith("at most about 6 min left")
+    )

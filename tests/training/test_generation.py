@@ -11,12 +11,13 @@ from safetensors.torch import load_file, save_file
 from woundray.config import Config, LoraConfig
 from woundray.errors import UserError
 from woundray.model.base import load_unet
-from woundray.model.lora import WEIGHTS_NAME, add_adapter, save_adapter
+from woundray.model.layout import WEIGHTS_NAME
+from woundray.model.lora import add_adapter, save_adapter
 from woundray.tracking import Tracker
 from woundray.tracking.events import Journal, StudyEnded, TrialEnded, TrialStarted
 from woundray.training.checkpoint import link, write_config, write_json
 from woundray.training.export import export_checkpoint
-from woundray.training.generation import find_checkpoint
+from woundray.training.references import find_checkpoint
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -103,7 +104,7 @@ def test_a_registered_model_is_its_checkpoint(
     for reference in ("models:/woundray-phase-I@champion", f"models:/woundray-phase-I/{version.version}"):
         folder = find_checkpoint(reference, tmp_path / "runs", server)
         assert (folder / WEIGHTS_NAME).read_bytes() == (checkpoint / WEIGHTS_NAME).read_bytes()
-    with pytest.raises(UserError, match="models:/woundray-phase-I@loser: MLflow at"):
+    with pytest.raises(UserError, match="@loser is not there; there is models:/woundray-phase-I@champion"):
         find_checkpoint("models:/woundray-phase-I@loser", tmp_path, server)
     with pytest.raises(UserError, match="give models:/NAME@ALIAS or models:/NAME/VERSION"):
         find_checkpoint("models:/woundray-phase-I", tmp_path, server)
@@ -129,7 +130,10 @@ def test_a_folder_is_itself_or_its_best(checkpoint: Path, tmp_path: Path) -> Non
     link(tmp_path / "best", os.path.relpath(checkpoint, tmp_path))
     for reference in (str(checkpoint), str(checkpoint.parent), "best"):
         assert find_checkpoint(reference, tmp_path) == checkpoint
-    with pytest.raises(UserError, match="is no checkpoint: it holds neither"):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty is no checkpoint: it holds neither"):
+        find_checkpoint("empty", tmp_path)
+    with pytest.raises(UserError, match="nowhere is not there"):
         find_checkpoint(str(tmp_path / "nowhere"), tmp_path)
 
 

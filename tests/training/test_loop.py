@@ -16,7 +16,7 @@ from woundray import evaluation, sampling
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.model.base import load_unet, load_vae
-from woundray.model.lora import WEIGHTS_NAME
+from woundray.model.layout import WEIGHTS_NAME
 from woundray.training.checkpoint import link, read_progress, start_from
 from woundray.training.generation import Wish, draw, open_checkpoint
 from woundray.training.loop import stopped_early, train

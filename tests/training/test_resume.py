@@ -11,10 +11,10 @@ from woundray.errors import UserError
 from woundray.tracking import Tracker
 from woundray.tracking.events import EpochReported, Journal, TrialEnded, TrialStarted
 from woundray.training.checkpoint import read_progress, start_from
-from woundray.training.generation import find_checkpoint
 from woundray.training.loop import train
 from woundray.training.materials import Materials
 from woundray.training.place import Place
+from woundray.training.references import find_checkpoint
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of mlflow's, sqlalchemy's and alembic's own code

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Self, TypeVar
 import tyro
 from pydantic import PrivateAttr
 
+from woundray import __version__
 from woundray.cli.flags import Flag, SectionType, flags_of, read_words
+from woundray.cli.help import asked_for_help, show_help
 from woundray.cli.terminal import Stages, configure_logging, fail, rate, run
 from woundray.config import Config
 from woundray.config.base import Section
@@ -50,6 +52,11 @@ class Command(Section):
     """YAML file with settings of your own; it goes over profile and phase, and flags go over it."""
     settings: Annotated[Config, tyro.conf.FlagConversionOff, tyro.conf.arg(name="")] = Config()
     _typed: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _profile_reason: str = PrivateAttr("")
+
+    def tell_profile(self) -> None:
+        """Logs which profile the settings come from, and why; those of what goes on come from its own file."""
+        log.info("%s", self._profile_reason)
 
     @property
     def typed(self) -> dict[str, Any]:
@@ -95,13 +102,13 @@ def parse(command_type: type[CommandType], arguments: list[str] | None = None) -
     profile, reason = asked, "asked for"
     if asked == "auto":
         profile, reason = choose_profile(_root(flags.get("data.root", written.get("data.root"))))
-    log.info("profile %s: %s", profile, reason)
     config = load(profile=profile, file=command.config, flags=flags)
     over = [name for name in flags if name in written and settings[name].checked(written[name]) != flags[name]]
     if over:
         log.info("flags go over %s: %s", command.config, ", ".join(over))
-    command = command.model_copy(update={"profile": asked})
-    return command.with_settings(config, [*named, *written, *flags])
+    command = command.model_copy(update={"profile": asked}).with_settings(config, [*named, *written, *flags])
+    command._profile_reason = f"profile {profile}: {reason}"
+    return command
 
 
 def read_flags(command_type: type[SectionType], arguments: list[str] | None = None, *, prog: str) -> SectionType:
@@ -150,19 +157,16 @@ def _root(value: Any) -> Path | None:
 
 
 def _answer_help(command_type: type[Section], arguments: list[str], prog: str) -> None:
-    """`--help`, and the shells' completion of a single command: tyro writes them, and ends the process."""
-    for argument in arguments:
-        if argument == "--":
-            return
-        if argument in ("-h", "--help") or argument.startswith(("--tyro-", "--tyro_")):
-            tyro.cli(
-                command_type,
-                args=arguments if argument.startswith("--tyro") else ["--help"],
-                prog=prog,
-                description=command_type.__doc__,
-                use_underscores=True,
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
+    """Answers `--version`, `--help`, and the shells' completion of a single command, and ends the process."""
+    if any(argument.startswith(("--tyro-", "--tyro_")) for argument in arguments):
+        tyro.cli(command_type, args=arguments, prog=prog, use_underscores=True, config=(tyro.conf.FlagCreatePairsOff,))
+    if arguments[:1] == ["--version"]:
+        sys.stdout.write(f"woundray {__version__}\n")
+        sys.exit()
+    wanted = asked_for_help(arguments)
+    if wanted is not None:
+        show_help(command_type, wanted, prog)
+        sys.exit()
 
 
 def _program() -> str:

@@ -5,11 +5,10 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, Self
-
-import tyro
 
 from woundray.errors import NonFiniteError, UserError
 from woundray.redaction import redact
@@ -18,27 +17,42 @@ from woundray.runtime import provide_home
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+_PIPE_CLOSED = 128 + signal.SIGPIPE
+_NOTE_EVERY_S = 10.0  # of a pipe or log file
+
 
 def run(main: Callable[[], None]) -> None:
     """Runs a command's body: a user's mistake is one line and exit code 2; Ctrl-C is exit code 130.
 
-    What batch systems and closed terminals send counts as Ctrl-C.
+    What batch systems and closed terminals send counts as Ctrl-C, which is answered at once. A reader that has closed
+    the pipe (`| head`) ends the command with exit code 141, as it does other programs.
     """
     configure_logging()
-    if os.environ.get("NO_COLOR"):  # rich knows it by itself
-        tyro._experimental_options["ansi_codes"] = False
     for signum in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(signum) is signal.SIG_DFL:  # not under nohup
             signal.signal(signum, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         provide_home()
         main()
+        sys.stdout.flush()
     except (UserError, NonFiniteError) as error:
         fail(str(error))
     except KeyboardInterrupt as error:
         with contextlib.suppress(OSError):  # the terminal was closed
             sys.stderr.write(f"\n{error or 'stopped'}\n")
         sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails once more at its end
+        sys.exit(_PIPE_CLOSED)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """Answers Ctrl-C before whatever has to be ended is ended."""
+    with contextlib.suppress(OSError):
+        os.write(2, b"\nstopping\n")  # not through a buffer in which the signal may have been caught
+    raise KeyboardInterrupt
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -52,19 +66,19 @@ class Stages:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
         )
         self._live = self._progress.console.is_terminal
         self._tasks: dict[str, TaskID] = {}
+        self._noted_s = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -72,23 +86,38 @@ class Stages:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Told what is being done, how much of it is done, and how much there is."""
+    def __call__(self, stage: str, done: int, total: int, note: str = "", /) -> None:
+        """Shows what is being done, how much of it is done, how much there is, and how it goes."""
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total, rate="")
             if not self._live:
-                self._progress.console.print(f"{stage} ...")
+                self._print(f"{stage} ...")
         task = self._tasks[stage]
         self._progress.update(task, completed=done, total=total)
-        self._progress.update(task, rate=rate(self._progress.tasks[task].speed, total))
+        of_task = self._progress.tasks[task]
+        pace = note or " ".join(filter(None, (rate(of_task.speed, total), time_left(of_task.time_remaining))))
+        self._progress.update(task, rate=pace)
         if self._live and done < total:
             self._progress.start()
         elif all(task.finished for task in self._progress.tasks):
             self._stop()  # the next thing to draw may be a table of trials
+        if note and not self._live and time.monotonic() - self._noted_s > _NOTE_EVERY_S:
+            self._print(f"{stage}: {note}")
+            self._noted_s = time.monotonic()
+
+    def _print(self, line: str) -> None:
+        self._progress.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def _stop(self) -> None:
         if self._live:  # elsewhere rich would write an empty line
             self._progress.stop()
+
+
+def time_left(seconds: float | None) -> str:
+    """`about 40 s left`; empty while it is not known."""
+    if seconds is None or seconds <= 0:
+        return ""
+    return f"about {seconds:.0f} s left" if seconds < 90 else f"about {seconds / 60:.0f} min left"
 
 
 def rate(per_s: float | None, total: int) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+_MOST_NAMED = 3
+
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """`{"lora": {"rank": 8}}` -> `{"lora.rank": 8}`."""
@@ -54,13 +56,16 @@ def names(model: type[BaseModel]) -> list[str]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean lora.rank?`, or nothing where no known name is near: by the whole name, else by its last part."""
-    known = list(known)
-    found = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    if not found:
-        leaves = {full.rsplit(".", 1)[-1]: full for full in reversed(known)}
-        found = [leaves[leaf] for leaf in difflib.get_close_matches(name.rsplit(".", 1)[-1], leaves, n=1)]
-    return f"; did you mean {found[0]}?" if found else ""
+    """`; did you mean lora.rank?`, or nothing where no known name is near.
+
+    All that end with that name are named, else the nearest by the whole name, else the nearest by its last part.
+    """
+    known, leaf = list(known), name.rsplit(".", 1)[-1]
+    last = [full.rsplit(".", 1)[-1] for full in known]
+    by_whole = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    near = [leaf] if leaf in last else [] if by_whole else difflib.get_close_matches(leaf, last, n=1)
+    found = [full for full, end in zip(known, last, strict=True) if end in near] or by_whole
+    return f"; did you mean {' or '.join(found[:_MOST_NAMED])}?" if found else ""
 
 
 def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:

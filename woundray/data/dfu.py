@@ -130,10 +130,12 @@ def summary(dataset: Dataset, across: Sequence[tuple[Photo, Photo]]) -> str:
 
 def _pictures_folder(raw: Path) -> Path:
     """`Depth_RGB`, whatever its case."""
-    folders = sorted(path for path in raw.iterdir() if path.is_dir()) if raw.is_dir() else []
+    if not raw.is_dir():
+        raise UserError(f"--raw: {raw} is no folder; give the one that holds {PICTURES} and the tables")
+    folders = sorted(path for path in raw.iterdir() if path.is_dir())
     found = [path for path in folders if path.name.casefold() == PICTURES.casefold()]
     if not found:
-        raise UserError(f"--raw: {raw} has no folder {PICTURES}")
+        raise UserError(f"--raw: {raw} has no folder {PICTURES}; give the one that holds it and the tables")
     return next((path for path in found if path.name == PICTURES), found[0])
 
 

@@ -21,7 +21,8 @@ from woundray.effect.report import write_outcome
 from woundray.errors import UserError
 from woundray.model.base import tell_lost_words
 from woundray.model.registry import resolve
-from woundray.search.workplace import new_folder, threads
+from woundray.search.folders import made_folder
+from woundray.search.workplace import threads
 from woundray.storage import alone_in, check_storage
 from woundray.tracking import Tracker, versions
 from woundray.tracking.events import (
@@ -70,8 +71,7 @@ def conduct_effect(config: Config, stage: Stage, *, typed: Mapping[str, Any] | N
         UserError: data, base model, classifier, cluster or MLflow can not be used; a LeakError where patients mix.
     """
     check_storage(config.study.output)
-    folder = new_folder(for_phase(config, "all"), "effect")
-    with alone_in(folder):
+    with made_folder(for_phase(config, "all"), "effect") as folder, alone_in(folder):
         file = folder / "config.yaml"
         if file.is_file():
             own = Config.from_nested(read_yaml(file), source=str(file))

@@ -28,7 +28,8 @@ from transformers.utils import logging as transformers_logging
 from woundray.errors import UserError
 from woundray.model.base import NoiseSchedule
 from woundray.model.kohya import Layer, is_sdxl, kohya_file, layers_of, merge_kohya
-from woundray.model.lora import WEIGHTS_NAME, load_adapter
+from woundray.model.layout import WEIGHTS_NAME
+from woundray.model.lora import load_adapter
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,10 @@ WEIGHTS = {
 }
 """Part -> name of its weights file without ending; SDXL alone has a second text encoder."""
 
+WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
+"""File of an adapter, by the name that `load_lora_weights(folder)` of diffusers looks for."""
+UNET_FOLDER = "unet"
+
 _SETTINGS = ("model_index.json", "scheduler/*.json", "tokenizer*/*.json", "tokenizer*/*.txt", "*/config.json")
 
 
@@ -51,6 +55,11 @@ def missing(folder: Path) -> list[str]:
     if not (folder / "scheduler/scheduler_config.json").is_file():
         lacking.append("scheduler/scheduler_config.json")
     return lacking
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a checkpoint's folder holds an adapter, or a whole UNet."""
+    return (folder / WEIGHTS_NAME).is_file() or (folder / UNET_FOLDER / "config.json").is_file()
 
 
 def weights_of(folder: Path, part: str) -> Literal["fp32", "fp16"] | None:

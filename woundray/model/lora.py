@@ -18,7 +18,6 @@ from torch import Tensor
 from woundray.config import LoraConfig
 from woundray.errors import UserError
 
-WEIGHTS_NAME = "pytorch_lora_weights.safetensors"  # the name that load_lora_weights(folder) of diffusers looks for
 _ADAPTER = "default"
 _PREFIX = "unet."
 

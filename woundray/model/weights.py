@@ -8,9 +8,8 @@ from torch import nn
 
 from woundray.config import Config
 from woundray.model.base import load_unet
-from woundray.model.lora import WEIGHTS_NAME, add_adapter, load_adapter, save_adapter
-
-UNET_FOLDER = "unet"
+from woundray.model.layout import UNET_FOLDER, WEIGHTS_NAME
+from woundray.model.lora import add_adapter, load_adapter, save_adapter
 
 
 def make_trainable(unet: UNet2DConditionModel, config: Config) -> dict[str, nn.Parameter]:
@@ -29,11 +28,6 @@ def save_weights(unet: UNet2DConditionModel, folder: Path) -> None:
         save_adapter(unet, folder / WEIGHTS_NAME)
     else:
         unet.save_pretrained(folder / UNET_FOLDER)
-
-
-def has_weights(folder: Path) -> bool:
-    """Whether `save_weights` wrote here."""
-    return (folder / WEIGHTS_NAME).is_file() or (folder / UNET_FOLDER / "config.json").is_file()
 
 
 def load_weights(base: Path, checkpoint: Path, *, dtype: torch.dtype, device: torch.device) -> UNet2DConditionModel:

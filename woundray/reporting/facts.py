@@ -17,6 +17,7 @@ from woundray.evaluation import Reference, read_reference
 from woundray.search.space import OPTUNA_FILE
 from woundray.search.summary import TrialSummary, best_trial, ranked, summarise
 from woundray.tracking.events import JOURNAL_NAME, Journal
+from woundray.training.references import EVALUATION
 
 FEWEST_TRIALS = 4  # of which an importance is computed at all
 
@@ -91,7 +92,7 @@ def best_checkpoints(folder: Path, count: int) -> list[Path]:
 
 
 def _evaluation(best: TrialSummary | None) -> dict[str, Any] | None:
-    file = best.checkpoint / "evaluation/report.json" if best and best.checkpoint else None
+    file = best.checkpoint / EVALUATION if best and best.checkpoint else None
     if file is None or not file.is_file():
         return None
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from woundray.config import Config
 from woundray.errors import NonFiniteError, UserError
 from woundray.search.summary import TrialSummary, best_trial, ranked, summarise
 from woundray.search.trial import trial_folder
-from woundray.tracking.events import JOURNAL_NAME, Event, FinalistScored, Journal, StudyEnded, TrialEnded
+from woundray.tracking.events import Event, FinalistScored, Journal, StudyEnded, TrialEnded
 from woundray.training.launch import RunFailed
 
 Rescore = Callable[[Path], tuple[int, dict[str, float]]]  # checkpoint -> number and metrics of its new pictures
@@ -40,11 +40,6 @@ class StudyResult:
     def grid(self) -> Path:
         """The picture grid of that epoch."""
         return self.checkpoint / "grid.png"
-
-
-def journal_path(folder: Path) -> Path:
-    """The journal of a study's folder."""
-    return folder / JOURNAL_NAME
 
 
 def how_to_go_on(folder: Path, journal: Journal, config: Config) -> str:

@@ -10,14 +10,15 @@ from woundray.config.layers import read_yaml
 from woundray.config.resume import extended
 from woundray.errors import UserError
 from woundray.search.closing import Closing
-from woundray.search.conclusion import StudyResult, journal_path
+from woundray.search.conclusion import StudyResult
 from woundray.search.first_points import first_points
+from woundray.search.folders import find_study, journal_path, made_folder, refuse_taken
 from woundray.search.retrain import Folds, refit
 from woundray.search.space import load_space
 from woundray.search.study import SPACE_FILE, run_study
-from woundray.search.workplace import judged, local_device, new_folder, workplace
+from woundray.search.workplace import judged, local_device, workplace
 from woundray.storage import alone_in, check_storage
-from woundray.tracking.events import Journal, MeasurementStarted, Refitted
+from woundray.tracking.events import Journal, Refitted
 from woundray.training.checkpoint import link, write_config
 from woundray.training.entry import train
 from woundray.training.launch import RunFailed
@@ -40,13 +41,8 @@ def conduct(config: Config, stage: Stage, hand_over: HandOver | None = None, *, 
     # mistakes of the search are told before minutes of work, as those of places
     first_points(load_space(config.study.space, config), config)
     check_storage(config.study.output)
-    folder = new_folder(config, "study")
-    with alone_in(folder):
-        if journal_path(folder).exists():
-            raise UserError(
-                f"study.name: {folder.name} is a study already, in {folder}; go on with it by "
-                f"`python -m woundray.tune --resume {folder.name}`, or give another name"
-            )
+    with made_folder(config, "study") as folder, alone_in(folder):
+        refuse_taken(folder.name, folder.parent)
         write_config(config, folder)
         return _study(config, folder, stage, hand_over, refits)
 
@@ -88,20 +84,6 @@ def _refuse_other_space(config: Config, folder: Path) -> None:
             f"study.space: {config.study.space} has changed since {folder} began with it; leave it out, or begin "
             "another study"
         )
-
-
-def find_study(study: Path, output: Path) -> Path:
-    """A study's folder, absolute, by its path or its name in `output`. Raises UserError where there is none."""
-    for place in (study, output / study):
-        if (place / "run" / "config.yaml").exists():
-            raise UserError(f"--resume: {place} is a run; `woundray train --study.name {place.name}` goes on with it")
-        if (place / "config.yaml").is_file():  # it is written first
-            if any(isinstance(event, MeasurementStarted) for event in Journal(journal_path(place)).events()):
-                raise UserError(
-                    f"--resume: {place} is a measurement; `woundray augment --study.name {place.name}` goes on with it"
-                )
-            return place.absolute()
-    raise UserError(f"--resume: neither {study} nor {output / study} is a study")
 
 
 def _refit(study: StudyResult, stage: Stage) -> Path:

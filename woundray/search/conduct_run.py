@@ -8,16 +8,16 @@ from typing import Any
 from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.config.resume import RUN, extended
-from woundray.errors import UserError
 from woundray.evaluation import best_epoch
+from woundray.search.folders import made_folder, refuse_taken
 from woundray.search.single import single_run
-from woundray.search.workplace import judged, new_folder, workplace
+from woundray.search.workplace import judged, workplace
 from woundray.storage import alone_in, check_storage
 from woundray.training.checkpoint import link, read_progress, start_from, write_config
 from woundray.training.entry import train
-from woundray.training.generation import find_checkpoint
 from woundray.training.launch import settle
 from woundray.training.materials import Stage
+from woundray.training.references import find_checkpoint
 
 BEGUN_FROM = "begun_from.txt"
 """In the folder of a run's checkpoints: the checkpoint of another run that it began from."""
@@ -42,12 +42,8 @@ def conduct_run(
     """
     config = judged(config)
     check_storage(config.study.output)
-    folder = new_folder(config, "run")
-    with alone_in(folder):
-        if (folder / "config.yaml").is_file():
-            raise UserError(
-                f"study.name: {folder.name} is a study or measurement already, in {folder}; give another name"
-            )
+    with made_folder(config, "run") as folder, alone_in(folder):
+        refuse_taken(folder.name, folder.parent, run=True)
         if (folder / "run/config.yaml").is_file():
             config = begun(config, folder, config.flat() if typed is None else typed)
         return _run(config, folder, stage, start)

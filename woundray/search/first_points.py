@@ -5,7 +5,7 @@ from pathlib import Path
 from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.errors import UserError
-from woundray.search.conclusion import journal_path
+from woundray.search.folders import journal_path
 from woundray.search.space import Space, Value
 from woundray.search.summary import ranked, summarise
 from woundray.tracking.events import Journal

@@ -148,6 +148,14 @@ class OnChange(Protocol):
     def __call__(self, trials: Trials, /) -> None: ...
 
 
+class _Screen(Console):
+    """A console that leaves it to its user what becomes of a pipe that nobody reads; rich's own ends the thread."""
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich while it handles the error."""
+        raise BrokenPipeError
+
+
 class Follower:
     """A thread that reads a study's journal while it is written, and shows it."""
 
@@ -158,12 +166,13 @@ class Follower:
         on_change: Sequence[OnChange] = (),
         console: Console | None = None,
     ) -> None:
-        console = console or Console(stderr=True)
+        console = console or _Screen(stderr=True)
         self._journal = journal
         self._objective = config.metrics.objective
         self._on_change = on_change
         self._display: Display = LiveTable(console, config) if console.is_terminal else Lines(console, config)
         self._trials: dict[str, TrialSummary] = {}
+        self._unread = False
         self._offset = 0
         for _ in self._news():  # of a study that is resumed: known, not shown again
             pass
@@ -198,7 +207,11 @@ class Follower:
 
     def _tell(self, event: Event) -> None:
         trials = by_number(self._trials)
-        self._display.show(event, trials)
+        if not self._unread:
+            try:
+                self._display.show(event, trials)
+            except OSError:  # a pipe that nobody reads, or a terminal that was closed: the study goes on
+                self._unread = True
         for listener in self._on_change:
             try:
                 listener(trials)

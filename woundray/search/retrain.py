@@ -13,9 +13,10 @@ from woundray.data.split import count_folds
 from woundray.search.conclusion import StudyResult
 from woundray.training.checkpoint import read_progress
 from woundray.training.entry import train
-from woundray.training.generation import config_of, score_again
+from woundray.training.generation import score_again
 from woundray.training.launch import fit
 from woundray.training.materials import Materials, Stage, prepare_materials
+from woundray.training.references import config_of
 
 log = logging.getLogger(__name__)
 

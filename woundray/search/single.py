@@ -12,7 +12,7 @@ from ray.train import UserCallback
 from woundray.config import Config
 from woundray.errors import Stopped, UserError
 from woundray.redaction import redact
-from woundray.search.conclusion import journal_path
+from woundray.search.folders import journal_path
 from woundray.search.gauges import show
 from woundray.search.interruption import Interruption
 from woundray.search.progress import Follower

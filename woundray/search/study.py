@@ -23,9 +23,9 @@ from woundray.search.conclusion import (
     conclude,
     end_unfinished,
     how_to_go_on,
-    journal_path,
 )
 from woundray.search.first_points import first_points
+from woundray.search.folders import journal_path
 from woundray.search.interruption import Interruption
 from woundray.search.progress import Follower, OnChange
 from woundray.search.scheduler import ResumableASHA

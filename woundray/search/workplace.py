@@ -1,11 +1,9 @@
 """What a study and a single run work with: folder, materials, cluster, tracking."""
 
-import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -13,15 +11,13 @@ import torch
 from woundray.cluster import Cluster, Resources, check_shared, cluster, wait_for_nodes
 from woundray.config import Config
 from woundray.data.source import open_source
-from woundray.errors import UserError
 from woundray.evaluation import settle_objective
 from woundray.model.registry import resolve
-from woundray.search.conclusion import journal_path
-from woundray.tracking import DatasetFacts, Tracker, check_tracking, study_id, versions
+from woundray.search import preflight
+from woundray.search.folders import journal_path
+from woundray.tracking import DatasetFacts, Tracker, check_tracking, versions
 from woundray.training.materials import Materials, Stage, prepare_materials
 from woundray.training.perceptual import settle_perception
-
-_TAKEN = ("best", "fetched")  # in study.output: the last best checkpoint, and checkpoints that MLflow kept
 
 
 @dataclass(frozen=True)
@@ -48,12 +44,16 @@ def workplace(config: Config, folder: Path, stage: Stage, *, nested: bool = True
         UserError: photographs, base model, MLflow, cluster or its nodes can not be used.
     """
     resolve(config.model.base)
+    stage("photographs", 0, 1)
     source = open_source(config)
+    stage("photographs", 1, 1)
     aside = ThreadPoolExecutor(max_workers=1)
     tracking = aside.submit(check_tracking)  # before minutes of work, not after them
     aside.shutdown(wait=False)
+    stage("Ray cluster", 0, 1)
     with cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
         connected.warm_up()
+        stage("Ray cluster", 1, 1)
         tracking.result()
         materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage, source=source)
         tracker = Tracker(
@@ -68,60 +68,13 @@ def workplace(config: Config, folder: Path, stage: Stage, *, nested: bool = True
             yield Workplace(materials, connected, _resources(config, connected, folder, stage), tracker)
 
 
-def new_folder(config: Config, kind: str) -> Path:
-    """Folder of a study or run, made where there is none: study.name, or kind, phase, time, and a number if need be.
-
-    Raises:
-        UserError: study.name is no name, or no folder can have it here.
-    """
-    name, parent = config.study.name, config.study.output.absolute()
-    refuse_bad_name(name)
-    try:
-        if name:
-            folder = parent / name
-            folder.mkdir(parents=True, exist_ok=True)
-        else:
-            folder = _first_of(parent / f"{kind}-{config.phase}-{datetime.now():%Y%m%d-%H%M%S}")
-        study_id(folder)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UserError(f"study.name: {name or parent} can not be a folder in {parent} ({reason})") from None
-    return folder
-
-
-def refuse_bad_name(name: str) -> None:
-    """Raises UserError for a name that is a path, or that can't be shown."""
-    if "/" in name or name in (".", ".."):
-        raise UserError(f"study.name: {name} is a path; give a name, and the folder it shall be in as study.output")
-    if name in _TAKEN:
-        raise UserError(
-            f"study.name: {name} is what woundray itself calls something in study.output; give another name"
-        )
-    if not name.isprintable():
-        raise UserError(f"study.name: {name!a} has characters that can't be shown; give another name")
-
-
-def _first_of(folder: Path) -> Path:
-    """Makes a folder that was not there, of this name or with a number behind it: studies may start in one second."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for number in itertools.count(1):
-        made = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        try:
-            made.mkdir()
-            return made
-        except FileExistsError:
-            continue
-    raise AssertionError
-
-
 def judged(config: Config) -> Config:
     """With the objective, and what the perceptual term sees through, settled.
 
     Raises:
         UserError: nobody would be held out, or there is no such base model.
     """
-    if config.validation.share == 0:
-        raise UserError("validation.share: 0 holds nobody out, and nothing could be judged; see `tune --refit`")
+    preflight.held_out(config)
     return settle_perception(settle_objective(config), resolve(config.model.base))
 
 

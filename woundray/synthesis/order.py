@@ -9,10 +9,11 @@ from woundray.data.manifest import read_dataset
 from woundray.data.patients import patient_key
 from woundray.errors import UserError
 from woundray.synthesis.collection import Collection
-from woundray.synthesis.produce import Source, Tally, produce
+from woundray.synthesis.produce import Progress, Screening, Source, produce
+from woundray.synthesis.tally import Tally
 from woundray.tracking.checkpoints import SCHEMES, pinned
-from woundray.training.generation import Wish, config_of, find_checkpoint
-from woundray.training.materials import Stage
+from woundray.training.generation import Wish
+from woundray.training.references import config_of, find_checkpoint
 
 
 def find_sources(references: Sequence[str], runs: Path, tracking_uri: str) -> list[Source]:
@@ -33,18 +34,17 @@ def fill(
     sources: Sequence[Source],
     wish: Wish,
     *,
-    screened: bool,
+    screening: Screening | None,
     balance: int | None,
     data: Path | None,
-    keep: int,
-    stage: Stage,
+    stage: Progress,
 ) -> list[Tally]:
     """Pictures of each source in one folder.
 
     Args:
         balance: pictures that each phase shall have, its photographs in `data` counted; 0: as many as the largest
             phase has; None: `wish.count` of each source.
-        screened, keep: see `produce`.
+        screening: see `produce`.
 
     Raises:
         UserError: several sources of one phase to balance, or no data to count.
@@ -57,7 +57,14 @@ def fill(
         counts = lacking([source.phase for source in sources], balance, root)
     collection = Collection(folder, set().union(*(_patients(source, data) for source in sources)))
     return [
-        produce(source, replace(wish, count=count), collection, data=data, screened=screened, keep=keep, stage=stage)
+        produce(
+            source,
+            replace(wish, count=count),
+            collection,
+            data=data,
+            screening=screening,
+            stage=stage,
+        )
         for source, count in zip(sources, counts, strict=True)
         if count > 0
     ]

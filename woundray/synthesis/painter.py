@@ -14,9 +14,10 @@ from torch import Tensor
 from woundray import __version__
 from woundray.checksums import file_sha256
 from woundray.model.base import tell_lost_words
-from woundray.model.lora import WEIGHTS_NAME
+from woundray.model.layout import WEIGHTS_NAME
 from woundray.model.registry import resolve
-from woundray.training.generation import Wish, config_of, open_checkpoint
+from woundray.training.generation import Wish, open_checkpoint
+from woundray.training.references import config_of
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,26 @@
 """n pictures of a checkpoint, or as many as it takes until n of them pass the filter."""
 
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
+from typing import Protocol
 
 from torch import Tensor
 
 from woundray import sampling
+from woundray.errors import Stopped
 from woundray.evaluation.screening import Screen
+from woundray.model.layout import read_json
 from woundray.synthesis.collection import Collection, Picture
 from woundray.synthesis.painter import Origin, origin_of, studio
+from woundray.synthesis.tally import Tally
 from woundray.training.appraisal import Setting, phase_quality, staged_lpips
-from woundray.training.generation import Wish, config_of
-from woundray.training.materials import Stage
+from woundray.training.generation import Wish
+from woundray.training.references import EVALUATION, config_of
 
-_TRIES = 20  # pictures drawn for each that is wanted, before the filter is given up on
-_AT_ONCE = 16
+_AT_ONCE = 16  # judged and written down
 
 
 @dataclass(frozen=True)
@@ -33,89 +36,110 @@ class Source:
         return config_of(self.checkpoint).phase
 
 
-@dataclass
-class Tally:
-    """What came of one checkpoint.
+@dataclass(frozen=True)
+class Screening:
+    """How pictures are filtered.
 
     Attributes:
-        there: wanted pictures that were there already.
-        refused_photographs: share of held-out photographs that the filter refuses; None: no filter.
+        tries: pictures that are drawn at most for each one that is wanted.
+        keep: refused pictures that stay to be looked at.
     """
 
-    phase: str
-    wanted: int
-    there: int = 0
-    drawn: int = 0
-    kept: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    refused_photographs: float | None = None
+    tries: int = 20
+    keep: int = 50
 
-    def __str__(self) -> str:
-        """How many were kept, and the share refused beside that of photographs."""
-        lines = [f"phase {self.phase}: {self.kept} pictures"]
-        if self.there:
-            lines[0] += f", and {self.there} that were there"
-        if self.refused_photographs is not None and self.drawn:
-            refused = self.drawn - self.kept
-            lines[0] += f"; the filter refused {refused} of {self.drawn} ({refused / self.drawn:.0%})"
-            if self.reasons:
-                lines[0] += f": {', '.join(f'{name} {times}' for name, times in self.reasons.most_common())}"
-            lines.append(f"of photographs of held-out patients it refuses {self.refused_photographs:.0%}")
-        if self.short:
-            lines.append(f"given up after {self.drawn} pictures, {self.short} short of {self.wanted}")
-        return "\n".join(lines)
 
-    @property
-    def short(self) -> int:
-        """Pictures that are wanting."""
-        return self.wanted - self.there - self.kept
+class Progress(Protocol):
+    """Shows how far a stage is, with a line on how it goes."""
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "", /) -> None: ...
 
 
 def produce(
-    source: Source, wish: Wish, collection: Collection, *, data: Path | None, screened: bool, keep: int, stage: Stage
+    source: Source,
+    wish: Wish,
+    collection: Collection,
+    *,
+    data: Path | None,
+    screening: Screening | None,
+    stage: Progress,
 ) -> Tally:
     """Adds `wish.count` pictures to a collection; those of the wish that are there already are not drawn again.
 
     Args:
         data: where the checkpoint's photographs are now, for the filter; None: where they were.
-        screened: only pictures that pass the filter count.
-        keep: refused pictures that stay to be looked at.
+        screening: only pictures that pass the filter count; None: all do.
 
     Raises:
         UserError: photographs that the filter needs are not where they were.
+        Stopped: Ctrl-C.
     """
-    screen = make_screen(source.checkpoint, data, stage) if screened else None
+    stage("models", 0, 1)
+    screen = make_screen(source.checkpoint, data, stage) if screening else None
     with studio(source.checkpoint, origin_of(source.checkpoint, source.reference, wish)) as (painters, origin):
+        stage("models", 1, 1)
         there = {seed for seed in collection.seeds(origin) if seed >= wish.first_seed}
         if screen is None:  # exactly these seeds
             there &= set(sampling.seeds_of(wish.count, first=wish.first_seed))
-        tally = Tally(origin.phase, wish.count, there=min(len(there), wish.count))
-        if screen is not None:
+        tally = Tally(
+            origin.phase, wish.count, there=min(len(there), wish.count), tries=screening.tries if screening else 1
+        )
+        if screening and screen:
+            tally.tries = screening.tries
             tally.refused_photographs = 1 - float(screen.of_photographs().usable.mean())
-        most = (wish.count - tally.there) * (_TRIES if screen else 1)
-        seeds = islice((seed for seed in count(wish.first_seed) if seed not in there), most)
-        for some, pixels in painters.draw(chunks(seeds, origin.batch_size)):
-            good: list[Picture] = []
-            bad: list[tuple[Picture, str]] = []
-            for picture, reasons in _judged(some, pixels, origin, screen):
-                if len(good) == tally.short:
+            tally.known = passed_before(source.checkpoint, wish)
+        name, began_s = f"pictures of phase {origin.phase}", time.monotonic()
+        seeds = islice((seed for seed in count(wish.first_seed) if seed not in there), tally.most)
+        stage(name, 0, tally.wanted, tally.progress(0))
+        try:
+            for some, pixels in painters.draw(chunks(seeds, origin.batch_size)):
+                good, bad = _sorted(_judged(some, pixels, origin, screen), tally)
+                collection.reject(bad, keep=screening.keep if screening else 0)
+                collection.add(good)
+                stage(name, tally.wanted - tally.short, tally.wanted, tally.progress(time.monotonic() - began_s))
+                if tally.short == 0 or tally.too_few_pass():
                     break
-                tally.drawn += 1
-                tally.reasons.update(reasons.keys())  # of a mapping it would add the values
-                if reasons:
-                    bad.append((picture, "; ".join(f"{name} {figure}".strip() for name, figure in reasons.items())))
-                else:
-                    good.append(picture)
-            collection.reject(bad, keep=keep)
-            collection.add(good)
-            tally.kept += len(good)
-            stage(f"pictures of phase {origin.phase}", wish.count - tally.short, wish.count)
-            if tally.short == 0:
-                break
+        except KeyboardInterrupt:
+            so_far = tally.progress(time.monotonic() - began_s)
+            raise Stopped(
+                f"stopped: {so_far}; kept ones are in {collection.folder}, the same command goes on"
+            ) from None
     return tally
 
 
-def make_screen(checkpoint: Path, data: Path | None, stage: Stage) -> Screen:
+def _sorted(
+    judged: Iterable[tuple[Picture, dict[str, str]]], tally: Tally
+) -> tuple[list[Picture], list[tuple[Picture, str]]]:
+    """Pictures that are kept, and refused ones with the reason, until there are enough; both are counted."""
+    good: list[Picture] = []
+    bad: list[tuple[Picture, str]] = []
+    for picture, reasons in judged:
+        if tally.short == 0:
+            break
+        tally.drawn += 1
+        tally.kept += not reasons
+        tally.reasons.update(reasons.keys())  # of a mapping it would add the values
+        if reasons:
+            bad.append((picture, "; ".join(f"{name} {figure}".strip() for name, figure in reasons.items())))
+        else:
+            good.append(picture)
+    return good, bad
+
+
+def passed_before(checkpoint: Path, wish: Wish) -> tuple[int, int]:
+    """Pictures that passed and all pictures, of the evaluation that the checkpoint's study made of it.
+
+    (0, 0) where there is none, or where the wish is for other pictures than those.
+    """
+    file = checkpoint / EVALUATION
+    if not file.is_file() or any(value is not None for value in (wish.steps, wish.guidance_scale, wish.prompt)):
+        return 0, 0
+    found = read_json(file)
+    share = next(score["value"] for score in found["scores"] if score["name"] == "usable")
+    return round(share * found["pictures"]), found["pictures"]
+
+
+def make_screen(checkpoint: Path, data: Path | None, stage: Progress) -> Screen:
     """The filter that a checkpoint's configuration asks for, against the photographs that it was trained on."""
     setting = Setting.of(checkpoint, data)
     quality = phase_quality(setting)

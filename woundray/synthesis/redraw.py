@@ -7,8 +7,8 @@ from woundray.errors import UserError
 from woundray.synthesis.collection import pixels_sha256, read_origins
 from woundray.synthesis.painter import Painter, weights_sha256
 from woundray.synthesis.produce import chunks
-from woundray.training.generation import find_checkpoint
 from woundray.training.materials import Stage
+from woundray.training.references import find_checkpoint
 
 
 def draw_again(manifest: Path, out: Path, runs: Path, tracking_uri: str, stage: Stage) -> tuple[int, int]:

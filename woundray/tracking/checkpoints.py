@@ -90,6 +90,10 @@ def _locate(reference: str, uri: str) -> _Place:
         return _Place(run_id, f"runs:/{run_id}/{_ARTIFACT}", f"runs:/{run_id}")
     model, at, alias = name.partition("@")
     if at:
+        aliases = client.get_registered_model(model).aliases
+        if alias not in aliases:
+            known = ", ".join(f"models:/{model}@{name}" for name in sorted(aliases)) or "no version with an alias"
+            raise UserError(f"--from: {reference} is not there; there is {known}")
         version = client.get_model_version_by_alias(model, alias)
     else:
         model, slash, number = name.rpartition("/")

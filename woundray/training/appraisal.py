@@ -23,8 +23,9 @@ from woundray.evaluation.table import score_values
 from woundray.metrics.similarity import load_lpips
 from woundray.staging import staged_file
 from woundray.training.checkpoint import write_json
-from woundray.training.generation import Wish, config_of, draw
+from woundray.training.generation import Wish, draw
 from woundray.training.materials import Stage
+from woundray.training.references import config_of
 
 NEAREST_SHOWN = 6  # generated pictures that are put beside their nearest photographs
 TRUNK_FILES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth"}

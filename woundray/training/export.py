@@ -6,7 +6,7 @@ from typing import Literal
 from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.model.export import export_diffusers, export_kohya, export_merged
-from woundray.model.lora import WEIGHTS_NAME
+from woundray.model.layout import WEIGHTS_NAME
 from woundray.model.registry import resolve
 from woundray.training.checkpoint import Progress, read_progress
 from woundray.training.materials import Stage

@@ -1,6 +1,5 @@
 """Pictures from a checkpoint, each drawn again by its seed."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,19 +7,14 @@ from pathlib import Path
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from safetensors import SafetensorError, safe_open
 
 from woundray import evaluation, sampling
-from woundray.config import Config
-from woundray.config.layers import read_yaml
-from woundray.errors import UserError
 from woundray.model.base import DTYPES, embed_prompts, load_vae
 from woundray.model.leak import SignalLeak
-from woundray.model.lora import WEIGHTS_NAME
 from woundray.model.registry import resolve
-from woundray.model.weights import has_weights, load_weights
-from woundray.tracking.checkpoints import SCHEMES, fetch_checkpoint
+from woundray.model.weights import load_weights
 from woundray.training.materials import Materials, Stage, sampler_of, schedule_of
+from woundray.training.references import config_of
 
 
 @dataclass(frozen=True)
@@ -33,47 +27,6 @@ class Wish:
     guidance_scale: float | None = None
     prompt: str | None = None
     batch_size: int | None = None
-
-
-def find_checkpoint(reference: str, runs: Path, tracking_uri: str = "") -> Path:
-    """The checkpoint folder that a reference means: itself, the `best` below it, or the newest study's `best`.
-
-    That of `runs:/ID`, `models:/NAME@ALIAS` or `models:/NAME/VERSION` is copied from MLflow to `runs`/fetched.
-
-    Raises:
-        UserError: there is none, or it is damaged or another program's.
-    """
-    if reference.startswith(SCHEMES):
-        given = fetch_checkpoint(reference, runs.absolute() / "fetched", tracking_uri)
-    else:
-        given = runs / "best" if reference == "best" else Path(reference)
-    for folder in (given, given / "best"):
-        if has_weights(folder):
-            if (folder / WEIGHTS_NAME).is_file():
-                _refuse_foreign(folder / WEIGHTS_NAME)
-            if not (folder / "config.yaml").is_file():
-                raise UserError(f"--from: {folder} is no checkpoint of woundray: it holds no config.yaml")
-            return folder.resolve()
-    raise UserError(f"--from: {given} is no checkpoint: it holds neither weights nor best/ with weights")
-
-
-def _refuse_foreign(path: Path) -> None:
-    """Looks at the head of the file only: the base model, seconds to load, comes later."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            settings = json.loads((file.metadata() or {})["lora_adapter_metadata"])
-            missing = [name for name in ("r", "lora_alpha", "target_modules") if f"unet.{name}" not in settings]
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"--from: {path} is damaged: {error}") from None
-    except (KeyError, ValueError):
-        missing = ["lora_adapter_metadata"]
-    if missing:
-        raise UserError(f"--from: {path} is an adapter of another program: its metadata have no {missing[0]}")
-
-
-def config_of(checkpoint: Path) -> Config:
-    """The configuration that a checkpoint was trained with."""
-    return Config.from_nested(read_yaml(checkpoint / "config.yaml"), source=str(checkpoint / "config.yaml"))
 
 
 def score_again(checkpoint: Path, *, materials: Materials, device: torch.device) -> tuple[int, dict[str, float]]:
