@@ -1,6 +1,7 @@
 """A real MLflow server that goes away in the middle of a study, and comes back."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -82,6 +83,8 @@ def run_trial(journal: Journal, number: int) -> None:
         Image.new("RGB", (8, 8)).save(folder / "grid.png")
         (folder / "pytorch_lora_weights.safetensors").write_bytes(b"adapter")
         metrics = {"fd_lite0": 100.0 * number - epoch}
+        progress = {"epoch": epoch, "history": [metrics | {"epoch": epoch}]}
+        (folder / "run.json").write_text(json.dumps(progress))
         journal.append(EpochReported(trial=name, epoch=epoch, metrics=metrics, checkpoint=folder))
     (output / "best").symlink_to(f"epoch_{EPOCHS:04d}")
     journal.append(TrialEnded(trial=name, status="FINISHED", stopped_early=False, output=output))

@@ -40,6 +40,8 @@ def write_epoch(journal: Journal, output: Path, trial: str, epoch: int) -> None:
     (folder / "state.safetensors").write_bytes(b"optimizer")
     Image.new("RGB", (8, 8), (epoch, 0, 0)).save(folder / "grid.png")
     metrics = {"fd_lite0": 60.0 - epoch, "validation_loss": 0.5 / epoch}
+    progress = {"epoch": epoch, "history": [metrics | {"epoch": epoch}]}
+    (folder / "run.json").write_text(json.dumps(progress))
     journal.append(EpochReported(trial=trial, epoch=epoch, metrics=metrics, checkpoint=folder))
 
 
@@ -113,7 +115,7 @@ def test_a_study_is_a_parent_run_with_a_nested_run_a_trial(tmp_path: Path, datab
     assert by_trial["b"].data.tags["stopped_early"] == "true"
     assert by_trial["a"].data.tags["stopped_early"] == "false"
     assert parent.data.tags["best_run"] == by_trial["a"].info.run_id
-    assert parent.data.metrics["best.fd_lite0"] == 58.0
+    assert parent.data.metrics["best.fd_lite0"] == by_trial["a"].data.metrics["best.fd_lite0"] == 58.0
     assert by_trial["c"].data.params["lora.rank"] == "3"
     assert by_trial["a"].data.params["prompts.positive"] == "w" * 6000
 
@@ -121,7 +123,7 @@ def test_a_study_is_a_parent_run_with_a_nested_run_a_trial(tmp_path: Path, datab
     assert [(point.step, point.value) for point in history] == [(1, 59.0), (2, 58.0)]
     assert artifacts(client, by_trial["a"], "checkpoint") == {
         "checkpoint/pytorch_lora_weights.safetensors", "checkpoint/grid.png",
-        "checkpoint/state.safetensors",
+        "checkpoint/state.safetensors", "checkpoint/run.json",
     }  # fmt: skip
     grids = [path for path in artifacts(client, by_trial["a"], "images") if path.endswith(".png")]
     assert sorted(path.split("+")[2] for path in grids) == ["1", "2"]
@@ -220,6 +222,9 @@ def test_a_study_is_told_as_people_look_for_it(tmp_path: Path, monkeypatch: pyte
     for epoch, score in enumerate([3.25, 2.5, 2.75], start=1):
         metrics = {"fd_lite0": score, "train_loss": 1.0}
         journal.append(EpochReported(trial="x", epoch=epoch, metrics=metrics, checkpoint=tmp_path))
+    (tmp_path / "best").mkdir()  # its last epoch is not the one that is kept
+    progress = {"epoch": 1, "history": [{"epoch": 1, "fd_lite0": 3.25}, {"epoch": 2, "fd_lite0": 2.5}]}
+    (tmp_path / "best/run.json").write_text(json.dumps(progress))
     journal.append(TrialEnded(trial="x", status="FINISHED", stopped_early=False, output=tmp_path))
     (tmp_path / "report.html").write_text("a report")
     journal.append(ReportWritten(file=tmp_path / "report.html"))
@@ -235,8 +240,8 @@ def test_a_study_is_told_as_people_look_for_it(tmp_path: Path, monkeypatch: pyte
         assert tracker.close() == 0
 
     client, by_trial, _ = runs(uri, "z")
-    assert by_trial["x"].info.run_name == "z-1, fd_lite0 2.5"
-    assert by_trial["x"].data.metrics == {"fd_lite0": 2.75, "training/loss": 1.0}
+    assert by_trial["x"].info.run_name == "z-1, fd_lite0 3.25"
+    assert by_trial["x"].data.metrics == {"fd_lite0": 2.75, "training/loss": 1.0, "best.fd_lite0": 3.25}
     assert artifacts(client, by_trial["parent"]) == {"report.html"}
     for run in by_trial.values():
         [told] = run.inputs.dataset_inputs

@@ -47,8 +47,7 @@ def _compare() -> None:
         raise UserError("--top: is of --study; leave it out beside REFs")
     refuse_missing(command.sources, command.runs)
     study = command.study and study_folder(command.study, command.runs)
-    from rich.console import Console
-
+    from woundray.cli.tables import print_table
     from woundray.evaluation.table import difference_table
     from woundray.training.appraisal import compare
     from woundray.training.generation import Wish
@@ -65,7 +64,7 @@ def _compare() -> None:
         raise UserError(f"compare: {command.study} has {len(checkpoints)} trial to compare; there must be 2")
     with Stages() as stages:
         found = compare(checkpoints, Wish(command.n, command.seed), data=command.data, out=command.out, stage=stages)
-    Console().print(difference_table(found, _names(checkpoints)))
+    print_table(difference_table(found, _names(checkpoints)))
     print(f"bold: the interval of the difference to {checkpoints[0]} leaves 0 out")
     print(f"pictures, a row each in this order: {command.out / 'compare.png'}")
 

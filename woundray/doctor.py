@@ -28,15 +28,14 @@ def main() -> None:
 
 def _doctor() -> None:
     command = parse(Doctor)
-    from rich.console import Console
-
+    from woundray.cli.tables import print_table
     from woundray.diagnosis.report import diagnose, report_table
 
     found = diagnose(command, check_weights=command.check_weights)
     if command.as_json:
         print(json.dumps(found.values(), indent=1, default=str))
     else:
-        Console(highlight=False).print(report_table(found))
+        print_table(report_table(found))
     sys.exit(1 if found.problems else 0)
 
 

@@ -30,7 +30,8 @@ def hand_over(study: StudyResult, data: str, stage: Stage) -> list[str]:
         Lines to show.
     """
     config, best = study.config, study.best
-    assert best.best_score is not None
+    score = best.score(config.metrics.objective)
+    assert score is not None
     try:
         wish = Wish(2 * config.validation.pictures, _FIRST_SEED)
         file = study.checkpoint / EVALUATION
@@ -51,7 +52,7 @@ def hand_over(study: StudyResult, data: str, stage: Stage) -> list[str]:
             folder=folder,
             data=data,
             objective=config.metrics.objective,
-            score=best.standing(config.metrics.objective),
+            score=score,
             missed=missed,
         )
     )

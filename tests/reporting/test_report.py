@@ -66,7 +66,10 @@ def write_evaluation(folder: Path) -> None:
     score = {"name": "copy_rate", "value": 0.1, "low": None, "high": None, "floor": None, "real": 0.05}
     facts = {
         "pictures": 10, "first_seed": 3, "photographs": {"train": 20, "held_out": 9}, "notes": ["a note"],
-        "scores": [score | {"bar": {"limit": 0.3, "kind": "max"}, "verdict": "passes"}],
+        "scores": [
+            score | {"bar": {"limit": 0.3, "kind": "max"}, "verdict": "passes"},
+            score | {"name": "usable", "value": 0.3, "real": 0.9, "bar": None, "verdict": ""},
+        ],
         "suspects": [{"seed": 7, "photograph": f"rgb/{NASTY}.png", "ratio": 0.2}],
         "nearest": [
             {"seed": 3, "file": "nearest/seed_00003.png", "cosine_distance": {"train": 0.11, "held_out": 0.12}}
@@ -86,7 +89,15 @@ def html(study: Path) -> str:
 
 
 def test_the_report_says_what_came_out(html: str, study: Path) -> None:
-    for text in ("Trial 1", "epoch 2, is the best of", "stopped early", "1 of 10 pictures look like copies", "a note"):
+    for text in (
+        "Practice only: drawn wounds",
+        "3 of 10 pictures pass the filter, 90% of photographs do",
+        "Trial 1",
+        "epoch 2, is the best of",
+        "stopped early",
+        "1 of 10 pictures look like copies",
+        "a note",
+    ):
         assert text in html
     assert html.count("<img") == 2 + 3 + 2  # photographs and base model, three epochs, nearest and suspect
     assert "--lora.rank 4 --training.learning_rate 0.1" in html

@@ -217,10 +217,12 @@ def test_drawing_ends_when_too_few_pictures_pass_and_counts_what_is_known(
     micro_base: Path, micro_config: Config, tmp_path: Path
 ) -> None:
     """By the rule of three 0 of 59 is below 1 in 20 with 95 % confidence; an earlier evaluation counts."""
-    checkpoint = write_checkpoint(tmp_path / "c", micro_base, micro_config)
+    config = micro_config.with_values({"validation.sampling_steps": 1})
+    checkpoint = write_checkpoint(tmp_path / "c", micro_base, config)
     alone = add(tmp_path / "alone", checkpoint, Wish(20), screened=True)
     assert 59 <= alone.drawn < 59 + 16
     assert "each picture would take more than 20 tries" in str(alone)
+    (checkpoint / EVALUATION).parent.mkdir()
     write_json({"pictures": 48, "scores": [{"name": "usable", "value": 0.0}]}, checkpoint / EVALUATION)
     known = add(tmp_path / "known", checkpoint, Wish(20), screened=True)
     assert known.drawn == 16 and "and 0 of the 48 that were evaluated" in str(known)
@@ -229,7 +231,9 @@ def test_drawing_ends_when_too_few_pictures_pass_and_counts_what_is_known(
 
 
 def test_ctrl_c_says_what_is_kept(micro_base: Path, micro_config: Config, tmp_path: Path) -> None:
-    checkpoint = write_checkpoint(tmp_path / "c", micro_base, micro_config)
+    checkpoint = write_checkpoint(
+        tmp_path / "c", micro_base, micro_config.with_values({"validation.sampling_steps": 1})
+    )
     told: list[str] = []
 
     def interrupt(stage: str, done: int, total: int, note: str = "", /) -> None:

@@ -13,34 +13,40 @@ STYLES = {"passes": "green", "fails": "red"}
 
 
 def score_table(scores: Sequence[Score]) -> Table:
-    """One row a score: value, interval, what real photographs score (± sd of a floor), z, bar, verdict."""
-    table = Table(box=None, header_style="bold")
-    for heading in ("score", "value", "95 % interval", "real", "z", "bar", "verdict"):
-        table.add_column(heading, justify="left" if heading in ("score", "verdict") else "right", no_wrap=True)
+    """One row a score: value, what real photographs score (± sd of a baseline), z, bar, verdict, interval.
+
+    Names and figures are never cut: where the terminal is narrow, verdict and interval take several lines.
+    """
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    for heading in ("score", "value", "real", "z", "bar"):
+        table.add_column(heading, justify="left" if heading == "score" else "right", no_wrap=True, overflow="fold")
+    for heading in ("verdict", "95 % interval"):
+        table.add_column(heading, overflow="fold")
     for score in scores:
         table.add_row(
             score.name,
             _number(score.value),
-            "" if score.low is None or score.high is None else f"{_number(score.low)} to {_number(score.high)}",
             _floor(score),
             "" if score.z is None else f"{score.z:+.1f}",
             "" if score.bar is None else str(score.bar),
             score.verdict,
+            "" if score.low is None or score.high is None else f"{_number(score.low)} to {_number(score.high)}",
             style=STYLES.get(score.verdict, ""),
         )
     return table
 
 
 def difference_table(differences: Sequence[Difference], names: Sequence[str]) -> Table:
-    """One row a score: the first set's value, and of each other its value and the difference with its interval."""
-    table = Table(box=None, header_style="bold")
-    table.add_column("score")
-    table.add_column(names[0], justify="right")
+    """One row a score: the first set's value, and of each other its value and the difference with its interval.
+
+    Names and figures are never cut: where the terminal is narrow, a difference takes several lines.
+    """
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("score", no_wrap=True, overflow="fold")
+    table.add_column(names[0], justify="right", overflow="fold")
     for name in names[1:]:
-        table.add_column(name, justify="right")
-        table.add_column("difference", justify="right")
-    for column in table.columns:
-        column.no_wrap = True
+        table.add_column(name, justify="right", overflow="fold")
+        table.add_column("difference", justify="right", overflow="fold")
     for row in differences:
         cells = [_number(row.values[0])]
         for number, (gap, low, high) in enumerate(row.differences, start=1):

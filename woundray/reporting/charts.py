@@ -153,14 +153,15 @@ def importance(shares: dict[str, float]) -> Markup:
 
 def parallel_coordinates(trials: Sequence[TrialSummary], best: TrialSummary | None, objective: str) -> Markup:
     """An axis a searched setting, the objective last, a line a trial."""
-    scored = [trial for trial in trials if trial.best_score is not None]
+    scored = [trial for trial in trials if trial.score(objective) is not None]
+    scores = [trial.score(objective) for trial in scored]
     names = list(dict.fromkeys(name for trial in scored for name in trial.values))
     if not scored or not names:
         return Markup("")
     columns = [[trial.values.get(name) for trial in scored] for name in names]
     places = [_places(column) for column in columns]
-    places.append(_places([trial.best_score for trial in scored]))
-    ends = [_ends(column) for column in columns] + [_ends([trial.best_score for trial in scored])]
+    places.append(_places(scores))
+    ends = [_ends(column) for column in columns] + [_ends(scores)]
     x = Scale(0, len(names), 50, _WIDTH - 50)
     parts = []
     for number, (name, (low, high)) in enumerate(zip([*names, objective], ends, strict=True)):

@@ -11,6 +11,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from PIL import Image
 
+from woundray.evaluation.verdict import verdict_of
 from woundray.metrics.bars import Floor
 from woundray.reporting import charts
 from woundray.reporting.facts import FEWEST_TRIALS, StudyFacts, read_study
@@ -72,7 +73,8 @@ def render(study: StudyFacts, *, with_photographs: bool) -> str:
         objective=objective,
         base=base,
         floor=_floor(study),
-        score=None if best is None else best.standing(objective),
+        verdict=verdict_of(study.evaluation, study.config),
+        score=None if best is None else best.score(objective),
         grids=_grids(study),
         held_out=_picture(study.folder / "materials/reference.png") if with_photographs else "",
         baseline=_picture(study.folder / "materials/baseline.png"),
@@ -114,9 +116,10 @@ def _curves(study: StudyFacts) -> str:
 
 def _standing(study: StudyFacts) -> str:
     base = study.baseline.get(study.objective)
-    if study.best is None or study.best.best_score is None or base is None:
+    score = None if study.best is None else study.best.score(study.objective)
+    if score is None or base is None:
         return ""
-    return charts.standing(study.best.best_score, base, study.reference.floor, study.objective)
+    return charts.standing(score, base, study.reference.floor, study.objective)
 
 
 def _grids(study: StudyFacts) -> list[EpochGrid]:

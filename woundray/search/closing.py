@@ -1,15 +1,19 @@
 """What a study tells its user at the end: what came out, beside base model and floor, and what to do next."""
 
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from woundray.cluster import Cluster
+from woundray.evaluation.verdict import Verdict, verdict_of
+from woundray.model.layout import read_json
 from woundray.redaction import redact
 from woundray.search.conclusion import StudyResult
 from woundray.tracking import Tracker
 from woundray.training.materials import Materials
+from woundray.training.references import EVALUATION
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,17 @@ class Closing:
     handed_over: tuple[str, ...]
 
     def __str__(self) -> str:
-        """What came out, beside base model and floor, and what to do next."""
+        """The verdict first, then what came out, beside base model and real photographs, and what to do next."""
         study, best, registered = self.study, self.study.best, self.tracker.registered
-        objective = study.config.metrics.objective
-        lines = [f"best trial   {best.number} ({best.id}), epoch {best.best_epoch}: {objective} {best.best_score:.4g}"]
+        objective, verdict = study.config.metrics.objective, self.verdict
+        score = best.score(objective)
+        lines = [
+            f"verdict      {verdict.line}",
+            f"next         {verdict.next}",
+            "",
+            f"best trial   {best.number} ({best.id}), epoch {best.best_epoch}: {objective} {score:.4g}"
+            + (" on new pictures" if best.final else ""),
+        ]
         if objective in self.materials.baseline:  # a validation loss has neither
             lines += [f"             base model {self.materials.baseline[objective]:.4g}"]
             lines += [f"             real photographs against real ones {self.materials.reference.floor}"]
@@ -53,11 +64,17 @@ class Closing:
             *([f"registered   {registered}"] if registered else []),
             "",
             *_activation(),
-            f"draw more    python -m woundray.generate --from {registered or study.checkpoint} -n 100 --filter",
+            *_draw_more(verdict, registered or str(study.checkpoint)),
             *self._compare(),
             f"watch        {self.cluster.dashboard} while a study runs; token: {self.cluster.token_command}",
         ]
         return "\n".join(lines)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the pictures can be used."""
+        file = self.study.checkpoint / EVALUATION
+        return verdict_of(read_json(file) if file.is_file() else None, self.study.config)
 
     def _compare(self) -> list[str]:
         """Where MLflow shows the trials side by side."""
@@ -77,6 +94,14 @@ class Closing:
         return [f"{line}; the finalists were trained {self.folds} times, so that every photograph judges them once"]
 
 
+def _draw_more(verdict: Verdict, reference: str) -> list[str]:
+    """The command that draws pictures: through the filter where enough of them pass."""
+    command = f"python -m woundray.generate --from {shlex.quote(reference)} -n 100"
+    if verdict.filtered:
+        return [f"draw more    {command} --filter"]
+    return [f"draw more    {command}", "             to look at: hardly any picture passes the filter"]
+
+
 def _activation() -> list[str]:
     """How a shell finds the programs that are named next, where it does not: `make tune` needs no activation."""
     activate = Path(sys.executable).with_name("activate")
@@ -88,8 +113,9 @@ def _activation() -> list[str]:
 def _finals(study: StudyResult, folds: int) -> list[str]:
     """Lines of the finalists' new scores, best first, and of trials that can not win, or failed."""
     objective = study.config.metrics.objective
-    finalists = sorted((trial for trial in study.trials if trial.final), key=lambda trial: trial.standing(objective))
-    scores = ", ".join(f"trial {trial.number} {trial.standing(objective):.4g}" for trial in finalists)
+    finals = {trial.number: trial.final[objective] for trial in study.trials if trial.final}
+    finalists = sorted(finals, key=lambda number: finals[number])
+    scores = ", ".join(f"trial {number} {finals[number]:.4g}" for number in finalists)
     kind = "with new seeds, twice as many" + (f", mean of {folds} folds of patients" if folds > 1 else "")
     lines = [f"new pictures {scores}: {objective} {kind}"] if finalists else []
     lines += [f"can not win  trial {trial.number}: {trial.copies}" for trial in study.trials if trial.copies]

@@ -74,8 +74,7 @@ def conclude(config: Config, folder: Path, journal: Journal, rescore: Rescore | 
         journal.append(StudyEnded(status="FAILED", best_trial=None, metrics={}))
         raise UserError(_why_none(folder, trials))
     killed = any(trial.status == "killed" for trial in trials)
-    metrics = dict(best.metrics or {}) | {f"final.{name}": value for name, value in (best.final or {}).items()}
-    ended = StudyEnded(status="KILLED" if killed else "FINISHED", best_trial=best.id, metrics=metrics)
+    ended = StudyEnded(status="KILLED" if killed else "FINISHED", best_trial=best.id, metrics=best.best_metrics)
     if not _says_the_same(journal.events()[-1], ended):  # one that had ended, and was resumed
         journal.append(ended)
     return StudyResult(folder, best, config.with_values(dict(best.values)), trials)

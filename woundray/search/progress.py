@@ -1,9 +1,10 @@
 """Shows a study while it runs: a live table on a terminal, plain lines elsewhere."""
 
+import itertools
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -16,6 +17,8 @@ from woundray.search.summary import TrialSummary, best_trial, by_number, update
 from woundray.tracking.events import EpochReported, Event, FinalistScored, Journal, TrialEnded
 
 _POLL_S = 0.2
+_GAP = 2  # blanks between columns
+_AROUND = 4  # lines of a table that are no trials: title, headings, caption, cursor
 
 Trials = tuple[TrialSummary, ...]
 
@@ -46,9 +49,10 @@ class LiveTable:
         share = share_done(trials, self._config)
         if self._at_start is None:  # above 0 for a study that is resumed
             self._at_start = share
-        drawn = table(trials, self._config)
+        size = self._live.console.size
+        drawn = table(trials, self._config, size.width, size.height)
         left = time_left(share, self._at_start, time.monotonic() - self._started_s)
-        drawn.caption = f"{share:.0%} done{left}"
+        drawn.caption = f"{self._config.metrics.objective}, lower is better   {share:.0%} done{left}"
         self._live.update(drawn)
 
     def close(self) -> None:
@@ -70,26 +74,68 @@ class Lines:
     def close(self) -> None: ...
 
 
-def table(trials: Trials, config: Config) -> Table:
-    """All trials: state, epochs, scores, and the values that were searched."""
+def table(trials: Trials, config: Config, width: int = 0, height: int = 0) -> Table:
+    """All trials: state, epochs, scores, and the values that were searched.
+
+    Args:
+        width: columns of the terminal. Where the settings do not fit beside the scores, those of running trials and of
+            the best share a column that folds: a score is never cut. 0: no end.
+        height: rows of the terminal. Where not all trials fit, the best, those that run and the last ones are shown. 0:
+            no end.
+    """
     best = best_trial(trials, config.metrics.objective)
     names = list(dict.fromkeys(name for trial in trials for name in trial.values))
-    drawn = Table(box=None, header_style="bold")
-    for heading in ("trial", "state", "epoch", config.metrics.objective, "best"):
-        drawn.add_column(heading, justify="right" if heading != "state" else "left")
-    for name in names:
-        drawn.add_column(name.rsplit(".", 1)[-1].replace("_", " "), justify="right")
-    for trial in trials:
-        drawn.add_row(
-            str(trial.number),
-            _state(trial),
-            f"{trial.epochs}/{config.training.epochs}",
-            _score(trial.last_score),
-            _score(trial.best_score),
-            *(_value(trial.values.get(name)) for name in names),
-            style="bold green" if trial == best else "red" if trial.status == "failed" else "",
-        )
+    leaves = [name.rsplit(".", 1)[-1].replace("_", " ") for name in names]
+    settings = [leaf if leaves.count(leaf) == 1 else name for leaf, name in zip(leaves, names, strict=True)]
+    headings = ["trial", "state", "epoch", "last", "best"]
+    scores = {trial.id: _scores(trial, config) for trial in trials}
+    values = {trial.id: [_value(trial.values.get(name)) for name in names] for trial in trials}
+    of_scores, of_settings = (_width(head, cells.values()) for head, cells in ((headings, scores), (settings, values)))
+    beside = not width or of_scores + of_settings <= width
+
+    drawn = Table(box=None, header_style="bold", padding=(0, _GAP, 0, 0))
+    for heading in headings:
+        drawn.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True, overflow="fold")
+    for heading in settings if beside else ["settings"]:
+        drawn.add_column(heading, justify="right" if beside else "left", no_wrap=beside, overflow="fold")
+
+    folded = {}
+    for trial in trials if not beside else ():
+        if trial == best or trial.status == "running":
+            pairs = zip(settings, values[trial.id], strict=True)
+            folded[trial.id] = ", ".join(f"{name} {value}" for name, value in pairs if value)
+    lines = {trial.id: 1 + len(folded.get(trial.id, "")) // max(1, width - of_scores - _GAP) for trial in trials}
+    shown = _shown(trials, best, lines, height - _AROUND) if height else trials
+    for trial in shown:
+        cells = values[trial.id] if beside else [folded.get(trial.id, "")]
+        style = "bold green" if trial == best else "red" if trial.status == "failed" else ""
+        drawn.add_row(*scores[trial.id], *cells, style=style)
+    if len(shown) < len(trials):
+        drawn.title = f"{len(trials) - len(shown)} of {len(trials)} trials are not shown: the terminal is too low"
     return drawn
+
+
+def _scores(trial: TrialSummary, config: Config) -> list[str]:
+    epochs = f"{trial.epochs}/{config.training.epochs}"
+    return [
+        str(trial.number),
+        _state(trial),
+        epochs,
+        _score(trial.last_score),
+        _score(trial.score(config.metrics.objective)),
+    ]
+
+
+def _width(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> int:
+    """Columns that a part of the table takes."""
+    return sum(max(map(len, column)) + _GAP for column in zip(headings, *rows, strict=True))
+
+
+def _shown(trials: Trials, best: TrialSummary | None, lines: Mapping[str, int], most: int) -> Trials:
+    """As many trials as there are lines for: the best, those that run, the last ones."""
+    order = sorted(trials, key=lambda trial: (trial != best, trial.status != "running", -trial.number))
+    fitting = [total <= most for total in itertools.accumulate(lines[trial.id] for trial in order)]
+    return tuple(sorted(order[: max(1, sum(fitting))], key=lambda trial: trial.number))
 
 
 def share_done(trials: Trials, config: Config) -> float:
@@ -115,7 +161,7 @@ def line(event: Event, trials: Trials, config: Config) -> str:
     [trial] = [trial for trial in trials if trial.id == event.trial]
     objective = config.metrics.objective
     best = best_trial(trials, objective)
-    standing = f"  best {_score(best.standing(objective))} (trial {best.number})" if best else ""
+    standing = f"  best {_score(best.score(objective))} (trial {best.number})" if best else ""
     start = f"trial {trial.number}  epoch {trial.epochs}/{config.training.epochs}"
     if isinstance(event, EpochReported):
         warning = "  copies" if trial.reports[-1].metrics.get("copies_flag") else ""

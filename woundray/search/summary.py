@@ -70,11 +70,17 @@ class TrialSummary:
             f"{flagged['copy_rate_held_out']:.0%} of unseen photographs do"
         )
 
-    def standing(self, objective: str) -> float:
-        """What trials are ordered by: the score of the new pictures of a finalist, else that of the best epoch."""
-        score = self.final[objective] if self.final else self.best_score
-        assert score is not None
-        return score
+    def score(self, objective: str) -> float | None:
+        """The one score that is shown and ordered by: of a finalist's new pictures, else of its best epoch.
+
+        None: it has not finished an epoch.
+        """
+        return self.final[objective] if self.final else self.best_score
+
+    @property
+    def best_metrics(self) -> dict[str, float]:
+        """The metrics that go with that score."""
+        return (self.metrics or {}) | (self.final or {})
 
     def after(self, event: EpochReported | FinalistScored | TrialEnded, objective: str) -> "TrialSummary":
         """The trial after one more event."""
@@ -134,7 +140,7 @@ def best_trial(trials: Iterable[TrialSummary], objective: str) -> TrialSummary |
     """The trial that leads: of the finalists that were scored again, else of all (see `ranked`)."""
     eligible = ranked(trials)
     finalists = [trial for trial in eligible if trial.final]
-    return min(finalists or eligible, key=lambda trial: trial.standing(objective), default=None)
+    return min(finalists or eligible, key=lambda trial: _known(trial.score(objective)), default=None)
 
 
 def ranked(trials: Iterable[TrialSummary]) -> list[TrialSummary]:
@@ -143,4 +149,9 @@ def ranked(trials: Iterable[TrialSummary]) -> list[TrialSummary]:
     One that failed can not, and none whose pictures copy training photographs.
     """
     eligible = [t for t in trials if t.best_score is not None and t.status != "failed" and not t.copies]
-    return sorted(eligible, key=lambda trial: trial.best_score or 0.0)
+    return sorted(eligible, key=lambda trial: _known(trial.best_score))
+
+
+def _known(score: float | None) -> float:
+    assert score is not None
+    return score

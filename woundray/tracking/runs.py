@@ -1,7 +1,8 @@
 """MLflow runs of a study: events are written to them."""
 
+import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -161,16 +162,19 @@ class Runs:
     def _finalist(self, event: FinalistScored) -> None:
         from mlflow.entities import Metric
 
+        run_id = self._trial(event.trial).info.run_id
         metrics = [Metric(f"final.{name}", value, event.time_ms, 0) for name, value in event.metrics.items()]
-        self._client.log_batch(self._trial(event.trial).info.run_id, metrics=metrics)
+        self._client.log_batch(run_id, metrics=metrics)
+        self._log_best(run_id, event.metrics, event.time_ms)
 
     def _end(self, event: TrialEnded) -> None:
         run_id = self._trial(event.trial).info.run_id
         self._client.set_tag(run_id, "stopped_early", str(event.stopped_early).lower())
         if event.reason:
             self._client.set_tag(run_id, "error", event.reason[:_LONGEST])
-        self._name_by_score(run_id)
         best = event.output / "best"
+        if best.is_dir() and not event.reason:
+            self._log_best(run_id, _metrics_of(best), event.time_ms)
         if best.is_dir():
             self._log_files(run_id, best, "checkpoint")
         for path in (event.output / "config.yaml", event.output / "error.txt"):
@@ -187,16 +191,23 @@ class Runs:
             if path.is_file() and path.stat().st_size <= _LARGEST_UPLOAD_BYTES:
                 self._client.log_artifact(run_id, str(path), name)
 
-    def _name_by_score(self, run_id: str) -> None:
-        """`study-3, fd_lite0 321.8`: its lowest score is what runs are looked for by."""
+    def _log_best(self, run_id: str, metrics: Mapping[str, float], time_ms: int) -> None:
+        """The score that a trial is ordered by, as metrics `best.*` and in its name, `study-3, fd_lite0 321.8`.
+
+        It is that of the epoch that is kept, and later that of a finalist's new pictures; MLflow's table shows the last
+        epoch's in the columns without `best.`.
+        """
+        from mlflow.entities import Metric
         from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
+        self._client.log_batch(
+            run_id, metrics=[Metric(f"best.{name}", value, time_ms, 0) for name, value in metrics.items()]
+        )
         run = self._client.get_run(run_id)
         objective = run.data.params.get("metrics.objective", "")
-        scores = [metric.value for metric in self._client.get_metric_history(run_id, objective)] if objective else []
-        if scores:
+        if objective in metrics:
             name = str(run.info.run_name).partition(f", {objective} ")[0]
-            self._client.set_tag(run_id, MLFLOW_RUN_NAME, f"{name}, {objective} {min(scores):.4g}")
+            self._client.set_tag(run_id, MLFLOW_RUN_NAME, f"{name}, {objective} {metrics[objective]:.4g}")
 
     def _log_dataset(self, run: "Run") -> None:
         if self._dataset is not None:
@@ -272,6 +283,13 @@ class Runs:
         params = [Param(name, value) for name, value in told.items() if name not in known]
         for start in range(0, len(params), _PER_BATCH):
             self._client.log_batch(run_id, params=params[start : start + _PER_BATCH])
+
+
+def _metrics_of(checkpoint: Path) -> dict[str, float]:
+    """What the epoch of a checkpoint came to, by its `run.json`."""
+    progress = json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))
+    entry = next(entry for entry in progress["history"] if entry["epoch"] == progress["epoch"])
+    return {name: value for name, value in entry.items() if name != "epoch"}
 
 
 def _trial_of(run: "Run") -> str:

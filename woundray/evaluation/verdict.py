@@ -1,0 +1,88 @@
+"""Whether a study's pictures can be used, in plain words, from what an evaluation found of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from woundray.config import Config
+
+FEWEST_USABLE = 0.05
+"""Share of pictures that must pass the filter for it to be worth drawing through it."""
+
+_SCORES = {
+    "knn_share": "too few look like wounds",
+    "copy_rate": "too many look like copies of photographs",
+    "ssim_nn": "unlike every photograph by SSIM",
+    "lpips_nn": "unlike every photograph by LPIPS",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a study's pictures are good for.
+
+    Attributes:
+        usable: they may be drawn through the filter and tried on a classifier.
+        line: the verdict in one sentence, with the figure that it stands on.
+        next: what to do now.
+        filtered: enough pictures pass the filter to draw through it.
+    """
+
+    usable: bool
+    line: str
+    next: str
+    filtered: bool = True
+
+
+def verdict_of(evaluation: Mapping[str, Any] | None, config: Config) -> Verdict:
+    """The verdict on pictures of a configuration.
+
+    Args:
+        evaluation: `report.json` of the best checkpoint; None: it was not evaluated.
+    """
+    practice = config.data.root is None
+    if evaluation is None:
+        line = "not known: the best trial's pictures were not evaluated, see the warning above"
+        return Verdict(False, line, "give more photographs, or raise validation.pictures", filtered=False)
+    scores = {score["name"]: score for score in evaluation["scores"]}
+    usable, pictures = scores["usable"], evaluation["pictures"]
+    passed = f"{round(usable['value'] * pictures)} of {pictures} pictures pass the filter"
+    if usable["real"] is not None:
+        passed += f", {usable['real']:.0%} of photographs do"
+    missed = [name for name, score in scores.items() if score["verdict"] == "fails"]
+    filtered = usable["value"] >= FEWEST_USABLE
+    if practice:
+        return Verdict(
+            False,
+            f"practice only: drawn wounds, no photographs ({passed})",
+            "run it on your photographs: `python -m woundray.prepare --raw raw --out data`",
+            filtered,
+        )
+    if config.model.base == "tiny":
+        return Verdict(
+            False,
+            f"not usable: the tiny model is for practice ({passed})",
+            "use a GPU and Stable Diffusion: `python -m woundray.fetch sd21`, then the same command",
+            filtered,
+        )
+    if not filtered:
+        return Verdict(
+            False,
+            f"not usable: {passed}",
+            "look at the pictures; train longer (training.epochs), with more trials, or on a larger base model",
+            filtered,
+        )
+    if missed:
+        reasons = ", ".join(_SCORES.get(name, name) for name in missed)
+        return Verdict(
+            False,
+            f"usable with care, through the filter only: {passed}; photographs pass what these fail: {reasons}",
+            "look at the pictures, then measure whether they help: `python -m woundray.augment`",
+            filtered,
+        )
+    return Verdict(
+        True,
+        f"usable to train a classifier with: {passed}, and every threshold that photographs hold is held",
+        "measure whether they help: `python -m woundray.augment`",
+        filtered,
+    )
