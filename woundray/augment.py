@@ -49,11 +49,14 @@ def _augment() -> None:
     command = parse(Augment)
     _check(command)
     prepare_workers()  # before the imports below
+    from rich.console import Console
+
     from woundray.effect.conduct import conduct_effect
 
     with Stages() as stages:
-        text, folder = conduct_effect(command.settings, stages, typed=command.typed)
-    print(f"{text}\n\nas a page: {folder / 'result.html'}\nall figures: {folder / 'result.json'}")
+        shown, folder = conduct_effect(command.settings, stages, typed=command.typed)
+    Console(highlight=False).print(shown)
+    print(f"as a page: {folder / 'result.html'}\nall figures: {folder / 'result.json'}")
 
 
 def _check(command: Augment) -> None:

@@ -55,7 +55,6 @@ class Closing:
             *_activation(),
             f"draw more    python -m woundray.generate --from {registered or study.checkpoint} -n 100 --filter",
             *self._compare(),
-            f"watch        {self.cluster.dashboard} while a study runs; token: {self.cluster.token_command}",
         ]
         return "\n".join(lines)
 
