@@ -38,9 +38,10 @@ NOT_RUN_HERE = {
     r"^python scripts/(bench_|regret)": "minutes to hours; for developers of woundray",
     r"^make (tune|install|test)\b": "installs everything: what a fresh clone's build does",
     r"^(source|export|cat|lora\.|training\.|EOF|until)": "lines of a shell, and a file that it writes",
-    r"^mlflow ui": "a server that does not end; MLflow's own tests",
-    r"^(RAY_AUTH_MODE=token )?ray ": "a cluster of several machines: Ray's own command line",
+    r"^MLFLOW_DISABLE_TELEMETRY=true mlflow ui": "a server that does not end; MLflow's own tests",
+    r"^(RAY_\w+=\S+ )*ray ": "a cluster of several machines: Ray's own command line",
     r"^(ssh|curl) ": "wants another machine, or a study that runs",
+    r"^(mkdir|cp|prometheus) ": "Prometheus beside a study that runs",
     r"^pip ": "wants a package index",
 }
 
@@ -89,6 +90,17 @@ def test_every_command_is_run_or_marked_with_why_it_is_not() -> None:
     assert len(OURS) > 30  # the blocks were found
     unused = [pattern for pattern in NOT_RUN_HERE if not any(re.search(pattern, line) for line in LINES)]
     assert unused == []
+
+
+def test_no_command_tells_the_makers_of_mlflow_or_ray_of_its_use() -> None:
+    printed = (REPOSITORY / "woundray/search/closing.py").read_text(encoding="utf-8")
+    for program, variable in (
+        ("mlflow ui", "MLFLOW_DISABLE_TELEMETRY=true"),
+        ("ray start", "RAY_USAGE_STATS_ENABLED=0"),
+    ):
+        typed = [line for line in [*LINES, *printed.splitlines()] if program in line and "--address" not in line]
+        assert typed
+        assert [line for line in typed if variable not in line] == []
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,8 @@ class Closing:
         page = redact(self.tracker.page)
         if self.tracker.uri.startswith("http"):
             return [f"compare      {page}"]
-        return [f"compare      mlflow ui --backend-store-uri {redact(self.tracker.uri)}", f"             {page}"]
+        ui = "MLFLOW_DISABLE_TELEMETRY=true mlflow ui"  # else it tells MLflow's makers what is clicked
+        return [f"compare      {ui} --backend-store-uri {redact(self.tracker.uri)}", f"             {page}"]
 
     def _few(self) -> list[str]:
         """How few photographs judged, where they are fewer than the pictures of an epoch."""
