@@ -49,9 +49,8 @@ NOT_RUN_HERE = {
 def commands() -> Iterator[tuple[Path, str]]:
     """Page and line of every command in a fenced block that has no language, or `bash`."""
     for page in PAGES:
-        for block in re.findall(
-            r"^```(?:bash)?\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-        ):
+        fenced = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        for block in (text for language, text in fenced if language in ("", "bash")):
             for line in block.replace("\\\n", " ").splitlines():
                 command = re.sub(r"\s+#.*", "", line).strip()
                 if command and not command.startswith("#"):
