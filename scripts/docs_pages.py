@@ -1,6 +1,8 @@
-"""What the documentation takes out of the code: a hook of mkdocs fills `<!-- insert: NAME -->` in its pages.
+"""Write the parts of the documentation that are made of the code: `python scripts/docs_pages.py`.
 
-So a setting's meaning, a flag's, and the start page (the README) are each written in one place.
+A setting's meaning, a flag's, a profile and a search space are each written in one place. Their pages hold a copy
+between `<!-- made of the code: NAME -->` and `<!-- end -->`, so that they can be read as they lie. Where they are built
+as a site, a hook of mkdocs puts the README on the start page.
 """
 
 import importlib
@@ -18,13 +20,25 @@ from woundray.config import Config
 from woundray.search import space
 
 REPOSITORY = Path(__file__).parents[1]
-_MARK = re.compile(r"^<!-- insert: (\w+) -->$", re.MULTILINE)
+_START_PAGE = "<!-- the README -->"
+_PART = re.compile(r"(<!-- made of the code: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "multiple_of": "a multiple of"}
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """mkdocs' hook: called with the source of each page."""
-    return _MARK.sub(lambda found: PARTS[found[1]](), markdown)
+    return markdown.replace(_START_PAGE, readme())
+
+
+def written(markdown: str) -> str:
+    """A page with its parts as the code has them now."""
+    return _PART.sub(lambda found: f"{found[1]}\n{PARTS[found[2]]().strip()}\n\n{found[3]}", markdown)
+
+
+def main() -> None:
+    """Writes all pages anew."""
+    for page in sorted((REPOSITORY / "docs").glob("*.md")):
+        page.write_text(written(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def readme() -> str:
@@ -64,7 +78,7 @@ def spaces() -> str:
     return f"```yaml\n{example}\n```\n\n{rest}\n\n## The packaged spaces\n\n{files}"
 
 
-PARTS = {"readme": readme, "settings": settings, "commands": commands, "profiles": profiles, "spaces": spaces}
+PARTS = {"settings": settings, "commands": commands, "profiles": profiles, "spaces": spaces}
 
 
 def command_type(name: str) -> type[BaseModel]:
@@ -150,3 +164,7 @@ def _cell(text: str | None) -> str:
 
 def _yaml(path: Path) -> str:
     return f"### {path.stem}\n\n```yaml\n{path.read_text(encoding='utf-8')}```\n"
+
+
+if __name__ == "__main__":
+    main()

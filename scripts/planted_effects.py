@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import tyro
+from rich.console import Console
 
 from woundray.config import EffectConfig
 from woundray.config.base import Section
@@ -16,6 +17,7 @@ from woundray.effect.outcome import conclude
 from woundray.effect.planted import Copies, DrawnStudy, Renderer
 from woundray.effect.protocol import Bench, measure
 from woundray.effect.report import write_outcome
+from woundray.effect.tables import as_tables
 
 PLANTED: dict[str, Generator] = {
     "useful: the renderer": Renderer(),
@@ -47,8 +49,8 @@ def main() -> None:
         bench = Bench(options.effect, study, generator, classifier, folder, options.seed)
         measurement = measure(bench, stage=_tell)
         outcome = conclude(measurement, options.effect, seed=options.seed)
-        text = write_outcome(outcome, measurement, options.effect, folder, title=name, generator=generator.key)
-        print(f"{text}\n", flush=True)
+        write_outcome(outcome, measurement, options.effect, folder, title=name, generator=generator.key)
+        Console(highlight=False).print(as_tables(outcome, measurement, options.effect, title=name), "\n")
 
 
 def _tell(stage: str, done: int, total: int) -> None:

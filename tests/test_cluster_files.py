@@ -12,6 +12,7 @@ import yaml
 
 import woundray.search
 from woundray.cli import parse
+from woundray.config import Config
 from woundray.tune import Tune
 
 assert woundray.search  # makes Ray's settings
@@ -25,9 +26,19 @@ def read(name: str) -> dict[str, Any]:
 
 
 def test_each_file_has_a_test_and_token_authentication() -> None:
-    assert {path.name for path in FOLDER.iterdir()} == {"kuberay-rayjob.yaml", "slurm.sh", "on-premise.yaml"}
-    for path in FOLDER.iterdir():
-        assert re.search(r"mode: token|RAY_AUTH_MODE=token", path.read_text()), path
+    clusters = {"kuberay-rayjob.yaml", "slurm.sh", "on-premise.yaml"}
+    assert {path.name for path in FOLDER.iterdir()} == clusters | {"prometheus.yml"}
+    for name in clusters:
+        assert re.search(r"mode: token|RAY_AUTH_MODE=token", (FOLDER / name).read_text()), name
+        assert re.search(r"RAY_USAGE_STATS_ENABLED(=0|\n +value: .0)", (FOLDER / name).read_text()), name
+
+
+def test_prometheus_asks_the_dashboard_for_the_nodes_with_the_token() -> None:
+    [job] = read("prometheus.yml")["scrape_configs"]
+    [nodes] = job["http_sd_configs"]
+    assert nodes["url"] == f"http://127.0.0.1:{Config().study.dashboard_port}/api/prometheus/sd"
+    # without its type Prometheus 2.42 sends the bare token, and Ray answers 403
+    assert nodes["authorization"] == {"type": "Bearer", "credentials_file": "auth_token"}
 
 
 def test_kuberay_gives_every_pod_the_same_image_environment_and_folder() -> None:

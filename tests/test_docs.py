@@ -38,9 +38,10 @@ NOT_RUN_HERE = {
     r"^python scripts/(bench_|regret)": "minutes to hours; for developers of woundray",
     r"^make (tune|install|test)\b": "installs everything: what a fresh clone's build does",
     r"^(source|export|cat|lora\.|training\.|EOF|until)": "lines of a shell, and a file that it writes",
-    r"^mlflow ui": "a server that does not end; MLflow's own tests",
-    r"^(RAY_AUTH_MODE=token )?ray ": "a cluster of several machines: Ray's own command line",
+    r"^MLFLOW_DISABLE_TELEMETRY=true mlflow ui": "a server that does not end; MLflow's own tests",
+    r"^(RAY_\w+=\S+ )*ray ": "a cluster of several machines: Ray's own command line",
     r"^(ssh|curl) ": "wants another machine, or a study that runs",
+    r"^(mkdir|cp|prometheus) ": "Prometheus beside a study that runs",
     r"^pip ": "wants a package index",
 }
 
@@ -48,9 +49,8 @@ NOT_RUN_HERE = {
 def commands() -> Iterator[tuple[Path, str]]:
     """Page and line of every command in a fenced block that has no language, or `bash`."""
     for page in PAGES:
-        for block in re.findall(
-            r"^```(?:bash)?\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-        ):
+        fenced = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        for block in (text for language, text in fenced if language in ("", "bash")):
             for line in block.replace("\\\n", " ").splitlines():
                 command = re.sub(r"\s+#.*", "", line).strip()
                 if command and not command.startswith("#"):
@@ -91,6 +91,17 @@ def test_every_command_is_run_or_marked_with_why_it_is_not() -> None:
     assert unused == []
 
 
+def test_no_command_tells_the_makers_of_mlflow_or_ray_of_its_use() -> None:
+    printed = (REPOSITORY / "woundray/search/closing.py").read_text(encoding="utf-8")
+    for program, variable in (
+        ("mlflow ui", "MLFLOW_DISABLE_TELEMETRY=true"),
+        ("ray start", "RAY_USAGE_STATS_ENABLED=0"),
+    ):
+        typed = [line for line in [*LINES, *printed.splitlines()] if program in line and "--address" not in line]
+        assert typed
+        assert [line for line in typed if variable not in line] == []
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, micro_base: Path, micro_config: Config) -> Path:
     """A folder as a user's after a study: runs, `best`, and raw photographs of the tutorial."""
@@ -124,6 +135,25 @@ def test_commands_run(
     assert call(name, arguments) == 0
     shown = capsys.readouterr()
     assert shown.out.strip() or (out and out.exists())
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.stem)
+def test_pages_in_the_repository_are_as_the_code_makes_them(page: Path) -> None:
+    with scripts_on_path():
+        import docs_pages
+
+        text = page.read_text(encoding="utf-8")
+        assert "<!-- insert" not in text
+        assert docs_pages.written(text) == text, "python scripts/docs_pages.py"
+
+
+def test_every_part_of_the_code_is_on_a_page() -> None:
+    with scripts_on_path():
+        import docs_pages
+
+        texts = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert sorted(re.findall(r"<!-- made of the code: (\w+) -->", texts)) == sorted(docs_pages.PARTS)
+    assert "| `lora.rank` |" in texts and "base: sd21" in texts
 
 
 def test_the_pages_list_every_command() -> None:
@@ -176,7 +206,7 @@ def test_the_site_builds_from_the_repository_alone(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     pages = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.glob("*.html")}
     assert {page.with_suffix(".html").name for page in PAGES[1:]} <= pages.keys()
-    assert "<!-- insert" not in "".join(pages.values())
+    assert "<h1" in pages["index.html"] and "With your photographs" in pages["index.html"]
     for name, text in pages.items():
         loaded = re.findall(
             r'<(?:script|img|link rel="(?:stylesheet|preconnect|icon)")[^>]+(?:src|href)="(http[^"]+)', text

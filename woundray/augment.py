@@ -54,11 +54,14 @@ def _augment() -> None:
     prepare_workers()  # before the imports below
     with Stages() as stages:
         stages("starting", 0, 1)
+        from rich.console import Console
+
         from woundray.effect.conduct import conduct_effect
 
         stages("starting", 1, 1)
-        text, folder = conduct_effect(command.settings, stages, typed=command.typed)
-    print(f"{text}\n\nas a page: {folder / 'result.html'}\nall figures: {folder / 'result.json'}")
+        shown, folder = conduct_effect(command.settings, stages, typed=command.typed)
+    Console(highlight=False).print(shown)
+    print(f"as a page: {folder / 'result.html'}\nall figures: {folder / 'result.json'}")
 
 
 def _check(command: Augment) -> None:

@@ -27,7 +27,7 @@ class Compare(Section):
     data: Path | None = None
     """Where the runs' photographs are now; empty: where they were."""
     out: Path = Path("comparison")
-    """Folder of compare.png (a row a checkpoint, a column a seed) and of the charts of --study."""
+    """Folder of compare.png (a row a checkpoint, a column a seed, both labelled) and of the charts of --study."""
     seed: Annotated[int, Field(ge=0)] = 100_000
     """Seed of the first picture; by default none that a run was steered by."""
     runs: Path = Path("woundray-runs")
@@ -49,6 +49,7 @@ def _compare() -> None:
     study = command.study and study_folder(command.study, command.runs)
     from woundray.cli.tables import print_table
     from woundray.evaluation.table import difference_table
+    from woundray.search.names import checkpoint_names
     from woundray.training.appraisal import compare
     from woundray.training.generation import Wish
     from woundray.training.references import find_checkpoint
@@ -62,20 +63,12 @@ def _compare() -> None:
         checkpoints = [find_checkpoint(source, command.runs) for source in command.sources]
     if len(checkpoints) < 2:
         raise UserError(f"compare: {command.study} has {len(checkpoints)} trial to compare; there must be 2")
+    names, wish = checkpoint_names(checkpoints), Wish(command.n, command.seed)
     with Stages() as stages:
-        found = compare(checkpoints, Wish(command.n, command.seed), data=command.data, out=command.out, stage=stages)
-    print_table(difference_table(found, _names(checkpoints)))
-    print(f"bold: the interval of the difference to {checkpoints[0]} leaves 0 out")
-    print(f"pictures, a row each in this order: {command.out / 'compare.png'}")
-
-
-def _names(checkpoints: list[Path]) -> list[str]:
-    """The shortest ends of their paths that tell them apart."""
-    for parts in range(1, 20):
-        names = ["/".join(checkpoint.parts[-parts:]) for checkpoint in checkpoints]
-        if len(set(names)) == len(names):
-            return names
-    return [str(checkpoint) for checkpoint in checkpoints]
+        found = compare(checkpoints, wish, names=names, data=command.data, out=command.out, stage=stages)
+    print_table(difference_table(found, names))
+    print(f"bold: the interval of the difference to {names[0]} leaves 0 out")
+    print(f"pictures: {command.out / 'compare.png'}")
 
 
 if __name__ == "__main__":

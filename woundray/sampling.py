@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
@@ -18,6 +19,9 @@ from woundray.errors import NonFiniteError
 from woundray.model.base import NoiseSchedule, TextEmbeddings, added_conditions, decode, to_uint8
 from woundray.model.leak import SignalLeak
 from woundray.model.lora import merged
+
+_GAP_PX = 2
+_SMALLEST_LETTER_PX = 10
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ def denoise(unet: UNet2DConditionModel, noise: Tensor, prompt: Prompt, sampler: 
     return latents
 
 
-def grid(pictures: Tensor, *, columns: int = 0, gap_px: int = 2) -> Tensor:
+def grid(pictures: Tensor, *, columns: int = 0, gap_px: int = _GAP_PX) -> Tensor:
     """uint8 (N, 3, H, W) -> one picture (3, rows H, columns W) with white gaps; columns 0: as square as it gets."""
     count, _, height, width = pictures.shape
     columns = columns or math.isqrt(count - 1) + 1
@@ -149,6 +153,25 @@ def grid(pictures: Tensor, *, columns: int = 0, gap_px: int = 2) -> Tensor:
         top, left = index // columns * (height + gap_px), index % columns * (width + gap_px)
         sheet[:, top : top + height, left : left + width] = picture
     return sheet
+
+
+def labelled_grid(rows: Sequence[Tensor], names: Sequence[str], columns: Sequence[str]) -> Tensor:
+    """Rows of uint8 (n, 3, H, W) -> one picture (3, ., .), each row's name left of it, each column's above."""
+    count, _, height, width = rows[0].shape
+    sheet = grid(torch.cat(list(rows)), columns=count)
+    down, across = ((side + _GAP_PX) for side in (height, width))
+    font = ImageFont.load_default(size=max(_SMALLEST_LETTER_PX, height // 9))
+    left = _GAP_PX * 4 + math.ceil(max(map(font.getlength, names)))
+    top = 2 * math.ceil(font.size)
+    every = math.ceil(max(map(font.getlength, columns)) * 1.2 / across)  # names that would touch are left out
+    page = Image.new("RGB", (left + sheet.shape[2], top + sheet.shape[1]), "white")
+    page.paste(Image.fromarray(sheet.permute(1, 2, 0).numpy()), (left, top))
+    pen = ImageDraw.Draw(page)
+    for row, name in enumerate(names):
+        pen.text((_GAP_PX, top + row * down + height / 2), name, fill="black", font=font, anchor="lm")
+    for column in range(0, count, every):
+        pen.text((left + column * across, top / 2), columns[column], fill="black", font=font, anchor="lm")
+    return torch.from_numpy(np.array(page)).permute(2, 0, 1).contiguous()
 
 
 def write_png(picture: Tensor, path: Path, texts: Mapping[str, str] | None = None) -> None:

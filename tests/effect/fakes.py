@@ -82,7 +82,7 @@ class Planted:
         else:
             drawn = PHASES[(PHASES.index(phase) + (self.kind == "harmful")) % 3]
             pictures = [noisy(drawn, [10**6, seed, number, PHASES.index(drawn)]) for number in range(n)]
-        return Drawn(torch.stack(pictures), 1.0, used)
+        return Drawn(torch.stack(pictures), 1.0, 0.0, used)
 
 
 @dataclass

@@ -16,7 +16,7 @@ COHORT = gather(SOURCE, PHASES, views=2)
 TRAIN = np.arange(2, len(COHORT.photos) - 8)  # 10, 12 and 4 pictures of the phases
 DRAWN = {phase: torch.stack([noisy(phase, [9, number]) for number in range(30)]) for phase in PHASES}
 POOLS = {
-    phase: Pool(phase, pictures, views_of(pictures, SOURCE.augmentation, views=2), 1.0, {})
+    phase: Pool(phase, pictures, views_of(pictures, SOURCE.augmentation, views=2), 1.0, 0.0, {})
     for phase, pictures in DRAWN.items()
 }
 ARMS = (*(Arm(recipe) for recipe in RECIPES), *synthetic_arms((0.5, 2.0)))
@@ -66,7 +66,7 @@ def test_copies_with_the_recipes_views_are_the_recipe() -> None:
         for place, phase in enumerate(PHASES)
     }
     pools = {
-        phase: Pool(phase, pictures, views_of(pictures, SOURCE.augmentation, views=2), 1.0, {})
+        phase: Pool(phase, pictures, views_of(pictures, SOURCE.augmentation, views=2), 1.0, 0.0, {})
         for phase, pictures in plain.items()
     }
     found = compose(Arm("best", 1.0), COHORT, TRAIN, pools, recipe="augmentation", seed=0)

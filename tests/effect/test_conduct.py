@@ -2,10 +2,12 @@
 
 import html
 import json
+import re
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from rich.console import Console, Group
 
 from woundray.config import Config
 from woundray.data.source import open_source
@@ -32,19 +34,57 @@ SETTINGS = {
 }
 
 
+def in_terminal(shown: Group) -> str:
+    console = Console(width=80, highlight=False)
+    with console.capture() as captured:
+        console.print(shown)
+    return captured.get()
+
+
 @pytest.fixture(scope="module")
-def folder(micro_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A measurement of two folds, two phases and one adapter each."""
+def measured(micro_config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A measurement of two folds, two phases and one adapter each: what a terminal shows of it, and its folder."""
     runs = tmp_path_factory.mktemp("effect")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{runs / 'mlflow.db'}")
         config = micro_config.with_values({**SETTINGS, "study.output": runs})
-        text, found = conduct_effect(config, lambda *_: None)
+        shown, found = conduct_effect(config, lambda *_: None)
+        text = in_terminal(shown)
         config = config.with_values({"study.name": found.name})  # by which one goes on with it
         pools = {file: file.stat().st_mtime_ns for file in found.glob("pools/*/*/pool.json")}
-        assert conduct_effect(config, lambda *_: None)[0] == text
+        assert in_terminal(conduct_effect(config, lambda *_: None)[0]) == text
         assert pools == {file: file.stat().st_mtime_ns for file in found.glob("pools/*/*/pool.json")}
-    return found
+    return text, found
+
+
+@pytest.fixture
+def folder(measured: tuple[str, Path]) -> Path:
+    return measured[1]
+
+
+def test_a_terminal_gets_whole_tables_and_no_markdown(measured: tuple[str, Path]) -> None:
+    text, folder = measured
+    facts = json.loads((folder / "result.json").read_text())
+    for mark in ("**", "##", "|"):
+        assert mark not in text
+    for arm in facts["arms"]:
+        of_kappa, of_scores = re.findall(rf"^{re.escape(arm['name'])} +\d.*$", text, re.MULTILINE)
+        kappa, gain = arm["kappa"], arm["gain"]
+        cells = [f"{kappa['value']:.3f}", f"{kappa['low']:.3f} to {kappa['high']:.3f}"]
+        cells += [f"{gain['value']:+.3f}", f"{gain['low']:+.3f} to {gain['high']:+.3f}"] if gain else []
+        assert of_kappa.removeprefix(arm["name"]).split() == " ".join(cells).split()
+        assert of_scores.split()[-2:] == [f"{recall:.2f}" for recall in arm["recalls"].values()]
+
+
+def test_which_pictures_were_used_is_said_where_the_filter_passed_too_few(measured: tuple[str, Path]) -> None:
+    text, folder = measured
+    folds = json.loads((folder / "result.json").read_text())["folds"]
+    shares = [share for fold in folds for share in fold["refused"].values()]
+    assert max(shares) > 0  # one epoch of a tiny model
+    told = f"{min(shares):.0%} to {max(shares):.0%}" if min(shares) < max(shares) else f"{max(shares):.0%}"
+    sentence = f"They were too few: {told} of the pictures that were used are ones that it refused."
+    for shown in (" ".join(text.split()), (folder / "result.md").read_text(), (folder / "result.html").read_text()):
+        assert sentence in shown
 
 
 def test_no_adapter_saw_a_test_patient_of_its_fold(folder: Path, micro_config: Config) -> None:
@@ -73,7 +113,7 @@ def test_the_page_shows_every_arm_curve_and_confusion(folder: Path) -> None:
     assert page.count("<circle") == 2  # a ratio
     for arm in arms.values():
         assert f"<td>{arm['name']}</td>" in page
-        assert f'<td class="n">{arm["kappa"]["value"]:.3f}</td>' in page
+        assert f'<td class="n" data-label="kappa">{arm["kappa"]["value"]:.3f}</td>' in page
     for name in ("best control", "best control + synthetic x1"):
         for row in arms[name]["confusion"]:
             assert "".join(f'<td class="n">{count:.1f}</td>' for count in row) in page

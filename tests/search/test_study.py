@@ -123,6 +123,19 @@ def test_study(tmp_path: Path, ray_cluster: Cluster, capsys: pytest.CaptureFixtu
     assert "ray" not in shown.out.lower()
     # Optuna knows the best epoch of each trial, and nothing that is not a number
     assert optuna_values(folder) == {trial.best_score for trial in scored}
+    # The dashboard names the trial that a process works for
+    named = actors_by_name(ray_cluster)
+    assert all({"Trial", "TrainController", "RayTrainWorker"} <= named[trial.id] for trial in trials)
+
+
+def actors_by_name(cluster: Cluster) -> dict[str, set[str]]:
+    """Classes of all actors, those that have ended, too, by what the dashboard's column Repr shows."""
+    from ray.util.state import list_actors  # woundray.cluster sets Ray's environment before Ray is imported
+
+    found: dict[str, set[str]] = {}
+    for actor in list_actors(cluster.dashboard, detail=True, limit=1000):
+        found.setdefault(actor.repr_name, set()).add(actor.class_name)
+    return found
 
 
 def rate(values: dict[str, object]) -> float:
@@ -230,11 +243,11 @@ def test_two_workers_are_two_ranks(tmp_path: Path, ray_cluster: Cluster) -> None
     assert last["epoch"] == 4
     assert last["validation_loss"] == pytest.approx(score(1e-3, 4))
     assert {path.name for path in (tmp_path / "run").glob("rank_*")} == {"rank_0_of_2", "rank_1_of_2"}
-    from ray.util.state import list_actors  # woundray.cluster sets Ray's environment before Ray is imported
-
-    actors = {actor.class_name for actor in list_actors(ray_cluster.dashboard)}  # those that have ended, too
-    assert "TrainController" in actors
-    assert "DatasetManager" not in actors  # it would take as long to start as all that a trial needs
+    named = actors_by_name(ray_cluster)
+    assert named["run"] == {"TrainController", "RayTrainWorker"}
+    assert not any(
+        "DatasetManager" in classes for classes in named.values()
+    )  # it would take as long to start as all that a trial needs
 
 
 def write_trial(folder: Path, status: Literal["FINISHED", "FAILED"] | None, scores: list[float]) -> Journal:
@@ -353,13 +366,36 @@ def scrape(cluster: Cluster, token: str) -> dict[tuple[str, str], float]:
     return found
 
 
+def type_in(command: str) -> str:
+    """What a command prints in a terminal of the user's own, which knows no setting of woundray's."""
+    known = {name: os.environ[name] for name in ("HOME", "TMPDIR") if name in os.environ}
+    environment = known | {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    return subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_commands_that_a_study_names_work_as_they_are_typed(
+    ray_cluster: Cluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    with caplog.at_level("INFO"):
+        ray_cluster.tell()
+    watch, token, nodes = (line.split(maxsplit=2 if line.startswith("its") else 1)[-1] for line in caplog.messages)
+    assert watch == f"{ray_cluster.dashboard}: the Ray dashboard"
+    assert len(type_in(token).strip()) > 20
+    assert nodes == "RAY_AUTH_MODE=token ray status" or nodes.endswith("/ray status")
+    # another cluster may run on this machine: then Ray wants to be told which
+    named = f"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 {nodes} --address {ray.get_runtime_context().gcs_address}"
+    assert "2.0 CPU" in type_in(named)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert ray_cluster.token_command.startswith(str(Path(sys.executable).parent))  # for who has activated nothing
+
+
 def test_the_dashboard_tells_each_trial(ray_cluster: Cluster) -> None:
     with pytest.raises(urllib.error.HTTPError, match="403") as refused:
         ask_dashboard(ray_cluster, "/api/prometheus/sd", "wrong")
     refused.value.close()
-    program, *rest = ray_cluster.token_command.split()
-    asks = [str(Path(sys.executable).with_name(program)), *rest]
-    token = subprocess.run(asks, capture_output=True, text=True, check=True).stdout.strip()
+    token = type_in(ray_cluster.token_command).strip()
     wanted = {("epoch", "ab_7"): 2.0, ("score", "ab_7"): 61.5, ("pictures_per_s", "ab_7"): 12.25}
     reported = {"epoch": 2.0, "fd_lite0": 61.5, "pictures_per_s": 12.25, "validation_loss": 0.5}
     deadline, found = time.monotonic() + 60, dict[tuple[str, str], float]()

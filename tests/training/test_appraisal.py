@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from woundray.config import Config
 from woundray.errors import UserError
@@ -71,8 +72,11 @@ def test_an_evaluation_leaves_its_figures_and_pictures_as_quality_wants_them(
 
 def test_checkpoints_are_compared_on_the_same_seeds(checkpoint: Path, micro_config: Config, tmp_path: Path) -> None:
     with_quality(checkpoint, micro_config)
-    found = compare([checkpoint, checkpoint], WISH, data=None, out=tmp_path, stage=stage)
-    assert (tmp_path / "compare.png").is_file()
+    names = ["trial 1", "trial 2"]
+    found = compare([checkpoint, checkpoint], WISH, names=names, data=None, out=tmp_path, stage=stage)
+    with Image.open(tmp_path / "compare.png") as picture:
+        side = micro_config.model.resolution
+        assert picture.width > 6 * (side + 2) + 40 and picture.height > 2 * (side + 2)  # names beside, seeds above
     rows = {row.name: row for row in found}
     assert {"fd_lite0", "kid_lite0", "copy_rate"} <= rows.keys()
     assert all(row.differences[0][0] == 0 for row in found)

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -72,12 +74,26 @@ class Cluster:
     """Address of the dashboard; empty if the cluster has none. It asks for the token of `token_command`."""
     own: bool
     """Started by this process, and ended by it."""
+    address: str
+    """HOST:PORT where Ray's own commands find it."""
 
     @property
     def token_command(self) -> str:
         """Command that prints the token that the dashboard asks for."""
-        path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-        return (f"RAY_AUTH_TOKEN_PATH={path} " if path else "") + "ray get-auth-token"
+        return f"{_token_path()}{_program()} get-auth-token"
+
+    @property
+    def status_command(self) -> str:
+        """Command that says what the cluster's nodes have, and how much of it is in use."""
+        where = "" if self.own else f" --address {self.address}"  # Ray finds one of this machine by its process alone
+        return f"RAY_AUTH_MODE=token {_token_path()}{_program()} status{where}"
+
+    def tell(self) -> None:
+        """Says where to watch what runs here: it is of use while it runs."""
+        if self.dashboard:
+            log.info("watch        %s: the Ray dashboard", self.dashboard)
+            log.info("its token    %s", self.token_command)
+        log.info("its nodes    %s", self.status_command)
 
     def warm_up(self) -> None:
         """Has the first worker of an own cluster start, and import what workers need, while this process goes on."""
@@ -85,6 +101,17 @@ class Cluster:
             import ray
 
             ray.remote(num_cpus=0)(_nothing).remote()
+
+
+def _token_path() -> str:
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return f"RAY_AUTH_TOKEN_PATH={shlex.quote(path)} " if path else ""
+
+
+def _program() -> str:
+    """Ray's command line, as a shell that knows no virtual environment finds it."""
+    beside = Path(sys.executable).with_name("ray")
+    return shlex.quote(str(beside)) if shutil.which("ray") is None and beside.is_file() else "ray"
 
 
 def prepare_workers() -> None:
@@ -112,10 +139,10 @@ def cluster(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -
                 if port != dashboard_port:
                     log.info("port %d is in use: the Ray dashboard is at http://%s:%d", dashboard_port, LOOPBACK, port)
                 _start(port, cpus, workers)
-                yield Cluster(resources=resources(), dashboard=_dashboard(), own=True)
+                yield _connected(own=True)
         else:
             _join(os.environ["RAY_ADDRESS"], workers)
-            yield Cluster(resources=resources(), dashboard=_dashboard(), own=False)
+            yield _connected(own=False)
     finally:
         shutdown()
 
@@ -235,8 +262,8 @@ def shutdown() -> None:
         ray.shutdown()
 
 
-def _dashboard() -> str:
+def _connected(*, own: bool) -> Cluster:
     import ray
 
-    url = ray.worker.get_dashboard_url()
-    return f"http://{url}" if url else ""
+    url, address = ray.worker.get_dashboard_url(), ray.get_runtime_context().gcs_address
+    return Cluster(resources=resources(), dashboard=f"http://{url}" if url else "", own=own, address=address)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
+
 from woundray.cluster import Resources, cluster
 from woundray.config import Config
 from woundray.config.layers import for_phase, read_yaml
@@ -18,6 +20,7 @@ from woundray.effect.generators import Adapters
 from woundray.effect.outcome import Outcome, conclude
 from woundray.effect.protocol import Bench, Stage, measure
 from woundray.effect.report import write_outcome
+from woundray.effect.tables import as_tables
 from woundray.errors import UserError
 from woundray.model.base import tell_lost_words
 from woundray.model.registry import resolve
@@ -57,7 +60,7 @@ class _Hands:
     resources: Resources | None = None
 
 
-def conduct_effect(config: Config, stage: Stage, *, typed: Mapping[str, Any] | None = None) -> tuple[str, Path]:
+def conduct_effect(config: Config, stage: Stage, *, typed: Mapping[str, Any] | None = None) -> tuple[Group, Path]:
     """Measures what synthetic pictures do for a classifier; goes on where a measurement of the same study.name stopped.
 
     Args:
@@ -65,7 +68,7 @@ def conduct_effect(config: Config, stage: Stage, *, typed: Mapping[str, Any] | N
             must have; None: all.
 
     Returns:
-        Verdict and table as Markdown, and the folder with `result.html` and `result.json`.
+        Verdict and tables for a terminal, and the folder with `result.html` and `result.json`.
 
     Raises:
         UserError: data, base model, classifier, cluster or MLflow can not be used; a LeakError where patients mix.
@@ -93,8 +96,8 @@ def _begin(journal: Journal) -> None:
         journal.append(MeasurementStarted())
 
 
-def _measured(config: Config, folder: Path, journal: Journal, stage: Stage) -> str:
-    """Verdict and table; the journal has all figures."""
+def _measured(config: Config, folder: Path, journal: Journal, stage: Stage) -> Group:
+    """Verdict and tables; the journal has all figures."""
     effect, features = config.effect, folder / "features"
     search = effect.search
     _tell_lost_words(config)
@@ -111,9 +114,10 @@ def _measured(config: Config, folder: Path, journal: Journal, stage: Stage) -> s
         measurement = measure(bench, pools_by=hands.pools_by, jobs_by=hands.jobs_by, stage=stage)
     outcome = conclude(measurement, effect, seed=seed)
     name = f"adapters of {config.model.base}" + (f", best of {search} trials" if search else "")
-    text = write_outcome(outcome, measurement, effect, folder, title=f"Synthetic pictures: {name}", generator=name)
+    title = f"Synthetic pictures: {name}"
+    write_outcome(outcome, measurement, effect, folder, title=title, generator=name)
     _record(journal, outcome, folder)
-    return text
+    return as_tables(outcome, measurement, effect, title=title)
 
 
 def _tell_lost_words(config: Config) -> None:
@@ -132,6 +136,7 @@ def _hands(config: Config, search: int) -> Iterator[_Hands]:
         yield _Hands(in_turn, in_turn)
         return
     with cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
+        connected.tell()
         gpus = settle(config, connected.resources).hardware.gpus_per_worker
         assert gpus != "auto"
         cpus, most = config.hardware.cpus_per_worker, config.effect.concurrent

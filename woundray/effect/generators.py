@@ -34,11 +34,13 @@ class Drawn:
     Attributes:
         pictures: uint8 (n, 3, H, W).
         passed: share of all drawn pictures that the filter passed; 1 where there is none.
+        refused: share of `pictures` that it refused: where too few pass, they fill up.
         used: the photographs that reached generator, filter, reference and search.
     """
 
     pictures: Tensor
     passed: float
+    refused: float
     used: Used
 
 
@@ -94,8 +96,10 @@ class Adapters:
         wanted = int(np.ceil(n * self.draws_per_picture))
         pictures = draw(checkpoint, Wish(wanted, FIRST_SEED), _silent)
         good = _filter(pictures, materials, embedder, config.quality.of_phase(phase))
-        best_first = torch.from_numpy(np.argsort(~good, kind="stable"))  # those that pass, in the order of seeds
-        return Drawn(pictures[best_first[:n]], float(good.mean()), _used(materials, searched=self.search > 0))
+        best_first = np.argsort(~good, kind="stable")[:n]  # those that pass, in the order of seeds, then the others
+        used = _used(materials, searched=self.search > 0)
+        refused = 1 - float(good[best_first].mean())
+        return Drawn(pictures[torch.from_numpy(best_first)], float(good.mean()), refused, used)
 
     def _searched(self, config: Config, materials: Materials, folder: Path) -> Path:
         """The best adapter of a study on the connected cluster."""

@@ -4,6 +4,7 @@ from datetime import datetime
 from pathlib import Path
 
 from woundray.config import EffectConfig
+from woundray.effect import sentences
 from woundray.effect.outcome import ArmScores, Outcome
 from woundray.effect.protocol import Measurement
 from woundray.reporting import charts
@@ -12,7 +13,7 @@ from woundray.reporting.render import template
 
 def write_page(outcome: Outcome, measurement: Measurement, config: EffectConfig, folder: Path, *, title: str) -> None:
     """Writes `result.html` into the folder."""
-    cohort, passed = measurement.cohort, list(measurement.passed.values())
+    cohort = measurement.cohort
     mixed = [arm for arm in outcome.arms if arm.gain_jointly is not None]
     primary = next(arm for arm in mixed if arm.ratio == config.primary_ratio)
     best = next(arm for arm in outcome.arms if arm.name == "best control")
@@ -28,7 +29,7 @@ def write_page(outcome: Outcome, measurement: Measurement, config: EffectConfig,
         curve=charts.dose_response([_point(arm) for arm in mixed]),
         arms=[vars(arm) | {"is_primary": arm is primary} for arm in outcome.arms],
         compared=(best, primary),
-        passed=f"{min(passed):.0%} to {max(passed):.0%}" if min(passed) < 1 else "",
+        filtered=sentences.filtered(measurement),
         written=datetime.now().astimezone(),
     )
     (folder / "result.html").write_text(page, encoding="utf-8")

@@ -66,7 +66,7 @@ class Renderer:
 
     def __call__(self, photographs: Source, n: int, seed: int, folder: Path) -> Drawn:
         phase = PHASES[(PHASES.index(photographs.photos[0].phase) + self.swapped) % len(PHASES)]
-        return Drawn(torch.stack([_new_patient(phase, [seed, 1, number]) for number in range(n)]), 1.0, {})
+        return Drawn(torch.stack([_new_patient(phase, [seed, 1, number]) for number in range(n)]), 1.0, 0.0, {})
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Copies:
         order = np.random.default_rng(seed).permutation(len(photographs.photos))
         photos = [photographs.photos[order[number % len(order)]] for number in range(n)]
         used = {"generator": [photo.path for photo in photographs.photos]}
-        return Drawn(torch.stack([photographs.plain(photo) for photo in photos]), 1.0, used)
+        return Drawn(torch.stack([photographs.plain(photo) for photo in photos]), 1.0, 0.0, used)
 
 
 def _new_patient(phase: str, seed: list[int]) -> Tensor:

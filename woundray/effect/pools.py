@@ -53,6 +53,7 @@ class Pool:
     pictures: Tensor
     views: Tensor
     passed: float
+    refused: float
     used: Used
 
     def draw(self, count: int, seed: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
@@ -64,7 +65,8 @@ def make_pool(order: Order, *, opener: Opener, generator: Generator) -> Path:
     """Makes a pool, if it is not there already, and gives its folder."""
     photographs = opened(opener).only(order.photos)
     key = _key(order, photographs, generator)
-    if _facts(order.folder).get("key") == key:
+    there = _facts(order.folder)
+    if there.get("key") == key and "refused" in there:  # of an earlier version it is drawn again, by the same adapter
         return order.folder
     order.folder.mkdir(parents=True, exist_ok=True)
     drawn = generator(photographs, order.count, order.seed, order.folder)
@@ -74,7 +76,8 @@ def make_pool(order: Order, *, opener: Opener, generator: Generator) -> Path:
     save_file({"pictures": drawn.pictures.contiguous(), "views": views}, beside)
     beside.replace(order.folder / "pictures.safetensors")
     used = {stage: sorted(path.as_posix() for path in paths) for stage, paths in drawn.used.items()}
-    write_json({"key": key, "phase": order.phase, "passed": drawn.passed, "used": used}, order.folder / "pool.json")
+    facts = {"key": key, "phase": order.phase, "passed": drawn.passed, "refused": drawn.refused, "used": used}
+    write_json(facts, order.folder / "pool.json")
     return order.folder
 
 
@@ -83,7 +86,7 @@ def read_pool(folder: Path) -> Pool:
     facts = _facts(folder)
     used = {stage: tuple(map(Path, paths)) for stage, paths in facts["used"].items()}
     tensors = load_file(folder / "pictures.safetensors")
-    return Pool(facts["phase"], tensors["pictures"], tensors["views"], facts["passed"], used)
+    return Pool(facts["phase"], tensors["pictures"], tensors["views"], facts["passed"], facts["refused"], used)
 
 
 def pool_key(folder: Path) -> str:

@@ -38,6 +38,7 @@ class Measurement:
         predicted: of each arm (D S, N): of S seeds of each of D deals, each photograph when it was on the test side.
         recipes: the best control of each fold, chosen by the other folds.
         passed: (fold, phase) -> share of drawn pictures that the filter passed.
+        refused: (fold, phase) -> share of the used pictures that it refused: where too few passed, they fill up.
     """
 
     cohort: Cohort
@@ -45,6 +46,7 @@ class Measurement:
     predicted: Predictions
     recipes: tuple[Recipe, ...]
     passed: dict[tuple[int, str], float]
+    refused: dict[tuple[int, str], float]
 
     @property
     def deals(self) -> int:
@@ -116,12 +118,12 @@ def measure(bench: Bench, *, pools_by: Runner = in_turn, jobs_by: Runner = in_tu
     orders = [_order(bench, cohort, fold, phase) for fold in folds for phase in cohort.phases]
     make = partial(make_pool, opener=bench.opener, generator=bench.generator)
     _all(pools_by, make, orders, "generators", stage)
-    passed = {}
+    passed, refused = {}, {}
     for fold in folds:
         for phase in cohort.phases:
             pool = read_pool(bench.pool(fold, phase))
             refuse_leaks(cohort, fold.test, pool.used)
-            passed[fold.number, phase] = pool.passed
+            passed[fold.number, phase], refused[fold.number, phase] = pool.passed, pool.refused
 
     # controls; then synthetic pictures on top of the control that is best on the other folds
     work = partial(predict, bench=bench)
@@ -140,7 +142,7 @@ def measure(bench: Bench, *, pools_by: Runner = in_turn, jobs_by: Runner = in_tu
         for seed in _seeds(bench, arm)
     ]
     predicted |= _collect(cohort, tests, _all(jobs_by, work, tests, "synthetic arms", stage), config)
-    return Measurement(cohort, folds, predicted, recipes, passed)
+    return Measurement(cohort, folds, predicted, recipes, passed, refused)
 
 
 def best_recipe(cohort: Cohort, fold: Fold, predicted: Predictions, config: EffectConfig) -> Recipe:

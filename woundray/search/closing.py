@@ -66,7 +66,6 @@ class Closing:
             *_activation(),
             *_draw_more(verdict, registered or str(study.checkpoint)),
             *self._compare(),
-            f"watch        {self.cluster.dashboard} while a study runs; token: {self.cluster.token_command}",
         ]
         return "\n".join(lines)
 
@@ -81,7 +80,8 @@ class Closing:
         page = redact(self.tracker.page)
         if self.tracker.uri.startswith("http"):
             return [f"compare      {page}"]
-        return [f"compare      mlflow ui --backend-store-uri {redact(self.tracker.uri)}", f"             {page}"]
+        ui = "MLFLOW_DISABLE_TELEMETRY=true mlflow ui"  # else it tells MLflow's makers what is clicked
+        return [f"compare      {ui} --backend-store-uri {redact(self.tracker.uri)}", f"             {page}"]
 
     def _few(self) -> list[str]:
         """How few photographs judged, where they are fewer than the pictures of an epoch."""

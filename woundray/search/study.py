@@ -32,7 +32,7 @@ from woundray.search.scheduler import ResumableASHA
 from woundray.search.searcher import ResumableSearch
 from woundray.search.space import Space, load_space
 from woundray.search.summary import TrialSummary, summarise
-from woundray.search.trial import ERROR_FILE, Recorder, run_trial, trial_folder
+from woundray.search.trial import ERROR_FILE, Recorder, named_trials, run_trial, trial_folder
 from woundray.storage import lost_storage
 from woundray.tracking.events import Journal, StudyEnded, StudyStarted
 from woundray.training.checkpoint import newest_checkpoint, read_progress
@@ -93,7 +93,7 @@ def run_study(
     if left > 0:
         driver = partial(run_trial, base=config, loop=loop, materials=materials, study=folder)
         tuner = tune.Tuner(
-            tune.with_resources(driver, _DRIVER),
+            named_trials(tune.with_resources(driver, _DRIVER)),
             tune_config=tune.TuneConfig(
                 search_alg=ResumableSearch(config, space, points, folder, trials),
                 scheduler=ResumableASHA(config, trials),

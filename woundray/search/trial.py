@@ -1,5 +1,6 @@
 """One trial of a study: Ray Tune's driver function around one run, and what it writes down of it."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ray import tune
 from ray.tune import Callback
 from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.trainable import FunctionTrainable, wrap_function
 
 from woundray.config import Config
 from woundray.redaction import redact
@@ -28,6 +30,17 @@ ERROR_FILE = "error.txt"
 def trial_folder(study: Path, trial: str) -> Path:
     """Where a trial's checkpoints, history and errors are."""
     return study / "trials" / trial
+
+
+def named_trials(driver: Callable[[dict[str, Any]], None]) -> type[FunctionTrainable]:
+    """Class of Ray Tune for a driver function, whose actors bear the names of their trials on Ray's dashboard."""
+
+    class Trial(wrap_function(driver)):  # type: ignore[misc]
+        def __repr__(self) -> str:
+            return str(self.config[TRIAL])
+
+    Trial.__qualname__ = Trial.__name__  # which the dashboard shows
+    return Trial
 
 
 def run_trial(given: dict[str, Any], *, base: Config, loop: Loop, materials: Path, study: Path) -> None:

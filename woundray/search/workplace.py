@@ -54,6 +54,7 @@ def workplace(config: Config, folder: Path, stage: Stage, *, nested: bool = True
     with cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
         connected.warm_up()
         stage("Ray cluster", 1, 1)
+        connected.tell()
         tracking.result()
         materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage, source=source)
         tracker = Tracker(

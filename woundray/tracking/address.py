@@ -16,8 +16,6 @@ _PAYLOAD_S = 600  # a checkpoint on its way through a slow network; not of the w
 _PROBE_S = 10.0  # a server that is busy
 
 _SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing is sent to MLflow's makers
-    "DO_NOT_TRACK": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # Tracker tries again by itself; default 7
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_PAYLOAD_S),  # a dead server is noticed by `why_silent`
     "MLFLOW_CONFIGURE_LOGGING": "false",  # no lines of MLflow's on the terminal

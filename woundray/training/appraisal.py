@@ -121,10 +121,12 @@ def appraise(checkpoint: Path, wish: Wish, *, data: Path | None, file: Path, sta
     return report
 
 
-def compare(checkpoints: Sequence[Path], wish: Wish, *, data: Path | None, out: Path, stage: Stage) -> list[Difference]:
+def compare(
+    checkpoints: Sequence[Path], wish: Wish, *, names: Sequence[str], data: Path | None, out: Path, stage: Stage
+) -> list[Difference]:
     """Draws pictures of the same seeds of each checkpoint; differences of their scores to the first's.
 
-    Writes `compare.png`, a row a checkpoint and a column a seed.
+    Writes `compare.png`, a row a checkpoint, labelled with its name, and a column a seed.
 
     Raises:
         UserError: the checkpoints were not trained on the same photographs of the same patients.
@@ -143,9 +145,9 @@ def compare(checkpoints: Sequence[Path], wish: Wish, *, data: Path | None, out: 
     stage("scores", 1, 1)
     shown = min(wish.count, 12)
     out.mkdir(parents=True, exist_ok=True)
-    sampling.write_png(
-        sampling.grid(torch.cat([pictures[:shown] for pictures in sets]), columns=shown), out / "compare.png"
-    )
+    seeds = [f"seed {seed}" for seed in sampling.seeds_of(shown, first=wish.first_seed)]
+    sheet = sampling.labelled_grid([pictures[:shown] for pictures in sets], names, seeds)
+    sampling.write_png(sheet, out / "compare.png")
     return found
 
 

@@ -12,6 +12,7 @@ from woundray.config import Config
 from woundray.errors import UserError
 from woundray.storage import refuse_lost
 from woundray.tracking.events import EpochReported
+from woundray.training.actors import actors_named
 from woundray.training.entry import Loop
 from woundray.training.worker import CHECKPOINT, FAILURE_FILE, METRICS, Failure, work_on
 
@@ -102,7 +103,7 @@ def fit(
         loop: the training loop; it is pickled to the workers.
         materials: folder of what all runs of a study share.
         output: the run's own folder.
-        name: name of the run, the same when it is resumed.
+        name: name of the run, the same when it is resumed; its actors bear it on Ray's dashboard.
         storage: folder where Ray keeps the run's state.
         callbacks: Ray Train callbacks of the run.
         last_reported: the last epoch that who listens has, asked whenever workers start: epochs after it that are on
@@ -170,7 +171,8 @@ def fit(
 
     for deaths in range(config.study.max_failures + 1):
         try:
-            result: Any = trainer().fit()  # of Train V2, which its annotation is not
+            with actors_named(name):
+                result: Any = trainer().fit()  # of Train V2, which its annotation is not
             last: dict[str, Any] = result.return_value
             return last
         except TrainingFailedError as error:
