@@ -5,9 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's client and its database
 
@@ -22,6 +26,30 @@ def woundray(folder: Path, *arguments: str) -> str:
     done = call(folder, *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def check_mlflow(folder: Path) -> tuple["MlflowClient", str]:
+    """One parent, three children with settings, metrics, a grid of every epoch and the adapter: client and parent."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("woundray")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    assert (len(parents), len(children)) == (1, 3)
+    kept = {file.path for file in client.list_artifacts(parents[0].info.run_id, "refit")}
+    assert "refit/pytorch_lora_weights.safetensors" in kept
+    assert any("final.fd_lite0_sd_of_folds" in run.data.metrics for run in children)
+    for run in children:
+        epochs = [metric.step for metric in client.get_metric_history(run.info.run_id, "fd_lite0")]
+        assert epochs == list(range(1, len(epochs) + 1)) != []
+        assert {"lora.rank", "training.learning_rate", "data.root"} <= run.data.params.keys()
+        files = {file.path for file in client.list_artifacts(run.info.run_id, "checkpoint")}
+        assert "checkpoint/pytorch_lora_weights.safetensors" in files
+        assert len(client.list_artifacts(run.info.run_id, "images")) >= len(epochs)
+    return client, parents[0].info.run_id
 
 
 def test_from_raw_photographs_to_pictures(tmp_path: Path, micro_base: Path) -> None:
@@ -66,26 +94,7 @@ def test_from_raw_photographs_to_pictures(tmp_path: Path, micro_base: Path) -> N
     assert refused.returncode == 2
     assert "study.name: first is a study already" in refused.stderr.splitlines()[-1]
 
-    # MLflow: one parent, three children with settings, metrics and a grid of every epoch, and the adapter
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("woundray")
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
-    assert (len(parents), len(children)) == (1, 3)
-    kept = {file.path for file in client.list_artifacts(parents[0].info.run_id, "refit")}
-    assert "refit/pytorch_lora_weights.safetensors" in kept
-    assert any("final.fd_lite0_sd_of_folds" in run.data.metrics for run in children)
-    for run in children:
-        epochs = [metric.step for metric in client.get_metric_history(run.info.run_id, "fd_lite0")]
-        assert epochs == list(range(1, len(epochs) + 1)) != []
-        assert {"lora.rank", "training.learning_rate", "data.root"} <= run.data.params.keys()
-        files = {file.path for file in client.list_artifacts(run.info.run_id, "checkpoint")}
-        assert "checkpoint/pytorch_lora_weights.safetensors" in files
-        assert len(client.list_artifacts(run.info.run_id, "images")) >= len(epochs)
+    client, study_run = check_mlflow(tmp_path)
 
     # pictures of the best checkpoint, drawn again by their seeds
     woundray(tmp_path, "generate", "--from", "best", "-n", "3", "--grid", "--out", "drawn")
@@ -100,7 +109,7 @@ def test_from_raw_photographs_to_pictures(tmp_path: Path, micro_base: Path) -> N
     [(alias, version)] = client.get_registered_model("woundray-phase-I").aliases.items()
     assert f"models:/woundray-phase-I@{alias}" in summary
     check_registered(tmp_path, alias, version, first)
-    told = {file.path for file in client.list_artifacts(parents[0].info.run_id)}
+    told = {file.path for file in client.list_artifacts(study_run)}
     assert "report_without_photographs.html" in told and "report.html" not in told
 
 

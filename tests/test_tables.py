@@ -51,7 +51,7 @@ def test_no_score_is_cut(width: int) -> None:
 
 def test_a_table_in_a_pipe_is_not_folded(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    tables.print_table(score_table(SCORES))
+    tables.print_whole(score_table(SCORES))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + len(SCORES)
     assert "meaningless at n = 48" in lines[1] and "280.1 to 331.2" in lines[1]

@@ -54,13 +54,12 @@ def _augment() -> None:
     prepare_workers()  # before the imports below
     with Stages() as stages:
         stages("starting", 0, 1)
-        from rich.console import Console
-
+        from woundray.cli.tables import print_whole
         from woundray.effect.conduct import conduct_effect
 
         stages("starting", 1, 1)
         shown, folder = conduct_effect(command.settings, stages, typed=command.typed)
-    Console(highlight=False).print(shown)
+    print_whole(shown)
     print(f"as a page: {folder / 'result.html'}\nall figures: {folder / 'result.json'}")
 
 

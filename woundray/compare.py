@@ -47,7 +47,7 @@ def _compare() -> None:
         raise UserError("--top: is of --study; leave it out beside REFs")
     refuse_missing(command.sources, command.runs)
     study = command.study and study_folder(command.study, command.runs)
-    from woundray.cli.tables import print_table
+    from woundray.cli.tables import print_whole
     from woundray.evaluation.table import difference_table
     from woundray.search.names import checkpoint_names
     from woundray.training.appraisal import compare
@@ -66,7 +66,7 @@ def _compare() -> None:
     names, wish = checkpoint_names(checkpoints), Wish(command.n, command.seed)
     with Stages() as stages:
         found = compare(checkpoints, wish, names=names, data=command.data, out=command.out, stage=stages)
-    print_table(difference_table(found, names))
+    print_whole(difference_table(found, names))
     print(f"bold: the interval of the difference to {names[0]} leaves 0 out")
     print(f"pictures: {command.out / 'compare.png'}")
 

@@ -28,14 +28,14 @@ def main() -> None:
 
 def _doctor() -> None:
     command = parse(Doctor)
-    from woundray.cli.tables import print_table
+    from woundray.cli.tables import print_whole
     from woundray.diagnosis.report import diagnose, report_table
 
     found = diagnose(command, check_weights=command.check_weights)
     if command.as_json:
         print(json.dumps(found.values(), indent=1, default=str))
     else:
-        print_table(report_table(found))
+        print_whole(report_table(found))
     sys.exit(1 if found.problems else 0)
 
 

@@ -43,7 +43,7 @@ def _evaluate() -> None:
     refuse_missing([command.source], command.runs)
     with Stages() as stages:
         stages("starting", 0, 1)
-        from woundray.cli.tables import print_table
+        from woundray.cli.tables import print_whole
         from woundray.evaluation.table import score_table
         from woundray.training.appraisal import appraise
         from woundray.training.generation import Wish
@@ -54,7 +54,7 @@ def _evaluate() -> None:
         if file.resolve().parent == (checkpoint / EVALUATION).resolve().parent:
             raise UserError(f"--json: {file} is beside what the study itself found; give another folder")
         report = appraise(checkpoint, wish, data=command.data, file=file, stage=stages)
-    print_table(score_table(report.scores))
+    print_whole(score_table(report.scores))
     print("\n".join([*report.notes, f"all figures: {file}"]))
     sys.exit(1 if command.fail_below_bars and report.failed else 0)
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from woundray.data.dfu import prepare
+from woundray.data.dfu import BOX_CSV, prepare
 from woundray.data.manifest import read_dataset
 from woundray.data.phantoms import write_raw
 from woundray.data.photos import read_photo, write_photo
@@ -162,7 +163,7 @@ def test_mistakes_of_the_raw_folder_are_told(tmp_path: Path) -> None:
             prepare(raw, tmp_path / "out")
 
     raw = tmp_path / "raw"
-    refused("has no folder Depth_RGB")
+    refused("is no folder; give the one that holds Depth_RGB")
     (raw / "Depth_RGB").mkdir(parents=True)
     refused("one CSV with the columns Patient#.* found none")
     raw_folder(raw, {}, ["1,1,1,P"], [])
@@ -210,3 +211,31 @@ def test_real_photographs(tmp_path: Path) -> None:
         ["043", "148"],
     ]
     assert read_dataset(tmp_path / "out") == dataset
+
+
+def test_photographs_that_are_there_are_not_hidden_by_a_new_data_set(tmp_path: Path) -> None:
+    """A manifest shadows pictures in folders of phases: what was 24 photographs would be 6."""
+    write_raw(tmp_path / "raw", 8, seed=0, size_px=64)
+    write_raw(tmp_path / "other", 8, seed=1, size_px=64)
+    mine = tmp_path / "data/I/mine.png"
+    mine.parent.mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(mine)
+    with pytest.raises(UserError, match=r"holds pictures, such as I/mine\.png: the new manifest would hide them"):
+        prepare(tmp_path / "raw", tmp_path / "data")
+    assert [path for path in (tmp_path / "data").rglob("*") if path.is_file()] == [mine]
+    with pytest.raises(UserError, match=r"other holds pictures.*drawn wounds would mix with them"):
+        write_raw(tmp_path / "other", 8, seed=1, size_px=64)
+
+    first = prepare(tmp_path / "raw", tmp_path / "new")
+    assert prepare(tmp_path / "raw", tmp_path / "new").photos == first.photos
+    with pytest.raises(UserError, match=r"was prepared from .*raw, not .*other; give a new folder"):
+        prepare(tmp_path / "other", tmp_path / "new")
+
+
+def test_without_a_table_of_boxes_whole_pictures_are_used(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", 8, seed=0, size_px=64)
+    (tmp_path / "raw" / BOX_CSV).unlink()
+    prepared = prepare(tmp_path / "raw", tmp_path / "data")
+    assert prepared.photos and all(photo.box is None for photo in prepared.photos)
+    assert "no table of wound boxes (bounding_box_depth.csv): whole pictures are used" in "".join(prepared.notes)
+    assert "whole pictures are used" in (tmp_path / "data/summary.txt").read_text()

@@ -151,6 +151,10 @@ def test_photographs_are_not_added_to(checkpoints: dict[str, Path], tmp_path: Pa
     prepare(tmp_path / "raw", tmp_path / "data")
     with pytest.raises(UserError, match="lists photographs"):
         add(tmp_path / "data", checkpoints["I"], Wish(1))
+    (tmp_path / "data/manifest.csv").unlink()
+    for folder in ("data", "raw"):
+        with pytest.raises(UserError, match=f"{folder} holds pictures, such as .*: drawn ones would mix with them"):
+            add(tmp_path / folder, checkpoints["I"], Wish(1))
 
 
 def test_a_folder_is_filled_up(checkpoints: dict[str, Path], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from woundray.data.dfu_tables import BOX_CSV, PHASE_CSV, Boxes, Phases, file_key, read_boxes, read_phases
 from woundray.data.duplicates import LIKENESS
-from woundray.data.folder import Listing, kinds_of, list_folder
+from woundray.data.folder import Listing, kinds_of, list_folder, refuse_pictures
 from woundray.data.manifest import write_manifest
 from woundray.data.notes import Notes
 from woundray.data.photos import TURNED, PhotoError, open_photo, write_photo
@@ -28,6 +28,8 @@ from woundray.errors import UserError
 __all__ = ["BOX_CSV", "PHASE_CSV", "PICTURES", "prepare"]
 
 PICTURES = "Depth_RGB"
+PREPARED_FROM = "prepared_from.txt"
+"""In a prepared data set: the raw folder that it was made of."""
 _NAME = re.compile(r"^\d+_P(\d{3})(\d{2})(\d)([BA])([DT])([MLR])([WZ])$", re.IGNORECASE)
 _FOLDER = re.compile(r"(?:patient|pat|p)[\s_-]*(\d+)", re.IGNORECASE)
 
@@ -56,11 +58,13 @@ def prepare(
     the folder and is not used stands in the summary.
 
     Raises:
-        UserError: no raw layout, a CSV without its columns or without a row that can be used, or `out` inside `raw`.
+        UserError: no raw layout, a CSV without its columns or without a row that can be used; `out` is inside `raw`, or
+            holds other photographs.
     """
     folder = _pictures_folder(raw)
     if out.resolve() == raw.resolve() or raw.resolve() in out.resolve().parents:
         raise UserError(f"--out: {out} is inside --raw {raw}; name another folder, raw photographs are never changed")
+    _begin(raw, out)
     notes = Notes()
     phases, rows = read_phases(raw, notes)
     boxes, rows_of_boxes = read_boxes(raw, notes)
@@ -99,6 +103,18 @@ def prepare(
     write_manifest(dataset)
     _write_text(summary(dataset, result.across), out / "summary.txt")
     return dataset
+
+
+def _begin(raw: Path, out: Path) -> None:
+    """Marks a new folder as one of these photographs. UserError: it holds others, which its manifest would hide."""
+    marker, source = out / PREPARED_FROM, str(raw.absolute())
+    before = marker.read_text(encoding="utf-8").strip() if marker.is_file() else ""
+    if before not in ("", source):
+        raise UserError(f"--out: {out} was prepared from {before}, not {source}; give a new folder")
+    if not before and not ((out / MANIFEST).is_file() and (out / "summary.txt").is_file()):  # of an earlier version
+        refuse_pictures(out, why="the new manifest would hide them")
+    out.mkdir(parents=True, exist_ok=True)
+    _write_text(f"{source}\n", marker)
 
 
 def summary(dataset: Dataset, across: Sequence[tuple[Photo, Photo]]) -> str:

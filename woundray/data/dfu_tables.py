@@ -53,8 +53,12 @@ def read_phases(raw: Path, notes: Notes) -> tuple[Phases, list[LeftOut]]:
 
 
 def read_boxes(raw: Path, notes: Notes) -> tuple[Boxes, list[LeftOut]]:
-    """Boxes of each picture, and the rows that can not be used. A row without a box is none."""
-    found, left_out = _table(raw, BOX_CSV, ("Filename", *_CORNERS), notes).parse(_file_and_box)
+    """Boxes of each picture, and the rows that can not be used. A row without a box is none, and so is no table."""
+    table = _find_table(raw, BOX_CSV, ("Filename", *_CORNERS), notes)
+    if table is None:
+        notes.add(f"no table of wound boxes ({BOX_CSV}): whole pictures are used, in which a wound may be small")
+        return {}, []
+    found, left_out = table.parse(_file_and_box)
     boxes: Boxes = defaultdict(list)
     for item in found:
         if item is not None:
@@ -87,13 +91,30 @@ def _place(row: Row, name: str) -> int:
 
 
 def _table(raw: Path, usual: str, columns: tuple[str, ...], notes: Notes) -> Table:
-    """The table of the usual name (the thermal camera's boxes lie beside), else the only one with these columns."""
+    """The table with these columns. UserError: there is none."""
+    table = _find_table(raw, usual, columns, notes)
+    if table is None:
+        raise UserError(f"--raw: {raw} should hold one CSV with the columns {', '.join(columns)}; found none")
+    return table
+
+
+def _find_table(raw: Path, usual: str, columns: tuple[str, ...], notes: Notes) -> Table | None:
+    """The table of the usual name (the thermal camera's boxes lie beside), else the only one with these columns.
+
+    None: no file has them.
+
+    Raises:
+        UserError: several have, a workbook lies there in place of it, or the file of the usual name lacks columns.
+    """
     files = sorted(path for path in raw.iterdir() if path.is_file() and not path.name.startswith((".", "~$")))
     found = [path for path in files if path.suffix.lower() in _ENDINGS and _has(path, columns)]
     named = [path for path in found if path.name.casefold() == usual.casefold()]
+    workbooks = [path.name for path in files if path.suffix.lower() in _WORKBOOKS]
+    lacking = [path.name for path in files if path.name.casefold() == usual.casefold() and path not in found]
+    if not found and not workbooks and not lacking:
+        return None
     if len(named or found) != 1:
         names = ", ".join(path.name for path in found) or "none"
-        workbooks = [path.name for path in files if path.suffix.lower() in _WORKBOOKS]
         mend = f"; {workbooks[0]} is a workbook: save its table as CSV UTF-8" if workbooks and not found else ""
         raise UserError(f"--raw: {raw} should hold one CSV with the columns {', '.join(columns)}; found {names}{mend}")
     table = read_table((named or found)[0], columns, notes)

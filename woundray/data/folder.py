@@ -4,13 +4,14 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from woundray.data.notes import Notes
 from woundray.data.photos import SUFFIXES
 from woundray.data.records import LeftOut
+from woundray.errors import UserError
 
 # of macOS, Windows, Synology, QNAP and Office; what begins with a dot is hidden everywhere
 _SYSTEM = re.compile(
@@ -55,6 +56,20 @@ def list_folder(folder: Path, notes: Notes) -> Listing:
     refused = {item.path for item in walk.left_out}
     others = tuple(path for path in files if path not in refused and path.suffix.lower() not in SUFFIXES)
     return Listing(folder, tuple(pictures), tuple(sorted(walk.left_out, key=lambda item: item.path)), others)
+
+
+def refuse_pictures(folder: Path, *, why: str, ours: Callable[[Path], bool] = lambda path: False) -> None:
+    """Raises UserError for a folder to write to that holds a picture already.
+
+    Args:
+        why: what would become of the pictures there.
+        ours: whether a picture was written by an earlier call, and may stay.
+    """
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not ours(path):
+            raise UserError(
+                f"--out: {folder} holds pictures, such as {path.relative_to(folder)}: {why}; give a new folder"
+            )
 
 
 def kinds_of(paths: Iterable[Path]) -> str:

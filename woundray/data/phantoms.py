@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from woundray.data import phantom_camera as camera
+from woundray.data.folder import refuse_pictures
 from woundray.data.phantom_clinic import HOME_CLINIC, Clinic
 from woundray.data.phantom_tissue import Patient, skin_and_wound
 from woundray.errors import UserError
@@ -122,6 +123,7 @@ def write_raw(out: Path, patients: int, *, seed: int, size_px: int = 256, clinic
     """
     if not 1 <= patients <= 999:
         raise UserError(f"patients is {patients}: the raw layout has room for 1 to 999")
+    refuse_pictures(out, why="drawn wounds would mix with them")
     folder = out / "Depth_RGB"
     folder.mkdir(parents=True, exist_ok=True)
     phases: list[tuple[object, ...]] = []

@@ -14,10 +14,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from woundray import sampling
 from woundray.data.dfu import BOX_CSV, PHASE_CSV, PICTURES
+from woundray.data.folder import refuse_pictures
 from woundray.data.manifest import MANIFEST
 from woundray.data.photos import read_photo
 from woundray.errors import UserError
@@ -60,6 +62,7 @@ class Collection:
         self._patients = set(patients)
         if any(row.get("synthetic") != "true" for row in self.rows):
             raise UserError(f"--out: {folder / MANIFEST} lists photographs; give a folder of its own to pictures")
+        refuse_pictures(folder, why="drawn ones would mix with them", ours=_is_synthetic)
         (folder / PICTURES).mkdir(parents=True, exist_ok=True)
 
     def seeds(self, origin: Origin) -> set[int]:
@@ -145,6 +148,14 @@ class Collection:
         _write_rows(self.folder / PHASE_CSV, phases)
         _write_rows(self.folder / BOX_CSV, boxes)
         _write_rows(self.folder / MANIFEST, self.rows)
+
+
+def _is_synthetic(path: Path) -> bool:
+    """Whether a picture says of itself that it was drawn, as those of `add` and `reject` do; a grid has no text."""
+    if path.name == "grid.png":
+        return True
+    with Image.open(path) as picture:
+        return getattr(picture, "text", {}).get("synthetic") == "true"
 
 
 def read_origins(manifest: Path) -> dict[Origin, dict[int, str]]:
