@@ -15,6 +15,7 @@ from test_machine import SMI
 from woundray.cli import parse
 from woundray.cluster import Resources
 from woundray.data.photos import write_photo
+from woundray.diagnosis.pace import Pace
 from woundray.diagnosis.report import Diagnosis, diagnose
 from woundray.doctor import Doctor
 from woundray.errors import UserError
@@ -45,9 +46,10 @@ def two_gpus(tmp_path: Path) -> None:
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
-    """Grey pictures of four patients of phase I, and one damaged file."""
-    for number in range(4):
-        write_photo(np.full((40, 40, 3), number * 20, dtype=np.uint8), tmp_path / f"data/I/{number}.png")
+    """Pictures of noise of 40 patients of phase I, and one damaged file."""
+    for number in range(40):
+        noise = np.random.default_rng(number).integers(256, size=(40, 40, 3), dtype=np.uint8)
+        write_photo(noise, tmp_path / f"data/I/{number}.png")
     (tmp_path / "data/I/torn.png").write_bytes(b"\x89PNG")
     return tmp_path / "data"
 
@@ -64,7 +66,7 @@ def doctor(*arguments: object) -> Diagnosis:
 def test_a_machine_with_nothing_runs_the_practice_study(tmp_path: Path) -> None:
     code = "\n".join(
         [
-            "import sys; sys.argv = ['doctor', '--json']; from woundray.doctor import main",
+            "import sys; sys.argv = ['doctor', '--json', '--quick']; from woundray.doctor import main",
             "try: main()",
             "finally: assert not {'torch', 'ray', 'mlflow', 'diffusers'} & sys.modules.keys()",
         ]
@@ -105,12 +107,12 @@ def test_photographs_are_counted_and_bad_ones_named(photographs: Path) -> None:
     found = doctor("--data", photographs).photographs
     assert found is not None
     count = found.phases["I"]
-    assert (count.photographs, count.patients, count.training + count.held_out) == (4, 4, 4)
+    assert (count.photographs, count.patients, count.training + count.held_out) == (40, 40, 40)
     assert "not a picture" in found.left_out["I/torn.png"]
     [problem] = doctor("--data", photographs, "--phase", "R").problems
-    assert problem == f"{photographs}: no photograph of phase R"
+    assert problem.startswith(f"{photographs}: no photograph of phase R; left out was")
     [problem] = doctor("--data", photographs / "none").problems
-    assert problem == f"--data: {photographs / 'none'} is no folder"
+    assert problem.startswith(f"--data: {photographs / 'none'} is no folder")
 
 
 def test_with_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,3 +188,42 @@ def test_the_port_that_the_dashboard_would_get_is_named() -> None:
     with socket.create_server(("127.0.0.1", 65535)):
         [problem] = doctor("--study.dashboard_port", 65535).problems
     assert problem.startswith("study.dashboard_port: 65535 and the ports after it are in use")
+
+
+def test_doctor_refuses_what_tune_refuses(tmp_path: Path, photographs: Path) -> None:
+    """One check: a set that is too small, a space, a name and a study to resume that are none."""
+    few = tmp_path / "few"
+    for number in range(5):
+        (few / "I").mkdir(parents=True, exist_ok=True)
+        (photographs / f"I/{number}.png").rename(few / f"I/{number}.png")
+    for words in (
+        ["--data", few],
+        ["--data", tmp_path / "none"],
+        ["--data", photographs, "--phase", "P"],
+        ["--space", "nosuch"],
+        ["--study.name", "a/b"],
+        ["--resume", "nosuch"],
+        ["--model.base", "nosuch"],
+    ):
+        problems = doctor(*words).problems
+        assert len(problems) == 1
+        tune = [sys.executable, "-m", "woundray", "tune", *map(str, words)]
+        done = subprocess.run(tune, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1] == f"woundray: {problems[0]}"
+    assert not list(tmp_path.glob("woundray-runs/study-*"))  # no empty folders
+
+
+def test_time_and_memory_follow_from_a_measured_step(tmp_path: Path) -> None:
+    config = parse(Doctor, []).settings.with_values({"training.epochs": 10, "training.steps_per_epoch": 20})
+    pace = Pace(update_s=0.5, picture_s=0.25, memory_gib=1.5, gpu_memory_gib=None)
+    assert pace.trial_s(config, 300) == 10 + 10 * (20 * 0.5 + 24 * 0.25)
+    assert pace.study_s(config, 300, at_once=2) == 4 * pace.trial_s(config, 300) + 2 * 48 * 0.25
+    by_photographs = config.with_values({"training.steps_per_epoch": 0})
+    assert pace.trial_s(by_photographs, 300) == 10 + 10 * (38 * 0.5 + 24 * 0.25)  # 300 in batches of 8
+
+    measured = diagnose(parse(Doctor, ["--model.resolution", "64"]), measured=True, join=never)
+    found = measured.outlook.pace
+    assert found is not None and found.update_s > 0 and found.picture_s > 0 and 0.2 < found.memory_gib < 24
+    assert measured.outlook.at_most_s == found.study_s(parse(Doctor, []).settings, 50, measured.outlook.at_once)
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]  # it changes nothing

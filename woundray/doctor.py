@@ -6,10 +6,11 @@ from typing import Annotated
 
 import tyro
 
-from woundray.cli import Command, parse, run
+from woundray.cli import Stages, parse, run
+from woundray.cli.study import StudyCommand
 
 
-class Doctor(Command):
+class Doctor(StudyCommand):
     """Says what this machine has and what `tune` would do with the same flags; changes nothing.
 
     Exit code 0: a study would run; 1: something keeps it from running, and the answer names the mend.
@@ -17,6 +18,8 @@ class Doctor(Command):
 
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print everything as JSON, for a program."""
+    quick: bool = False
+    """Do not train for a moment: says nothing of the study's time and memory."""
     check_weights: bool = False
     """Read all staged weights and compare their sha256: seconds a gigabyte."""
 
@@ -31,7 +34,10 @@ def _doctor() -> None:
     from woundray.cli.tables import print_whole
     from woundray.diagnosis.report import diagnose, report_table
 
-    found = diagnose(command, check_weights=command.check_weights)
+    with Stages() as stages:
+        stages("looking", 0, 1)
+        found = diagnose(command, check_weights=command.check_weights, measured=not command.quick)
+        stages("looking", 1, 1)
     if command.as_json:
         print(json.dumps(found.values(), indent=1, default=str))
     else:

@@ -3,6 +3,7 @@
 from woundray.cli import Stages, parse, run
 from woundray.cli.study import StudyCommand
 from woundray.cluster import prepare_workers
+from woundray.errors import UserError
 
 
 class Tune(StudyCommand):
@@ -20,7 +21,8 @@ def main() -> None:
 def _tune() -> None:
     command = parse(Tune)
     settings = command.settings
-    command.refuse_mistakes()
+    for mistake in command.mistakes():
+        raise UserError(mistake)
     if not command.resume:
         command.tell_profile()
     prepare_workers()  # before the imports below

@@ -1,9 +1,11 @@
 """Flags of a study: those of the command that runs it, and of the one that says what would run."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from woundray.cli import Command
+from woundray.errors import UserError
 from woundray.search import preflight
 from woundray.search.folders import find_study
 
@@ -32,9 +34,12 @@ class StudyCommand(Command):
             "hardware.workers": self.workers,
         }
 
-    def refuse_mistakes(self) -> None:
-        """Raises UserError for what can be seen to be wrong at once."""
-        if self.resume is not None:
-            find_study(self.resume, self.settings.study.output)
-        else:
-            preflight.refuse_mistakes(self.settings, preflight.STUDY)
+    def mistakes(self) -> Iterator[str]:
+        """What keeps the study from running, as far as it is seen at once; one line each, with its mend."""
+        try:
+            if self.resume is not None:
+                find_study(self.resume, self.settings.study.output)
+            else:
+                yield from preflight.mistakes(self.settings, preflight.STUDY)
+        except UserError as error:
+            yield str(error)

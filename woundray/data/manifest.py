@@ -59,7 +59,7 @@ def read_dataset(
             missing column, an unknown phase, a picture twice, or not one row that can be used.
     """
     if not root.is_dir():
-        raise UserError(f"--data: {root} is no folder")
+        raise UserError(f"--data: {root} is no folder; give the one that `woundray prepare` wrote")
     notes = Notes()
     manifest = _manifest_of(root)
     if manifest is None and (root / "Depth_RGB").is_dir():
@@ -108,6 +108,12 @@ def read_as_set(root: Path, data: DataConfig) -> Dataset:
     return read_dataset(
         root, max_pixels=data.max_pixels, similar_patients=data.similar_patients, likeness=data.likeness
     )
+
+
+def none_of_phase(dataset: Dataset, phase: str) -> str:
+    """What is said of a data set without a photograph of a phase: with one that was left out, if there is one."""
+    why = f"; left out was {dataset.left_out[0].reason}" if dataset.left_out else "; see its summary.txt"
+    return f"{dataset.root}: no photograph of phase {phase}{why}"
 
 
 def _manifest_of(root: Path) -> Path | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from woundray.config import Config
 from woundray.data.augmentation import Augmentation, plain_view, view
 from woundray.data.duplicates import LIKENESS
-from woundray.data.manifest import Dataset, Photo, read_as_set
+from woundray.data.manifest import Dataset, Photo, none_of_phase, read_as_set
 from woundray.data.phantoms import PHASES, Phantom, render_cohort
 from woundray.data.photos import read_photo
 from woundray.errors import UserError
@@ -78,7 +78,7 @@ def open_source(config: Config) -> Source:
         if config.phase != "all":
             dataset = dataset.of_phase(config.phase)
         if not dataset.photos:
-            raise UserError(f"{config.data.root}: no photograph of phase {config.phase}{_why(dataset)}")
+            raise UserError(none_of_phase(dataset, config.phase))
         photos, content_hash = dataset.photos, dataset.content_hash
         pixels = {
             photo.path: read_photo(dataset.root / photo.path, max_pixels=config.data.max_pixels) for photo in photos
@@ -91,11 +91,6 @@ def open_source(config: Config) -> Source:
         jitter=config.data.jitter,
     )
     return Source(photos, pixels, content_hash, config.model.resolution, augmentation, config.data.likeness)
-
-
-def _why(dataset: Dataset) -> str:
-    """A picture that was left out, and its reason, if there is one."""
-    return f"; left out was {dataset.left_out[0].reason}" if dataset.left_out else "; see its summary.txt"
 
 
 def _phantoms(config: Config) -> tuple[tuple[Photo, ...], dict[Path, NDArray[np.uint8]]]:

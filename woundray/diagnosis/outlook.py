@@ -1,17 +1,17 @@
 """What `tune` would do with all that: profile, scores, trials at one time; what keeps it from running; advice."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from woundray.cluster import Resources
 from woundray.config import Config
+from woundray.diagnosis.pace import Pace
 from woundray.diagnosis.photographs import Photographs
 from woundray.diagnosis.services import MLFLOW_PORT, Services
 from woundray.errors import UserError
 from woundray.machine import Machine, disk_free_gib
 from woundray.metrics.weights import ALIASES, LPIPS_TRUNKS
 from woundray.model.registry import REPOSITORIES, staged
-from woundray.search.space import load_space
 from woundray.staging import weights_file
 from woundray.training.launch import runs_at_once, settle
 
@@ -30,6 +30,8 @@ class Outlook:
     Attributes:
         reason: why this profile is taken.
         at_once: trials at one time.
+        pace: what a few updates and pictures took; None: not measured.
+        at_most_s: longest time of the study by that pace, s; trials that are stopped early shorten it.
         scores: name -> with what it is computed, or why it is not.
         problems: each keeps the study from running, and names its mend.
         notes: what is worth knowing.
@@ -45,19 +47,30 @@ class Outlook:
     scores: dict[str, str]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    pace: Pace | None = None
+    at_most_s: float | None = None
 
 
 def foresee(
-    config: Config, profile: str, reason: str, *, machine: Machine, services: Services, photographs: Photographs | None
+    config: Config,
+    profile: str,
+    reason: str,
+    *,
+    machine: Machine,
+    services: Services,
+    photographs: Photographs | None,
+    mistakes: Iterable[str] = (),
 ) -> Outlook:
     """What `tune` would do by this configuration.
 
     Args:
         config: of the study.
         profile, reason: see `woundray.cli.choose_profile`.
+        mistakes: what `tune` refuses at once.
     """
     resources = _resources(machine, services)
     problems = [
+        *mistakes,
         *_missing_packages(machine),
         *_unreachable(config, services),
         *_photographs(config, photographs),
@@ -65,7 +78,6 @@ def foresee(
     ]
     at_once = 0
     try:
-        load_space(config.study.space, config)
         at_once = min(
             config.study.trials, config.study.concurrent or runs_at_once(settle(config, resources), resources)
         )
@@ -83,9 +95,26 @@ def foresee(
         at_once=at_once,
         objective=objective,
         scores=_scores(config, objective),
-        problems=tuple(problems),
+        problems=tuple(dict.fromkeys(problems)),
         notes=tuple(_notes(config, objective, machine, services, photographs)),
     )
+
+
+def with_pace(
+    outlook: Outlook, pace: Pace, config: Config, machine: Machine, photographs: Photographs | None
+) -> Outlook:
+    """The outlook with time and memory, as a few updates and pictures let them be foreseen."""
+    training = config.data.phantom_patients
+    if photographs is not None:
+        phases = photographs.phases.items()
+        training = sum(count.training for phase, count in phases if config.phase in (phase, "all"))
+    needed, notes = pace.memory_gib * outlook.at_once, list(outlook.notes)
+    if needed > machine.memory_gib:
+        notes.append(
+            f"{outlook.at_once} trials at one time take about {needed:.0f} GiB of memory, this machine has "
+            f"{machine.memory_gib:.0f}: set study.concurrent lower"
+        )
+    return replace(outlook, pace=pace, at_most_s=pace.study_s(config, training, outlook.at_once), notes=tuple(notes))
 
 
 def _resources(machine: Machine, services: Services) -> Resources:
@@ -105,11 +134,10 @@ def _unreachable(config: Config, services: Services) -> Iterator[str]:
     base, hub = config.model.base, services.hub
     if base in REPOSITORIES and staged(base) is None and not hub.answers:
         yield (
-            f"{base} is not on this machine, and the model hub can't be asked ({hub.note}); run `python -m "
-            f"woundray.fetch {base} --export weights.tar` on a machine with internet, and --import weights.tar here"
+            f"{base} is not on this machine, and the model hub can't be asked ({hub.note}). On a machine with internet "
+            f"run `python -m woundray.fetch {base}`, then `python -m woundray.fetch {base} --export weights.tar`; here "
+            "`python -m woundray.fetch --import weights.tar`"
         )
-    elif base not in (*REPOSITORIES, "tiny") and staged(base) is None:
-        yield f"model.base: {base} is no folder in diffusers' layout"
     if services.cluster is not None and services.cluster.resources is None:
         yield services.cluster.note
     if services.mlflow.answers is False:
@@ -124,8 +152,6 @@ def _photographs(config: Config, photographs: Photographs | None) -> Iterator[st
         return
     if photographs.problem:
         yield photographs.problem
-    elif config.phase != "all" and config.phase not in photographs.phases:
-        yield f"{photographs.root}: no photograph of phase {config.phase}"
     for phase, count in photographs.phases.items():
         if count.problem and config.phase in (phase, "all"):
             yield count.problem

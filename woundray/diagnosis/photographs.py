@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from woundray.config import Config
-from woundray.data.manifest import PHASES, Dataset, read_as_set
+from woundray.data.manifest import PHASES, Dataset, none_of_phase, read_as_set
 from woundray.data.split import split_for
 from woundray.errors import UserError
+from woundray.metrics.bars import refuse_too_few
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Photographs:
     Attributes:
         phases: those that have photographs.
         left_out: file -> why it is not used.
-        problem: why none of it can be used; empty: it can.
+        problem: why it can not be used; empty: it can.
         notes: what was done to read it.
     """
 
@@ -50,7 +51,8 @@ def survey(config: Config) -> Photographs | None:
     counts = {phase: _count(dataset.of_phase(phase), config) for phase in PHASES}
     left_out = {item.path.as_posix(): item.reason for item in dataset.left_out}
     phases = {phase: count for phase, count in counts.items() if count.photographs}
-    return Photographs(root, phases, left_out, notes=dataset.notes)
+    problem = "" if config.phase in (*phases, "all") else none_of_phase(dataset, config.phase)
+    return Photographs(root, phases, left_out, problem, notes=dataset.notes)
 
 
 def _count(dataset: Dataset, config: Config) -> PhaseCount:
@@ -59,6 +61,13 @@ def _count(dataset: Dataset, config: Config) -> PhaseCount:
         return PhaseCount(0, 0)
     try:
         split = split_for(dataset.photos, config)
+        refuse_too_few(
+            [photo.group for photo in split.train],
+            [photo.group for photo in split.validation],
+            n=config.validation.pictures,
+            repeats=config.metrics.floor_repeats,
+            seed=config.reproducibility.seed,
+        )
     except UserError as error:
         return PhaseCount(pictures, patients, problem=str(error))
     return PhaseCount(pictures, patients, len(split.train), len(split.validation))

@@ -6,11 +6,14 @@ from typing import Any
 
 from rich.table import Table
 
-from woundray.cli import Command, choose_profile
-from woundray.diagnosis.outlook import Outlook, foresee
+from woundray.cli import choose_profile
+from woundray.cli.study import StudyCommand
+from woundray.diagnosis.outlook import Outlook, foresee, with_pace
+from woundray.diagnosis.pace import measure_pace
 from woundray.diagnosis.photographs import Photographs, survey
 from woundray.diagnosis.services import Join, Services, ask, join_cluster
 from woundray.machine import Gpu, Machine, disk_free_gib, look
+from woundray.model.registry import staged
 from woundray.staging import inventory, wrong_bytes
 
 
@@ -54,11 +57,14 @@ class Diagnosis:
         return asdict(self) | {"would_run": not self.problems, "problems": list(self.problems)}
 
 
-def diagnose(command: Command, *, check_weights: bool = False, join: Join = join_cluster) -> Diagnosis:
+def diagnose(
+    command: StudyCommand, *, check_weights: bool = False, measured: bool = False, join: Join = join_cluster
+) -> Diagnosis:
     """Looks at everything.
 
     Args:
         check_weights: read all staged weights and compare their sha256: seconds a gigabyte.
+        measured: train for a moment, to foresee time and memory; only where nothing keeps a study from running.
         join: see `woundray.diagnosis.services.ask`.
     """
     config, machine = command.settings, look()
@@ -67,6 +73,17 @@ def diagnose(command: Command, *, check_weights: bool = False, join: Join = join
         profile, reason = choose_profile(config.data.root, has_gpu=bool(machine.gpus))
     services = ask(dashboard_port=config.study.dashboard_port, join=join)
     photographs = survey(config)
+    outlook = foresee(
+        config,
+        profile,
+        reason,
+        machine=machine,
+        services=services,
+        photographs=photographs,
+        mistakes=command.mistakes(),
+    )
+    if measured and not outlook.problems and staged(config.model.base):
+        outlook = with_pace(outlook, measure_pace(config), config, machine, photographs)
     return Diagnosis(
         phase=config.phase,
         machine=machine,
@@ -74,7 +91,7 @@ def diagnose(command: Command, *, check_weights: bool = False, join: Join = join
         weights=tuple(_weights(check_weights)),
         services=services,
         photographs=photographs,
-        outlook=foresee(config, profile, reason, machine=machine, services=services, photographs=photographs),
+        outlook=outlook,
     )
 
 
@@ -121,8 +138,22 @@ def _topics(found: Diagnosis) -> dict[str, list[str]]:
         "Ray": [_ray(found)],
         "profile": [f"{outlook.profile}: {outlook.reason}"],
         "study": [f"base model {outlook.base_model}, {outlook.trials} trials of {outlook.epochs} epochs, {at_once}"],
+        "time, memory": [*_pace_lines(outlook)],
         "scores": [f"{name}: {how}" for name, how in outlook.scores.items()],
     }
+
+
+def _pace_lines(outlook: Outlook) -> Iterator[str]:
+    pace = outlook.pace
+    if pace is None or outlook.at_most_s is None:
+        yield "not measured"
+        return
+    minutes = outlook.at_most_s / 60
+    longest = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+    yield f"at most about {longest}; trials that are stopped early make it less"
+    gpu = "" if pace.gpu_memory_gib is None else f", {pace.gpu_memory_gib:.1f} GiB of the GPU"
+    yield f"{pace.memory_gib:.1f} GiB of memory{gpu} a trial"
+    yield f"measured here: an update {pace.update_s:.2g} s, a picture with its scores {pace.picture_s:.2g} s"
 
 
 def _gpu(number: int, gpu: Gpu) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from woundray.config import CopiesBar
 from woundray.evaluation.embedding import Columns, Embedder, Features, embed, split_columns
-from woundray.metrics.bars import Floor, real_floor
+from woundray.metrics.bars import Floor, real_floor, refuse_too_few
 from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.memorization import CopyRate, Ratios, bank_views, copy_rate, nearest_ratio
 
@@ -86,6 +86,7 @@ def make_reference(
     Raises:
         UserError: too few patients.
     """
+    refuse_too_few(train_groups, held_out_groups, n=n, repeats=repeats, seed=seed)
     seen = Side(embed(embedder, train, cache), tuple(train_groups))
     unseen = Side(embed(embedder, held_out, cache), tuple(held_out_groups))
     views = bank_views(train)[len(train) :]  # the first view is the photographs themselves

@@ -146,6 +146,19 @@ def deals(
     return [(rng.choice(a, sizes[0], replace=False), rng.choice(b, sizes[1], replace=False)) for a, b in splits]
 
 
+def refuse_too_few(train: Sequence[Hashable], held_out: Sequence[Hashable], *, n: int, repeats: int, seed: int) -> None:
+    """Raises UserError for photographs that are too few to be compared with one another.
+
+    train, held_out: the patient of each photograph; n, repeats, seed: of the baseline, as `real_floor` takes them.
+    """
+    if len(held_out) < 2:
+        raise UserError(
+            f"photographs: {len(train)} to train on and {len(held_out)} held out; 2 or more must be held out: add "
+            "photographs of other patients, or raise validation.share"
+        )
+    deals([*held_out, *train], n=n, m=len(held_out), repeats=repeats, seed=seed)
+
+
 def real_floor(
     features: ArrayLike,
     groups: Sequence[Hashable],

@@ -62,7 +62,7 @@ MEASUREMENT: tuple[Check, ...] = (data_folder, base_model)
 """Checks of a measurement of what synthetic pictures do for a classifier."""
 
 
-def mistakes(config: Config, checks: Sequence[Check] = STUDY) -> Iterator[str]:
+def mistakes(config: Config, checks: Sequence[Check]) -> Iterator[str]:
     """What is wrong, one line each with its mend."""
     for check in checks:
         try:

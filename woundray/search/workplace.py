@@ -16,7 +16,7 @@ from woundray.model.registry import resolve
 from woundray.search import preflight
 from woundray.search.folders import journal_path
 from woundray.tracking import DatasetFacts, Tracker, check_tracking, versions
-from woundray.training.materials import Materials, Stage, prepare_materials
+from woundray.training.materials import Materials, Stage, prepare_materials, usable_split
 from woundray.training.perceptual import settle_perception
 
 
@@ -46,6 +46,7 @@ def workplace(config: Config, folder: Path, stage: Stage, *, nested: bool = True
     resolve(config.model.base)
     stage("photographs", 0, 1)
     source = open_source(config)
+    usable_split(source, config)
     stage("photographs", 1, 1)
     aside = ThreadPoolExecutor(max_workers=1)
     tracking = aside.submit(check_tracking)  # before minutes of work, not after them

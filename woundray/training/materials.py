@@ -25,6 +25,7 @@ from woundray.data.leaks import refuse_shared
 from woundray.data.source import Source, open_source
 from woundray.data.split import Split, split_for, write_split
 from woundray.errors import UserError
+from woundray.metrics.bars import refuse_too_few
 from woundray.model.base import (
     DTYPES,
     NoiseSchedule,
@@ -140,8 +141,7 @@ def prepare_materials(
         return open_materials(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
-    split = split_for(source.photos, config)
-    refuse_shared(split, source, config.data)
+    split = usable_split(source, config)
     write_split(split, folder / "split.json")
     embedder = embedder or evaluation.make_embedder(config, device)
     reference = _reference(config, source, split, folder, embedder, stage) if split.validation else None
@@ -182,6 +182,25 @@ def prepare_materials(
     }
     write_json(facts, facts_file)
     return open_materials(folder)
+
+
+def usable_split(source: Source, config: Config) -> Split:
+    """The sides of the photographs, which share no picture and are large enough to be compared.
+
+    Raises:
+        UserError: they share one, or are too small.
+    """
+    split = split_for(source.photos, config)
+    refuse_shared(split, source, config.data)
+    if split.validation:
+        refuse_too_few(
+            [photo.group for photo in split.train],
+            [photo.group for photo in split.validation],
+            n=config.validation.pictures,
+            repeats=config.metrics.floor_repeats,
+            seed=config.reproducibility.seed,
+        )
+    return split
 
 
 def _reference(
