@@ -35,9 +35,7 @@ def _doctor() -> None:
     from woundray.diagnosis.report import diagnose, report_table
 
     with Stages() as stages:
-        stages("looking", 0, 1)
-        found = diagnose(command, check_weights=command.check_weights, measured=not command.quick)
-        stages("looking", 1, 1)
+        found = diagnose(command, check_weights=command.check_weights, measured=not command.quick, stage=stages)
     if command.as_json:
         print(json.dumps(found.values(), indent=1, default=str))
     else:

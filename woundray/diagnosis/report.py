@@ -1,6 +1,6 @@
 """The whole answer of `woundray doctor`, as plain values for a program and as a table for a person."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from woundray.diagnosis.services import Join, Services, ask, join_cluster
 from woundray.machine import Gpu, Machine, disk_free_gib, look
 from woundray.model.registry import staged
 from woundray.staging import inventory, wrong_bytes
+
+Stage = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,12 @@ class Diagnosis:
 
 
 def diagnose(
-    command: StudyCommand, *, check_weights: bool = False, measured: bool = False, join: Join = join_cluster
+    command: StudyCommand,
+    *,
+    check_weights: bool = False,
+    measured: bool = False,
+    join: Join = join_cluster,
+    stage: Stage = lambda *_: None,
 ) -> Diagnosis:
     """Looks at everything.
 
@@ -72,7 +79,9 @@ def diagnose(
     if profile == "auto":
         profile, reason = choose_profile(config.data.root, has_gpu=bool(machine.gpus))
     services = ask(dashboard_port=config.study.dashboard_port, join=join)
+    stage("photographs", 0, 1)
     photographs = survey(config)
+    stage("photographs", 1, 1)
     outlook = foresee(
         config,
         profile,
@@ -83,7 +92,9 @@ def diagnose(
         mistakes=command.mistakes(),
     )
     if measured and not outlook.problems and staged(config.model.base):
+        stage("a few updates and pictures", 0, 1)
         outlook = with_pace(outlook, measure_pace(config), config, machine, photographs)
+        stage("a few updates and pictures", 1, 1)
     return Diagnosis(
         phase=config.phase,
         machine=machine,
