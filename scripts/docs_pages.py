@@ -5,6 +5,7 @@ between `<!-- made of the code: NAME -->` and `<!-- end -->`, so that they can b
 as a site, a hook of mkdocs puts the README on the start page.
 """
 
+import ast
 import importlib
 import re
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from woundray.search import space
 REPOSITORY = Path(__file__).parents[1]
 _START_PAGE = "<!-- the README -->"
 _PART = re.compile(r"(<!-- made of the code: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_ERRORS = ("UserError", "LeakError", "PhotoError", "RowError", "CellError")
+_SHORTEST_MESSAGE = 8  # letters: what is shorter passes the text of another error on
 _SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "multiple_of": "a multiple of"}
 
 
@@ -78,13 +81,43 @@ def spaces() -> str:
     return f"```yaml\n{example}\n```\n\n{rest}\n\n## The packaged spaces\n\n{files}"
 
 
-PARTS = {"settings": settings, "commands": commands, "profiles": profiles, "spaces": spaces}
+def messages() -> str:
+    """Every message about a user's mistake, with `...` for what is put in; by module, those of one in order."""
+    lines = []
+    for path in sorted((REPOSITORY / "woundray").rglob("*.py")):
+        found = list(dict.fromkeys(_messages(ast.parse(path.read_text(encoding="utf-8")))))
+        if found:
+            lines += [f"## {path.relative_to(REPOSITORY)}", "", *(f"- {text}" for text in found), ""]
+    return "\n".join(lines)
+
+
+PARTS = {"settings": settings, "commands": commands, "profiles": profiles, "spaces": spaces, "messages": messages}
 
 
 def command_type(name: str) -> type[BaseModel]:
     """The class that describes a command's flags: Tune of woundray.tune."""
     described: type[BaseModel] = getattr(importlib.import_module(f"woundray.{name}"), name.capitalize())
     return described
+
+
+def _messages(module: ast.Module) -> Iterator[str]:
+    """Texts of the errors that a module raises for what users did, but for those that pass another's text on."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in _ERRORS and node.args:
+            text = _template(node.args[0])
+            if len(re.sub(r"\W", "", text)) > _SHORTEST_MESSAGE:
+                yield text
+
+
+def _template(node: ast.expr) -> str:
+    """The text of an expression, `...` for every value that is put in."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(_template, node.values))
+    if isinstance(node, ast.BinOp):
+        return _template(node.left) + _template(node.right)
+    return "..."
 
 
 def _section(model: type[BaseModel], prefix: str) -> Iterator[str]:

@@ -168,6 +168,27 @@ def test_the_pages_list_every_command() -> None:
     assert "None |" not in settings  # every setting says what it does
 
 
+MEND = re.compile(
+    r"\b(give|set|run|use|add|raise|lower|put|look|see|name|leave|wait|make|install|delete|write|choose|begin|save|"
+    r"move|mount|start|stop|ask|remove|keep|fetch|check|try|take|multiply|copy|evaluate|mend|should|must)\b"
+    r"|did you mean|is not one of|has no effect|goes on|brings it back|is written|stands in quotes|tries again"
+)
+REASONS = re.compile(r"^woundray/data/(cells|photos|dfu|dfu_tables|manifest|tables|manifest_rows)\.py$")
+"""Modules whose messages are of one picture, row or cell, which is left out: it is the reason that is wanted."""
+
+
+def test_every_message_says_what_to_do() -> None:
+    """The mend stands in the message, or in what is put in."""
+    page = (REPOSITORY / "docs/messages.md").read_text(encoding="utf-8")
+    module, without = "", []
+    for line in page.splitlines():
+        module = line.removeprefix("## ") if line.startswith("## ") else module
+        text = line.removeprefix("- ")
+        if line.startswith("- ") and not MEND.search(text) and not text.endswith("...") and not REASONS.match(module):
+            without.append(f"{module}: {text}")
+    assert without == []
+
+
 @contextlib.contextmanager
 def scripts_on_path() -> Iterator[None]:
     sys.path.insert(0, str(REPOSITORY / "scripts"))

@@ -70,17 +70,17 @@ def bring_in(file: Path, *, stage: Stage | None = None) -> list[str]:
                     continue
                 place = _place(member, sums, file)
                 if place in parts:
-                    raise UserError(f"{file}: {member.name} comes twice")
+                    raise UserError(f"{file}: {member.name} comes twice; give an archive that `fetch --export` wrote")
                 parts[place] = place.with_name(f".{place.name}.part")
                 place.parent.mkdir(parents=True, exist_ok=True)
                 _extract(archive, member, parts[place], sums[member.name], file)
                 _tell(stage, f"out of {file.name}", len(parts), len(sums))
         if len(parts) != len(sums):
-            raise UserError(f"{file}: {len(sums) - len(parts)} of {len(sums)} files are missing; copy it again")
+            raise UserError(f"{file}: {len(sums) - len(parts)} of {len(sums)} files are missing; copy the file again")
         for place, part in sorted(parts.items(), key=lambda item: item[0].name == FACTS_NAME):  # that one last
             part.replace(place)
     except (OSError, tarfile.TarError) as error:
-        raise UserError(f"{file}: not an archive of weights: {error}") from None
+        raise UserError(f"{file}: not an archive of weights ({error}); give one that `fetch --export` wrote") from None
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
@@ -125,14 +125,14 @@ def _read_sums(archive: tarfile.TarFile, file: Path) -> dict[str, str]:
     assert stream is not None
     lines = [line.split("  ", 1) for line in stream.read().decode("utf-8", errors="replace").splitlines()]
     if not all(len(line) == 2 for line in lines):
-        raise UserError(f"{file}: {_SUMS} is damaged")
+        raise UserError(f"{file}: {_SUMS} is damaged; copy the file again")
     return {name: digest for digest, name in lines}
 
 
 def _place(member: tarfile.TarInfo, sums: dict[str, str], file: Path) -> Path:
     """Path of a member on this machine. Raises UserError for one that belongs nowhere."""
     if not member.isreg() or member.issparse():
-        raise UserError(f"{file}: {member.name} is no plain file")
+        raise UserError(f"{file}: {member.name} is no plain file; give an archive that `fetch --export` wrote")
     if member.name not in sums:
         raise UserError(f"{file}: {member.name} is not in {_SUMS}")
     parts = PurePosixPath(member.name).parts
@@ -145,7 +145,7 @@ def _place(member: tarfile.TarInfo, sums: dict[str, str], file: Path) -> Path:
             path = "/".join(inside)
             if path == FACTS_NAME or path in layout.needed_files([path], half=False):
                 return weights_home() / name / path
-    raise UserError(f"{file}: {member.name} is no known file of weights")
+    raise UserError(f"{file}: {member.name} is no known file of weights; give an archive that `fetch --export` wrote")
 
 
 def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, part: Path, sha256: str, file: Path) -> None:

@@ -62,7 +62,9 @@ def _compare() -> None:
     else:
         checkpoints = [find_checkpoint(source, command.runs) for source in command.sources]
     if len(checkpoints) < 2:
-        raise UserError(f"compare: {command.study} has {len(checkpoints)} trial to compare; there must be 2")
+        raise UserError(
+            f"compare: {command.study} has {len(checkpoints)} trial to compare; give a study with 2 or more"
+        )
     names, wish = checkpoint_names(checkpoints), Wish(command.n, command.seed)
     with Stages() as stages:
         found = compare(checkpoints, wish, names=names, data=command.data, out=command.out, stage=stages)

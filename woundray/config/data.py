@@ -43,7 +43,9 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _margins_in_order(self) -> Self:
         if self.margin_min > self.margin_max:
-            raise ValueError(f"margin_min {self.margin_min} is above margin_max {self.margin_max}")
+            raise ValueError(
+                f"margin_min {self.margin_min} is above margin_max {self.margin_max}; lower the one or raise the other"
+            )
         return self
 
 

@@ -71,7 +71,7 @@ def prepare(
     source, rows = _Raw(folder, phases, boxes), [*rows, *rows_of_boxes]
     listing = list_folder(folder, notes)
     if not listing.pictures:
-        raise UserError(f"--raw: no pictures in {folder}{_such_as(listing.left_out)}")
+        raise UserError(f"--raw: no pictures in {folder}; put them there{_such_as(listing.left_out)}")
     files, left_out = _one_of_each_name(folder, listing.pictures)
     left_out += [LeftOut(folder.name / item.path, item.reason) for item in listing.left_out]
 

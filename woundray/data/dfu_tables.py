@@ -94,7 +94,9 @@ def _table(raw: Path, usual: str, columns: tuple[str, ...], notes: Notes) -> Tab
     """The table with these columns. UserError: there is none."""
     table = _find_table(raw, usual, columns, notes)
     if table is None:
-        raise UserError(f"--raw: {raw} should hold one CSV with the columns {', '.join(columns)}; found none")
+        raise UserError(
+            f"--raw: {raw} should hold one CSV with the columns {', '.join(columns)}; found none: put it there"
+        )
     return table
 
 

@@ -26,7 +26,7 @@ def read_manifest(root: Path, manifest: Path, notes: Notes) -> tuple[list[Candid
     if table is None:
         there = header_of(manifest)
         missing = ", ".join(name for name in _REQUIRED if name not in there)
-        raise UserError(f"{manifest}: no column {missing}; a manifest has {', '.join(_REQUIRED)} at least")
+        raise UserError(f"{manifest}: no column {missing}; give it {', '.join(_REQUIRED)} at least")
     rows = _Rows(root, table, notes)
     try:
         candidates, left_out = table.parse(rows.candidate)

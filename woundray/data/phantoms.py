@@ -122,7 +122,7 @@ def write_raw(out: Path, patients: int, *, seed: int, size_px: int = 256, clinic
     later visits may be in a later phase.
     """
     if not 1 <= patients <= 999:
-        raise UserError(f"patients is {patients}: the raw layout has room for 1 to 999")
+        raise UserError(f"patients is {patients}: give 1 to 999, for which the raw layout has room")
     refuse_pictures(out, why="drawn wounds would mix with them")
     folder = out / "Depth_RGB"
     folder.mkdir(parents=True, exist_ok=True)

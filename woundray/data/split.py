@@ -66,7 +66,7 @@ def split_by_fold(photos: Sequence[Photo], *, folds: int, fold: int, seed: int) 
         UserError: no such fold, or a phase is the main one of fewer groups of patients than there are folds.
     """
     if fold >= folds:
-        raise UserError(f"validation.fold: {fold}, but there are {folds} folds: 0 to {folds - 1}")
+        raise UserError(f"validation.fold: {fold}, but there are {folds} folds: give 0 to {folds - 1}")
     members, shuffled = _groups(photos, seed, at_least=folds)
     held_out: set[str] = set()
     for groups in shuffled.values():

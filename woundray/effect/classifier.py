@@ -142,10 +142,12 @@ class CommandClassifier:
         try:
             done = subprocess.run(words, capture_output=True, text=True, check=False)
         except OSError as error:
-            raise UserError(f"effect.command: {words[0]}: {error.strerror}") from None
+            raise UserError(f"effect.command: {words[0]}: {error.strerror}; give a program that can be run") from None
         if done.returncode != 0:
             last = " / ".join(done.stderr.strip().splitlines()[-_LAST_LINES:])
-            raise UserError(f"effect.command: exit code {done.returncode}: {last}")
+            raise UserError(
+                f"effect.command: exit code {done.returncode}: {last}; run the command by hand to see all of it"
+            )
         return _read_predictions(files["predictions"], len(test.photos), phases)
 
 
@@ -177,12 +179,14 @@ def _read_predictions(file: Path, count: int, phases: Sequence[str]) -> Rows:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             found = {Path(row["picture"]).stem: row["phase"] for row in csv.DictReader(stream)}
     except (OSError, KeyError) as error:
-        raise UserError(f"effect.command: {file}: no CSV file with the columns picture, phase ({error})") from None
+        raise UserError(
+            f"effect.command: {file}: no CSV file with the columns picture, phase ({error}); have the command write it"
+        ) from None
     wanted = [f"{number:05d}" for number in range(count)]
     missing = [name for name in wanted if found.get(name) not in phases]
     if missing:
         raise UserError(
             f"effect.command: {file}: {len(missing)} of {count} test pictures have no phase of {', '.join(phases)}, "
-            f"such as {missing[0]}.png"
+            f"such as {missing[0]}.png; have the command write one for each"
         )
     return np.array([tuple(phases).index(found[name]) for name in wanted])

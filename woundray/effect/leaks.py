@@ -24,7 +24,10 @@ def refuse_leaks(cohort: Cohort, test: Rows, used: Used) -> None:
     for stage, paths in used.items():
         for path in paths:
             if path not in rows:
-                raise LeakError(f"{stage} used {path}, which is not among the photographs: it can not be checked")
+                raise LeakError(
+                    f"{stage} used {path}, which is not among the photographs: it can not be "
+                    "checked; use photographs of the data set alone"
+                )
         shown = _seen(cohort, [rows[path] for path in paths])
         # names were settled when they were read
         for leak in find_leaks(shown, tested, similar_patients="apart", likeness=cohort.likeness):

@@ -103,7 +103,10 @@ def make_network(name: str, classes: int) -> nn.Module:
             "for those of timm, `pip install timm`"
         ) from None
     if name not in timm.list_models():
-        raise UserError(f"effect.classifier: {name} is a network of neither torchvision nor timm")
+        raise UserError(
+            f"effect.classifier: {name} is a network of neither torchvision nor timm; give the name "
+            "of one, such as resnet18"
+        )
     made: nn.Module = timm.create_model(name, pretrained=True, num_classes=classes)
     return nn.Sequential(Normalise(*_IMAGENET), made)
 

@@ -131,7 +131,10 @@ def deals(
     """
     wanted = (n, n if m is None else m)
     if min(wanted) < 2 or repeats < 2:
-        raise UserError(f"n = {min(wanted)}, repeats = {repeats}: a floor needs at least 2 of each")
+        raise UserError(
+            f"n = {min(wanted)}, repeats = {repeats}: a baseline needs at least 2 of each: give "
+            "more pictures, or raise metrics.floor_repeats"
+        )
     rng = np.random.default_rng(seed)
     pictures_of_patient = _pictures_of_each(groups)
     splits = [_deal(pictures_of_patient, wanted, rng) for _ in range(repeats)]

@@ -158,7 +158,9 @@ class Lite0Trunk(nn.Module):
         assert images.is_floating_point(), images.dtype
         assert images.shape[1:-2] == (3,), images.shape
         if min(images.shape[2:]) < TRUNK_SMALLEST_PX:
-            raise UserError(f"pictures of {tuple(images.shape[2:])} px: features want {TRUNK_SMALLEST_PX} px or more")
+            raise UserError(
+                f"pictures of {tuple(images.shape[2:])} px: set model.resolution to {TRUNK_SMALLEST_PX} px or more"
+            )
         maps = []
         with torch.autocast(images.device.type, enabled=False):
             x = self.stem((images.float() * 127.5 + 0.5) / 128)  # [-1, 1] => (0..255 - 127) / 128

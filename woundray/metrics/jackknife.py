@@ -22,7 +22,7 @@ def jackknife_sd(statistic: Statistic, n: int, groups: Sequence[Hashable], *, se
     """
     patients = list(dict.fromkeys(groups))
     if min(n, len(patients)) < 2:
-        raise UserError(f"{n} pictures and {len(patients)} patients: an interval needs 2 or more of each")
+        raise UserError(f"{n} pictures and {len(patients)} patients: give 2 or more of each, which an interval needs")
     rng = np.random.default_rng(seed)
     number = {patient: place for place, patient in enumerate(patients)}
     patient_of = np.array([number[group] for group in groups])

@@ -57,7 +57,8 @@ def kid_interval(
     patient, patients = np.array([number[group] for group in groups]), len(number)
     if min(n, patients) < SMALLEST_RESAMPLED or len(groups) != m:
         raise UserError(
-            f"{n} pictures and {m} of {patients} patients: an interval needs at least {SMALLEST_RESAMPLED} of each"
+            f"{n} pictures and {m} of {patients} patients: give at least {SMALLEST_RESAMPLED} of "
+            "each, which an interval needs"
         )
     same_patient = patient[:, None] == patient[None, :]
     rng = np.random.default_rng(seed)
@@ -84,7 +85,7 @@ def rbf_mmd(x: ArrayLike, y: ArrayLike, *, bandwidth: float | None = None) -> fl
     if bandwidth is None:
         bandwidth = float(np.median(pdist(np.concatenate([a, b]))))
     if bandwidth <= 0:
-        raise UserError(f"bandwidth {bandwidth:g}: must be above 0 (are all pictures equal?)")
+        raise UserError(f"bandwidth {bandwidth:g}: must be above 0; look for pictures that are all equal")
 
     def kernel(p: Matrix, q: Matrix) -> Matrix:
         return np.asarray(np.exp(-cdist(p, q, "sqeuclidean") / (2 * bandwidth**2)))

@@ -82,7 +82,10 @@ class NoiseSchedule:
             UserError: the model predicts the noise, which says nothing of the picture where there is only noise.
         """
         if self.prediction_type == "epsilon":
-            raise UserError("model.zero_terminal_snr: this base model predicts epsilon; only one that predicts v can")
+            raise UserError(
+                "model.zero_terminal_snr: this base model predicts epsilon; leave it false, or use "
+                "one that predicts v, such as sd21-v"
+            )
         root = self.alphas_cumprod.double().sqrt()
         root = (root - root[-1]) * root[0] / (root[0] - root[-1])
         # the solver of the sampling ODE divides by abar: 2^-24 instead of 0, as in diffusers
@@ -103,9 +106,14 @@ def load_unet(folder: Path, *, dtype: torch.dtype, device: torch.device) -> UNet
         width = layout.read_json(folder / "text_encoder_2/config.json")["projection_dim"]
         numbers = unet.config["projection_class_embeddings_input_dim"] - width
         if numbers != len(time_ids(0)) * unet.config["addition_time_embed_dim"]:
-            raise UserError(f"model.base: {folder}/unet is not told six sizes as SDXL's base model: a refiner?")
+            raise UserError(
+                f"model.base: {folder}/unet is not SDXL's base model, but perhaps its refiner; give the base model"
+            )
     if unet.config["in_channels"] != unet.config["out_channels"]:
-        raise UserError(f"model.base: {folder}/unet wants more than noisy latents: an inpainting model?")
+        raise UserError(
+            f"model.base: {folder}/unet wants more than noisy latents, as an inpainting model does; "
+            "give a text-to-image model"
+        )
     torch.nn.Module.to(unet, device).requires_grad_(False).eval()
     return unet
 
@@ -187,7 +195,7 @@ def _load(model_class: Any, folder: Path, part: str, dtype: torch.dtype) -> Any:
     weights = layout.weights_of(folder, part) if (folder / part / "config.json").is_file() else None
     if weights is None:
         raise UserError(
-            f"{folder}: no {part}/config.json with {part}/{layout.WEIGHTS[part]}.safetensors; a base model is a "
+            f"{folder}: no {part}/config.json with {part}/{layout.WEIGHTS[part]}.safetensors; give a "
             "folder in diffusers' layout"
         )
     try:
@@ -200,7 +208,9 @@ def _load(model_class: Any, folder: Path, part: str, dtype: torch.dtype) -> Any:
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder / part}: damaged or of another model: {error}") from None
+        raise UserError(
+            f"{folder / part}: damaged or of another model ({error}); run `python -m woundray.fetch` for it again"
+        ) from None
     lacking = sorted(info["missing_keys"])
     if lacking:  # both libraries would go on with random numbers
         raise UserError(f"{folder / part}: the weights lack {len(lacking)} tensors, such as {lacking[0]}")

@@ -70,7 +70,7 @@ def load_reference(adapter: Path, base: Path) -> tuple[UNet2DConditionModel, Ref
     load_adapter(unet, adapter)
     reference = Reference(base, layers_of(unet), _predictions(unet), plain)
     if reference.effect <= 10 * _ROUNDING * float(plain.abs().max()):
-        raise UserError(f"{adapter}: this adapter changes nothing: it has not been trained")
+        raise UserError(f"{adapter}: this adapter changes nothing: it has not been trained; give a later checkpoint")
     return unet, reference
 
 
@@ -96,7 +96,7 @@ def export_kohya(adapter: Path, base: Path, out: Path, training: Mapping[str, st
         UserError: as `export_diffusers`.
     """
     if out.suffix != ".safetensors":
-        raise UserError(f"--out: {out}: a file in kohya's format ends with .safetensors")
+        raise UserError(f"--out: {out}: give a name that ends with .safetensors, as kohya's format wants")
     with _beside(out) as part:
         unet, reference = load_reference(adapter, base)
         data = kohya_file(
@@ -205,7 +205,9 @@ def _check_loaded(place: Path, file: Path, reference: Reference, *, tensors_a_la
         count = len(list(opened.keys()))
     due = sum(tensors_a_layer + (layer.magnitude is not None) for layer in expected.values())
     if count != due:
-        raise UserError(f"{place.name}: not exported: it holds {count} tensors, of which {due} are read")
+        raise UserError(
+            f"{place.name}: not exported: it holds {count} tensors, of which {due} are read; use another --format"
+        )
     _check_predictions(pipeline.unet.eval(), place, reference)
 
 

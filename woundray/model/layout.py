@@ -78,7 +78,9 @@ def prediction_type(folder: Path) -> PredictionType:
     """
     kind = read_json(folder / "scheduler/scheduler_config.json").get("prediction_type", "epsilon")
     if kind not in ("epsilon", "v_prediction"):
-        raise UserError(f"{folder}/scheduler: prediction_type {kind} is not epsilon or v_prediction")
+        raise UserError(
+            f"{folder}/scheduler: prediction_type {kind} is not epsilon or v_prediction; use another base model"
+        )
     return cast(PredictionType, kind)
 
 

@@ -43,7 +43,10 @@ def add_adapter(unet: UNet2DConditionModel, config: LoraConfig, *, seed: int) ->
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in layers):
             known = ", ".join(PRESETS)
-            raise UserError(f"lora.target_modules: no layer of the UNet is called {target}; groups are {known}")
+            raise UserError(
+                f"lora.target_modules: no layer of the UNet is called {target}; give one of "
+                f"{known}, or the end of a layer's name"
+            )
     settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft divides it: fractions are right
@@ -97,7 +100,9 @@ def load_adapter(unet: UNet2DConditionModel, path: Path) -> None:
             settings = json.loads((file.metadata() or {})["lora_adapter_metadata"])
             tensors = {name.removeprefix(_PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: not a LoRA file with its rank and alpha ({type(error).__name__})") from None
+        raise UserError(
+            f"{path}: not a LoRA file with its rank and alpha ({type(error).__name__}); give one that woundray wrote"
+        ) from None
     add_adapter(
         unet,
         LoraConfig(
@@ -113,7 +118,10 @@ def load_adapter(unet: UNet2DConditionModel, path: Path) -> None:
     given = {name: tensor.shape for name, tensor in tensors.items()}
     if expected != given:
         wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
-        raise UserError(f"{path}: made for another base model: {len(wrong)} tensors do not fit, such as {wrong[0]}")
+        raise UserError(
+            f"{path}: made for another base model: {len(wrong)} tensors do not fit, such as "
+            f"{wrong[0]}; set model.base to the one it was trained on"
+        )
     set_peft_model_state_dict(unet, tensors, adapter_name=_ADAPTER)
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in adapter_tensors(unet).items())
     unet.requires_grad_(False).eval()

@@ -67,7 +67,9 @@ def read_study(folder: Path) -> StudyFacts:
     """
     materials = folder / "materials"
     if not (folder / JOURNAL_NAME).is_file() or not (materials / "baseline.json").is_file():
-        raise UserError(f"{folder}: no study with trials: it holds no {JOURNAL_NAME}, or no materials/")
+        raise UserError(
+            f"{folder}: no study with trials: it holds no {JOURNAL_NAME}, or no materials/; give the folder of one"
+        )
     config = Config.from_nested(read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
     trials = summarise(Journal(folder / JOURNAL_NAME).events(), config.metrics.objective)
     best = best_trial(trials, config.metrics.objective)

@@ -34,7 +34,9 @@ def _best_values(study: Path, config: Config) -> list[dict[str, object]]:
     """What the best trials of an earlier study varied, by its own objective."""
     places = [place for place in (study, config.study.output / study) if journal_path(place).is_file()]
     if not places:
-        raise UserError(f"study.begin_with: neither {study} nor {config.study.output / study} is a study")
+        raise UserError(
+            f"study.begin_with: neither {study} nor {config.study.output / study} is a study; give the folder of one"
+        )
     earlier = Config.from_nested(read_yaml(places[0] / "config.yaml"), source=str(places[0] / "config.yaml"))
     trials = ranked(summarise(Journal(journal_path(places[0])).events(), earlier.metrics.objective))
     if not trials:

@@ -51,7 +51,10 @@ def earlier_study(config: Config) -> None:
     """Refuses a study.begin_with that is no study."""
     earlier = config.study.begin_with
     if earlier and not any(journal_path(place).is_file() for place in (earlier, config.study.output / earlier)):
-        raise UserError(f"study.begin_with: neither {earlier} nor {config.study.output / earlier} is a study")
+        raise UserError(
+            f"study.begin_with: neither {earlier} nor {config.study.output / earlier} is a study; "
+            "give the folder of one"
+        )
 
 
 RUN: tuple[Check, ...] = (data_folder, base_model, held_out, run_name)

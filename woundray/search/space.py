@@ -144,7 +144,9 @@ def _parameter(path: Path, name: str, written: Any, base: Config, earlier: dict[
     if name not in known:
         raise UserError(f"{field} is not a setting{nearest(name, known)}")
     if not name.startswith(_SEARCHED) or name in _KEPT:
-        raise UserError(f"{field} must be the same in all trials; searched can be lora.*, training.*, prompts.dropout")
+        raise UserError(
+            f"{field} must be the same in all trials; leave it out: searched can be lora.*, training.*, prompts.dropout"
+        )
     kinds = [kind for kind in _KINDS if isinstance(written, dict) and kind in written]
     if len(kinds) != 1:
         raise UserError(f"{field} should have one of choice, uniform, log, int, as in {{uniform: [0.0, 0.2]}}")

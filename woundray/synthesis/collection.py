@@ -172,9 +172,11 @@ def read_origins(manifest: Path) -> dict[Origin, dict[int, str]]:
             origin = Origin(**{**values, **numbers, "guidance_scale": float(values["guidance_scale"])})  # type: ignore[arg-type]
             found.setdefault(origin, {})[int(row["seed"])] = row[_PIXELS]
         except (KeyError, ValueError) as error:
-            raise UserError(f"{manifest}: not a manifest of pictures that `generate` wrote: {error}") from None
+            raise UserError(
+                f"{manifest}: not a manifest of pictures that `generate` wrote ({error}); give one"
+            ) from None
     if not found:
-        raise UserError(f"{manifest}: names no picture")
+        raise UserError(f"{manifest}: names no picture; give the manifest.csv of a folder that `generate` wrote")
     return found
 
 

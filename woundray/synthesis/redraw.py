@@ -22,7 +22,10 @@ def draw_again(manifest: Path, out: Path, runs: Path, tracking_uri: str, stage: 
     for origin, expected in origins.items():
         checkpoint = find_checkpoint(origin.source, runs, tracking_uri)
         if weights_sha256(checkpoint) != origin.weights_sha256:
-            raise UserError(f"{manifest}: {origin.source} holds other weights now than those of its pictures")
+            raise UserError(
+                f"{manifest}: {origin.source} holds other weights now than those of its pictures; "
+                "put the former ones back"
+            )
         painter, done = Painter(checkpoint, origin), 0
         for seeds in chunks(iter(expected), origin.batch_size):
             for seed, pixels in zip(seeds, painter.draw(seeds), strict=True):

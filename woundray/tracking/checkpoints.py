@@ -93,7 +93,7 @@ def _locate(reference: str, uri: str) -> _Place:
         aliases = client.get_registered_model(model).aliases
         if alias not in aliases:
             known = ", ".join(f"models:/{model}@{name}" for name in sorted(aliases)) or "no version with an alias"
-            raise UserError(f"--from: {reference} is not there; there is {known}")
+            raise UserError(f"--from: {reference} is not there; give one of these: {known}")
         version = client.get_model_version_by_alias(model, alias)
     else:
         model, slash, number = name.rpartition("/")
@@ -101,7 +101,7 @@ def _locate(reference: str, uri: str) -> _Place:
             raise UserError(f"--from: {reference}: give models:/NAME@ALIAS or models:/NAME/VERSION")
         version = client.get_model_version(model, number)
     if not version.source:
-        raise UserError(f"--from: {reference}: this version of the model has no files")
+        raise UserError(f"--from: {reference}: this version of the model has no files; give another version")
     run_id = version.run_id or f"{model}-{version.version}"
     return _Place(run_id, version.source, f"models:/{model}/{version.version}")
 

@@ -58,7 +58,10 @@ class Setting:
         source = open_source(config)
         split = split_for(source.photos, config)
         if not split.validation:
-            raise UserError(f"{checkpoint}: trained on all photographs: none is left to score it against")
+            raise UserError(
+                f"{checkpoint}: trained on all photographs: none is left to score it against; "
+                "evaluate the study's own best checkpoint instead"
+            )
         refuse_shared(split, source, config.data)
         train, held_out = (torch.stack([source.plain(p) for p in side]) for side in (split.train, split.validation))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -136,7 +139,7 @@ def compare(
         if not first.comparable(Setting.of(checkpoint, data)):
             raise UserError(
                 f"{checkpoint}: not comparable to {checkpoints[0]}: other photographs, other held-out patients or "
-                "another resolution; one would be scored against what the other was trained on"
+                "another resolution; give checkpoints of one study"
             )
     sets = [draw(checkpoint, wish, _named(stage, number)) for number, checkpoint in enumerate(checkpoints, start=1)]
     stage("scores", 0, 1)

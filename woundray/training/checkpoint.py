@@ -209,7 +209,10 @@ def start_from(checkpoint: Path, run: Path) -> None:
     if (run / "latest").exists():
         raise UserError(f"{run}: has begun already; without --resume it goes on, or give another --study.name")
     if not (checkpoint / STATE_NAME).is_file():
-        raise UserError(f"--resume: {checkpoint} holds no {STATE_NAME}: pictures can be drawn from it, training not")
+        raise UserError(
+            f"--resume: {checkpoint} holds no {STATE_NAME}: pictures can be drawn from it, but "
+            "training can't go on; give another checkpoint"
+        )
     progress = read_progress(checkpoint)
     name = f"epoch_{progress.epoch:04d}"
     _copy(checkpoint, run / name)  # first: a run that is killed here goes on from its newest one

@@ -49,10 +49,16 @@ def find_checkpoint(reference: str, runs: Path, tracking_uri: str = "") -> Path:
             if (folder / WEIGHTS_NAME).is_file():
                 _refuse_foreign(folder / WEIGHTS_NAME)
             if not (folder / "config.yaml").is_file():
-                raise UserError(f"--from: {folder} is no checkpoint of woundray: it holds no config.yaml")
+                raise UserError(
+                    f"--from: {folder} is no checkpoint of woundray: it holds no config.yaml; give "
+                    "one whose folder is whole"
+                )
             return folder.resolve()
     if given.exists():
-        raise UserError(f"--from: {given} is no checkpoint: it holds neither weights nor best/ with weights")
+        raise UserError(
+            f"--from: {given} is no checkpoint: it holds neither weights nor best/ with weights; "
+            "give the folder of a checkpoint, run or study"
+        )
     known = nearest(reference, ("best", *(folder.name for folder in runs.glob("*/") if has_weights(folder / "best"))))
     places = f"neither {reference} nor {given} is there" if str(given) != reference else f"{reference} is not there"
     raise UserError(f"--from: {places}{known}")
@@ -65,11 +71,14 @@ def _refuse_foreign(path: Path) -> None:
             settings = json.loads((file.metadata() or {})["lora_adapter_metadata"])
             missing = [name for name in ("r", "lora_alpha", "target_modules") if f"unet.{name}" not in settings]
     except (OSError, SafetensorError) as error:
-        raise UserError(f"--from: {path} is damaged: {error}") from None
+        raise UserError(f"--from: {path} is damaged ({error}); copy it again, or give another checkpoint") from None
     except (KeyError, ValueError):
         missing = ["lora_adapter_metadata"]
     if missing:
-        raise UserError(f"--from: {path} is an adapter of another program: its metadata have no {missing[0]}")
+        raise UserError(
+            f"--from: {path} is an adapter of another program: its metadata have no {missing[0]}; "
+            "give one that woundray trained"
+        )
 
 
 def refuse_missing(references: Iterable[str], runs: Path, tracking_uri: str = "", *, flag: str = "--from") -> None:

@@ -67,7 +67,7 @@ def with_prior(photo: Tensor, bank: Bank, config: Config, *, epoch: int, step: i
     if config.training.prior_weight == 0:
         return photo
     if bank.prior is None:
-        raise UserError("training.prior_weight: the study's own setting must be above 0 for trials to vary it")
+        raise UserError("training.prior_weight: set it above 0 for the study itself, so that trials can vary it")
     generator = stream(config.reproducibility.seed, epoch, step, _PRIOR)
     prior = len(bank.train) + torch.randint(len(bank.prior), photo.shape, generator=generator)
     size = config.training.batch_size
