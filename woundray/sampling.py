@@ -160,9 +160,10 @@ def labelled_grid(rows: Sequence[Tensor], names: Sequence[str], columns: Sequenc
     count, _, height, width = rows[0].shape
     sheet = grid(torch.cat(list(rows)), columns=count)
     down, across = ((side + _GAP_PX) for side in (height, width))
-    font = ImageFont.load_default(size=max(_SMALLEST_LETTER_PX, height // 9))
+    letters_px = max(_SMALLEST_LETTER_PX, height // 9)
+    font = ImageFont.load_default(size=letters_px)
     left = _GAP_PX * 4 + math.ceil(max(map(font.getlength, names)))
-    top = 2 * math.ceil(font.size)
+    top = 2 * letters_px
     every = math.ceil(max(map(font.getlength, columns)) * 1.2 / across)  # names that would touch are left out
     page = Image.new("RGB", (left + sheet.shape[2], top + sheet.shape[1]), "white")
     page.paste(Image.fromarray(sheet.permute(1, 2, 0).numpy()), (left, top))
