@@ -52,21 +52,27 @@ def check_mlflow(folder: Path) -> tuple["MlflowClient", str]:
     return client, parents[0].info.run_id
 
 
+def tuned(folder: Path, *arguments: str) -> str:
+    """A study, which says where to watch it when it starts: afterwards the dashboard is gone."""
+    done = call(folder, "tune", *arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = done.stderr
+    assert told.index("watch        http://127.0.0.1:") < told.index("get-auth-token") < told.index("latents ...")
+    assert "get-auth-token" not in done.stdout
+    return done.stdout
+
+
 def test_from_raw_photographs_to_pictures(tmp_path: Path, micro_base: Path) -> None:
     woundray(tmp_path, "prepare", "--phantoms", "40", "--out", "raw")
     assert "pictures of 40 patients" in woundray(tmp_path, "prepare", "--raw", "raw", "--out", "data")
-    done = call(
+    summary = tuned(
         tmp_path,
-        *("tune", "--phase", "I", "--data", "data", "--trials", "3"),
+        *("--phase", "I", "--data", "data", "--trials", "3"),
         *("--model.base", str(micro_base), "--model.resolution", "64"),
         *("--training.epochs", "3", "--study.grace_epochs", "1", "--study.name", "first"),
         *("--validation.pictures", "8", "--validation.sampling_steps", "2", "--metrics.floor_repeats", "3"),
         *("--study.finalists", "1", "--validation.folds", "2", "--refit"),
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    summary, told = done.stdout, done.stderr
-    assert told.index("watch        http://127.0.0.1:") < told.index("get-auth-token") < told.index("latents ...")
-    assert "get-auth-token" not in summary  # the dashboard ended with the study
     assert "best trial" in summary and "mlflow ui" in summary
 
     # the finalist was trained again with the other half of the patients held out, then on all photographs

@@ -160,10 +160,10 @@ def labelled_grid(rows: Sequence[Tensor], names: Sequence[str], columns: Sequenc
     count, _, height, width = rows[0].shape
     sheet = grid(torch.cat(list(rows)), columns=count)
     down, across = ((side + _GAP_PX) for side in (height, width))
-    letter_px = max(_SMALLEST_LETTER_PX, height // 9)
-    font = ImageFont.load_default(size=letter_px)
+    letters_px = max(_SMALLEST_LETTER_PX, height // 9)
+    font = ImageFont.load_default(size=letters_px)
     left = _GAP_PX * 4 + math.ceil(max(map(font.getlength, names)))
-    top = 2 * letter_px
+    top = 2 * letters_px
     every = math.ceil(max(map(font.getlength, columns)) * 1.2 / across)  # names that would touch are left out
     page = Image.new("RGB", (left + sheet.shape[2], top + sheet.shape[1]), "white")
     page.paste(Image.fromarray(sheet.permute(1, 2, 0).numpy()), (left, top))

@@ -82,7 +82,7 @@ def test_which_pictures_were_used_is_said_where_the_filter_passed_too_few(measur
     shares = [share for fold in folds for share in fold["refused"].values()]
     assert max(shares) > 0  # one epoch of a tiny model
     told = f"{min(shares):.0%} to {max(shares):.0%}" if min(shares) < max(shares) else f"{max(shares):.0%}"
-    sentence = f"They were too few: {told} of the pictures that were used are ones that it refused."
+    sentence = f"That is too few: {told} of the pictures that were used are ones that it refused, the first that were"
     for shown in (" ".join(text.split()), (folder / "result.md").read_text(), (folder / "result.html").read_text()):
         assert sentence in shown
 

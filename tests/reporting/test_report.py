@@ -19,7 +19,7 @@ from woundray.training.checkpoint import write_config
 from woundray.training.materials import Materials
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -188,12 +188,24 @@ def test_tabs_and_slider_work_by_keyboard(page: tuple["Page", list[str]]) -> Non
     assert seen == []
 
 
+def shown_text(row: "Locator") -> str:
+    """Text of a table's row with the headings that a style sheet puts before its cells."""
+    script = "cell => getComputedStyle(cell, '::before').content.replaceAll('\"', '') + cell.textContent"
+    return " ".join(" ".join(cell.evaluate(script).split()) for cell in row.locator("td").all())
+
+
 def test_it_fits_a_phone_and_paper(page: tuple["Page", list[str]]) -> None:
     opened, seen = page
     opened.set_viewport_size({"width": 390, "height": 844})
     for tab in opened.locator("[role=tab]").all():
         tab.click()
         assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+        for cell in opened.locator("table.stacks td:visible").all():
+            place = cell.bounding_box()
+            assert place is not None and place["x"] >= 0 and place["x"] + place["width"] <= 390, cell.inner_text()
+    score = opened.locator("table.stacks tr", has_text="copy_rate")
+    for part in ("value 0.1", "photographs 0.05", "bar ≤ 0.3", "passes"):
+        assert part in shown_text(score), part
     opened.emulate_media(media="print")
     assert opened.locator("section:visible").count() == 6  # all parts
     assert seen == []

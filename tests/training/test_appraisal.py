@@ -76,7 +76,12 @@ def test_checkpoints_are_compared_on_the_same_seeds(checkpoint: Path, micro_conf
     found = compare([checkpoint, checkpoint], WISH, names=names, data=None, out=tmp_path, stage=stage)
     with Image.open(tmp_path / "compare.png") as picture:
         side = micro_config.model.resolution
-        assert picture.width > 6 * (side + 2) + 40 and picture.height > 2 * (side + 2)  # names beside, seeds above
+        left, top = picture.width - 6 * (side + 2) + 2, picture.height - 2 * (side + 2) + 2
+        gray = picture.convert("L")
+        for row in range(2):  # a name beside each, and seeds above
+            beside = gray.crop((0, top + row * (side + 2), left, top + row * (side + 2) + side))
+            assert beside.getextrema() == (0, 255)
+        assert gray.crop((left, 0, picture.width, top)).getextrema() == (0, 255)
     rows = {row.name: row for row in found}
     assert {"fd_lite0", "kid_lite0", "copy_rate"} <= rows.keys()
     assert all(row.differences[0][0] == 0 for row in found)

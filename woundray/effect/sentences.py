@@ -52,8 +52,8 @@ def filtered(measurement: Measurement) -> list[str]:
     if max(refused) == 0:
         return [f"{share} Only pictures that it passed were used."]
     return [
-        f"{share} They were too few: {_range(refused)} of the pictures that were used are ones that it refused. They "
-        "are the first that were drawn."
+        f"{share} That is too few: {_range(refused)} of the pictures that were used are ones that it refused, the "
+        "first that were drawn."
     ]
 
 

@@ -1,6 +1,6 @@
 """Tables of a measurement for a terminal of 80 columns."""
 
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -14,7 +14,7 @@ from woundray.effect.statistics import Estimate
 def as_tables(outcome: Outcome, measurement: Measurement, config: EffectConfig, *, title: str) -> Group:
     """The verdict first, then kappa and gain of each arm, its other scores, and what follows from them."""
     verdict, grounds = sentences.call(outcome, config)
-    parts: list[RenderableType] = [
+    parts: list[Text | Table] = [
         Text(title, style="bold"),
         Text.assemble((verdict, "bold"), grounds),
         Text(sentences.design(measurement, config)),
