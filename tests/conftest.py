@@ -1,7 +1,10 @@
 """What several test modules need."""
 
+import os
 import warnings
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # models of a few thousand parameters: a second thread only waits
 
 import pytest
 import torch
