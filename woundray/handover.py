@@ -40,6 +40,7 @@ def hand_over(study: StudyResult, data: str, stage: Stage) -> list[str]:
         log.warning("the best trial was not judged in full: %s", error)
         missed = ["not judged"]
 
+    stage("model and report", 0, 1)
     folder = study.folder / MODEL_FOLDER
     leave_out = (STATE_NAME, EVALUATION.parts[0], EVALUATIONS, "generated")
     save_model(study.checkpoint, folder, code=_CODE, prompt=config.prompts.positive, leave_out=leave_out)
@@ -58,5 +59,6 @@ def hand_over(study: StudyResult, data: str, stage: Stage) -> list[str]:
     )
     report, without_photographs = write_report(study.folder)
     journal.append(ReportWritten(file=without_photographs))
+    stage("model and report", 1, 1)
     bars = f"misses {', '.join(missed)}" if missed else "holds every bar that real photographs hold"
     return [f"bars         {bars}", f"report       {report}"]

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from woundray.search.interruption import OUTPUT_FILE, Interruption
+from woundray.errors import Stopped
+from woundray.search.interruption import OUTPUT_FILE, Interruption, stopped_with
 from woundray.search.summary import TrialSummary
 
 
@@ -103,7 +104,8 @@ def test_handlers_are_put_back(tmp_path: Path) -> None:
 CLOSED = """
 import os, pty, signal, sys, time
 from pathlib import Path
-from woundray.search.interruption import OUTPUT_FILE, Interruption
+from woundray.errors import Stopped
+from woundray.search.interruption import OUTPUT_FILE, Interruption, stopped_with
 from woundray.search.summary import TrialSummary
 
 def trial(epochs):
@@ -159,3 +161,26 @@ def test_a_file_that_is_written_to_instead_of_a_terminal_stays(tmp_path: Path) -
     code = CLOSED.replace('print("ready", flush=True)', "os.kill(os.getpid(), signal.SIGHUP)")
     written = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert "the epoch was finished" in written.stdout
+
+
+def test_ctrl_c_while_a_study_prepares_is_answered_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "woundray", "tune", "--study.name", "mine"]
+    study = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert study.stderr is not None
+    told = []
+    for line in study.stderr:
+        told.append(line)
+        if line == "Ray cluster ...\n":  # it starts: the folder has been made, no trial has begun
+            study.send_signal(signal.SIGINT)
+    assert study.wait() == 130
+    study.stderr.close()
+    assert "stopping\n" in told
+    assert "stopped: 0 of 8 trials have ended; go on with: python -m woundray.tune --resume" in told[-1]
+    assert "Traceback" not in "".join(told)
+
+
+def test_a_stop_that_says_what_to_do_is_passed_on() -> None:
+    with pytest.raises(Stopped, match="^the inner line$"), stopped_with(lambda: "the outer line"):
+        raise Stopped("the inner line")
+    with pytest.raises(Stopped, match="^the outer line$"), stopped_with(lambda: "the outer line"):
+        raise KeyboardInterrupt

@@ -67,9 +67,10 @@ class Stages:
     def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
 
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", table_column=Column(overflow="fold")),
             BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[rate]}"),
@@ -93,10 +94,10 @@ class Stages:
             if not self._live:
                 self._print(f"{stage} ...")
         task = self._tasks[stage]
-        self._progress.update(task, completed=done, total=total)
+        self._progress.update(task, completed=done, total=total, visible=done < total)
         of_task = self._progress.tasks[task]
-        pace = note or " ".join(filter(None, (rate(of_task.speed, total), time_left(of_task.time_remaining))))
-        self._progress.update(task, rate=pace)
+        pace = "" if note else " ".join(filter(None, (rate(of_task.speed, total), time_left(of_task.time_remaining))))
+        self._progress.update(task, description=f"{stage}: {note}" if note else stage, rate=pace)
         if self._live and done < total:
             self._progress.start()
         elif all(task.finished for task in self._progress.tasks):

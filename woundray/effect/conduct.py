@@ -25,6 +25,7 @@ from woundray.errors import UserError
 from woundray.model.base import tell_lost_words
 from woundray.model.registry import resolve
 from woundray.search.folders import made_folder
+from woundray.search.interruption import stopped_with
 from woundray.search.workplace import threads
 from woundray.storage import alone_in, check_storage
 from woundray.tracking import Tracker, versions
@@ -83,7 +84,8 @@ def conduct_effect(config: Config, stage: Stage, *, typed: Mapping[str, Any] | N
         _begin(journal)
         config = config.with_values({"study.name": folder.name})  # as who goes on with it names it
         write_config(config, folder)
-        with Tracker(journal.path, study=folder.name, settings=config.flat(), tags=tags):
+        go_on = f"stopped; the same command with --study.name {folder.name} goes on"
+        with stopped_with(lambda: go_on), Tracker(journal.path, study=folder.name, settings=config.flat(), tags=tags):
             return _measured(config, folder, journal, stage), folder
 
 

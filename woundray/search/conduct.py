@@ -10,9 +10,10 @@ from woundray.config.layers import read_yaml
 from woundray.config.resume import extended
 from woundray.errors import UserError
 from woundray.search.closing import Closing
-from woundray.search.conclusion import StudyResult
+from woundray.search.conclusion import StudyResult, how_to_go_on
 from woundray.search.first_points import first_points
 from woundray.search.folders import find_study, journal_path, made_folder, refuse_taken
+from woundray.search.interruption import stopped_with
 from woundray.search.retrain import Folds, refit
 from woundray.search.space import load_space
 from woundray.search.study import SPACE_FILE, run_study
@@ -104,8 +105,8 @@ def _study(
     refits: bool,
 ) -> Closing:
     """A new study or the rest of one."""
-    refitted = None
-    with workplace(config, folder, stage) as place:
+    refitted, journal = None, Journal(journal_path(folder))
+    with stopped_with(lambda: how_to_go_on(folder, journal, config)), workplace(config, folder, stage) as place:
         materials = place.materials
         write_config(config, folder)  # what it goes on with, now that its photographs are known to be the same
         rescore = Folds(config, materials, folder, local_device(), stage)
@@ -119,7 +120,7 @@ def _study(
         )
         if refits:
             refitted = _refit(study, stage)
-            Journal(journal_path(folder)).append(Refitted(checkpoint=refitted))
+            journal.append(Refitted(checkpoint=refitted))
         lines = hand_over(study, materials.key, stage) if hand_over else []
     for parent in (folder, folder.parent):
         link(parent / "best", os.path.relpath(study.checkpoint, parent))

@@ -10,6 +10,7 @@ from woundray.config.layers import read_yaml
 from woundray.config.resume import RUN, extended
 from woundray.evaluation import best_epoch
 from woundray.search.folders import made_folder, refuse_taken
+from woundray.search.interruption import stopped_with
 from woundray.search.single import single_run
 from woundray.search.workplace import judged, workplace
 from woundray.storage import alone_in, check_storage
@@ -86,7 +87,8 @@ def _run(config: Config, folder: Path, stage: Stage, start: str | None) -> tuple
     config = config.with_values({"study.name": folder.name})  # as who goes on with it names it
     output = folder / "run"
     checkpoint = None if start is None else find_checkpoint(start, config.study.output)
-    with workplace(config, folder, stage, nested=False) as place:
+    go_on = f"stopped; the same command with --study.name {folder.name} goes on"
+    with stopped_with(lambda: go_on), workplace(config, folder, stage, nested=False) as place:
         if checkpoint is not None:
             _begin_from(checkpoint, output, config)
         single_run(

@@ -6,11 +6,13 @@ import signal
 import stat
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from woundray.errors import Stopped
 from woundray.search.summary import TrialSummary
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -20,6 +22,21 @@ OUTPUT_FILE = "output.txt"
 """In the folder of a study or run: what it would have told a terminal that was closed."""
 
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def stopped_with(line: Callable[[], str]) -> Iterator[None]:
+    """Makes a Ctrl-C within the block, which says nothing itself, one that says how to go on.
+
+    Raises:
+        Stopped: with the line.
+    """
+    try:
+        yield
+    except Stopped:
+        raise
+    except KeyboardInterrupt:
+        raise Stopped(line()) from None
 
 
 class Interruption:

@@ -59,7 +59,7 @@ class Folds:
         In each other fold the finalist's settings are trained anew for as many epochs as its checkpoint's, so that
         no epoch is chosen by the patients who judge it.
         """
-        pictures, own = score_again(checkpoint, materials=self.materials, device=self.device)
+        pictures, own = score_again(checkpoint, materials=self.materials, device=self.device, stage=self.stage)
         scores = [own]
         for fold in range(1, self.count):
             held_out = {"validation.folds": self.count, "validation.fold": fold}
@@ -69,7 +69,7 @@ class Folds:
             )
             log.info("%s: fold %d of %d", checkpoint.parent.name, fold + 1, self.count)
             of_fold = train_again(checkpoint, held_out, materials.folder, folder / checkpoint.parent.name, self.fit)
-            more, found = score_again(of_fold, materials=materials, device=self.device)
+            more, found = score_again(of_fold, materials=materials, device=self.device, stage=self.stage)
             pictures += more
             scores.append(found)
         return pictures, mean_of_folds(scores, self.config.metrics.objective)

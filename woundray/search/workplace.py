@@ -58,6 +58,7 @@ def workplace(config: Config, folder: Path, stage: Stage, *, nested: bool = True
         connected.tell()
         tracking.result()
         materials = prepare_materials(config, folder / "materials", device=local_device(), stage=stage, source=source)
+        stage("MLflow", 0, 1)
         tracker = Tracker(
             journal_path(folder),
             study=folder.name,
@@ -66,8 +67,11 @@ def workplace(config: Config, folder: Path, stage: Stage, *, nested: bool = True
             nested=nested,
             dataset=_dataset(config, materials),
         )
+        stage("MLflow", 1, 1)
         with tracker:
             yield Workplace(materials, connected, _resources(config, connected, folder, stage), tracker)
+            stage("ending", 0, 1)
+    stage("ending", 1, 1)
 
 
 def judged(config: Config) -> Config:

@@ -29,11 +29,13 @@ class Wish:
     batch_size: int | None = None
 
 
-def score_again(checkpoint: Path, *, materials: Materials, device: torch.device) -> tuple[int, dict[str, float]]:
+def score_again(
+    checkpoint: Path, *, materials: Materials, device: torch.device, stage: Stage = lambda *_: None
+) -> tuple[int, dict[str, float]]:
     """Number and scores of new pictures of a checkpoint: twice as many as an epoch's, with the next seeds."""
     config = config_of(checkpoint)
     count = config.validation.pictures
-    pictures = draw(checkpoint, Wish(2 * count, first_seed=count), lambda *_: None)
+    pictures = draw(checkpoint, Wish(2 * count, first_seed=count), stage)
     embedder = evaluation.make_embedder(config, device)
     return 2 * count, evaluation.score(pictures, materials.reference.at(2 * count), embedder)
 
@@ -75,5 +77,6 @@ def open_checkpoint(checkpoint: Path, wish: Wish) -> Opened:
 
 def draw(checkpoint: Path, wish: Wish, stage: Stage) -> torch.Tensor:
     """Pictures of a checkpoint, uint8 (N, 3, H, W), one seed each."""
+    stage("pictures", 0, wish.count)
     seeds = sampling.seeds_of(wish.count, first=wish.first_seed)
     return open_checkpoint(checkpoint, wish).draw(seeds, lambda done: stage("pictures", done, len(seeds)))
