@@ -80,8 +80,8 @@ def test_checkpoints_are_compared_on_the_same_seeds(checkpoint: Path, micro_conf
         gray = picture.convert("L")
         for row in range(2):  # a name beside each, and seeds above
             beside = gray.crop((0, top + row * (side + 2), left, top + row * (side + 2) + side))
-            assert beside.getextrema() == (0, 255)
-        assert gray.crop((left, 0, picture.width, top)).getextrema() == (0, 255)
+            assert beside.getextrema()[0] < 128
+        assert gray.crop((left, 0, picture.width, top)).getextrema()[0] < 128
     rows = {row.name: row for row in found}
     assert {"fd_lite0", "kid_lite0", "copy_rate"} <= rows.keys()
     assert all(row.differences[0][0] == 0 for row in found)
