@@ -216,4 +216,5 @@ def _machine_notes(config: Config, machine: Machine, services: Services) -> Iter
     if services.dashboard_port not in (None, port):
         yield f"port {port} is in use: the Ray dashboard would be at port {services.dashboard_port}"
     if not services.mlflow_port_free:
-        yield f"port {MLFLOW_PORT} is in use: `MLFLOW_DISABLE_TELEMETRY=true mlflow ui --port {MLFLOW_PORT + 1}`, or the UI is running"
+        other = f"MLFLOW_DISABLE_TELEMETRY=true mlflow ui --port {MLFLOW_PORT + 1}"
+        yield f"port {MLFLOW_PORT} is in use: `{other}`, or the UI is running"

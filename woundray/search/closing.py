@@ -6,7 +6,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from woundray.cluster import Cluster
 from woundray.evaluation.verdict import Verdict, verdict_of
 from woundray.model.layout import read_json
 from woundray.redaction import redact
@@ -30,7 +29,6 @@ class Closing:
     materials: Materials
     folds: int
     refit: Path | None
-    cluster: Cluster
     tracker: Tracker
     handed_over: tuple[str, ...]
 

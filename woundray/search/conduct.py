@@ -124,4 +124,4 @@ def _study(
         lines = hand_over(study, materials.key, stage) if hand_over else []
     for parent in (folder, folder.parent):
         link(parent / "best", os.path.relpath(study.checkpoint, parent))
-    return Closing(study, materials, rescore.count, refitted, place.cluster, place.tracker, tuple(lines))
+    return Closing(study, materials, rescore.count, refitted, place.tracker, tuple(lines))
