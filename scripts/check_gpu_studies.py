@@ -37,7 +37,7 @@ class Command:
             command += [f"--{key}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
         environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{home}/mlflow.db", "RAY_worker_niceness": "0"}
         with (home / "output.txt").open("wb") as output:
-            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         return cls(home, process)
 
     def events(self) -> list[Event]:
@@ -45,8 +45,12 @@ class Command:
         return Journal(self.home / "own/events.jsonl").events()
 
     def wait(self) -> None:
-        """Until it has ended well. Raises Failed with its last line if it has not."""
-        code = self.process.wait(PATIENCE_S)
+        """Until it has ended well. Raises Failed with its last line if it has not; it is ended after PATIENCE_S."""
+        try:
+            code = self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.process.terminate()
+            raise Failed(f"did not end within {PATIENCE_S:.0f} s") from None
         if code:
             lines = (self.home / "output.txt").read_text().strip().splitlines()
             raise Failed(f"exit code {code}: {lines[-1] if lines else 'no output'}")
