@@ -36,6 +36,7 @@ NOT_RUN_HERE = {
     r"--format merged": "held to the trained weights' rounding, which this adapter has not: tests/model/test_export.py",
     # other programs
     r"^python scripts/(bench_|regret)": "minutes to hours; for developers of woundray",
+    r"^python scripts/check_gpu": "wants a GPU, or minutes: tests/test_check_gpu.py",
     r"^make (tune|install|test)\b": "installs everything: what a fresh clone's build does",
     r"^(source|export|cat|lora\.|training\.|EOF|until)": "lines of a shell, and a file that it writes",
     r"^MLFLOW_DISABLE_TELEMETRY=true mlflow ui": "a server that does not end; MLflow's own tests",

@@ -239,3 +239,15 @@ def test_workers_of_another_ray_start_in_the_plain_way(monkeypatch: pytest.Monke
     assert not zygote.usable()
     with zygote.workers_are_forks() as variables:
         assert variables == {}
+
+
+@pytest.mark.parametrize(("visible", "forked"), [(None, False), ("0", False), ("-1", True), ("", True)])
+def test_where_workers_may_meet_a_gpu_none_is_a_fork(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, forked: bool
+) -> None:
+    """CUDA does not survive a fork. Who hides all GPUs has trials on CPUs alone."""
+    monkeypatch.setattr(zygote, "_GPU", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert zygote.usable() is forked

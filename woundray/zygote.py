@@ -52,8 +52,10 @@ _KEPT_MEMORY = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_thre
 """Has what a step frees used by the next one. By default large tensors go back to the system, which clears every page
 of them again: a tenth of a step's time on a CPU."""
 SETUP_WORKER = Path(__file__).with_name("setup_worker.py")
-_KNOWN_RAY = "2.60."
-"""The script that starts its workers, and how it draws identifiers, are no public parts of Ray."""
+KNOWN_RAY = "2.60."
+"""The Ray whose parts that are not public are as they are used here: the script that starts its workers, how it draws
+identifiers, what it knows of an autoscaler."""
+_GPU = Path("/dev/nvidia0")
 _MASTER_CHECK_S = 2.0
 _RAYLET_CHECK_S = 1.0
 _OOM_SCORE = "1000"  # Ray's default for workers, which it gives to the client: the first to be killed for memory
@@ -63,11 +65,14 @@ _REQUEST_TIMEOUT_S = 10.0
 def usable() -> bool:
     """Whether Ray's workers can be forked here.
 
-    On Linux, where no GPU's driver would have to bear it, and with the Ray whose private parts are known: with another
-    one workers start in the plain way.
+    On Linux, with the Ray whose private parts are known, and where no worker can meet a GPU; elsewhere workers start in
+    the plain way. A process that has asked CUDA's driver anything, and what workers import asks it for its devices,
+    has no CUDA in its forks. Which trials will want a GPU is not known when the zygote starts; who hides all GPUs, by
+    CUDA_VISIBLE_DEVICES=-1 or an empty one, says that none will.
     """
-    known = version("ray").startswith(_KNOWN_RAY)
-    return known and sys.platform == "linux" and not Path("/dev/nvidia0").exists()
+    known = version("ray").startswith(KNOWN_RAY)
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return known and sys.platform == "linux" and (hidden or not _GPU.exists())
 
 
 def wanted() -> bool:

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from woundray.cluster import Cluster, Resources, nodes
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.search import folders
+from woundray.search import folders, workplace
 from woundray.search.folders import new_folder
+from woundray.search.workplace import usable_resources
 from woundray.tracking import study_id
+from woundray.training.launch import settle
 
 
 class OneSecond(datetime):
@@ -19,6 +22,62 @@ class OneSecond(datetime):
     @classmethod
     def now(cls, tz: object = None) -> "OneSecond":
         return cls(2026, 1, 31, 12)
+
+
+CPUS = Resources(cpus=8, gpus=0, nodes=1)
+WITH_GPUS = Resources(cpus=24, gpus=2, nodes=2)
+
+
+@pytest.fixture
+def joining(monkeypatch: pytest.MonkeyPatch) -> list[Resources]:
+    """What a cluster of others offers, from one look to the next; the last one stays. Nobody sleeps."""
+    offers: list[Resources] = []
+    monkeypatch.setattr(nodes, "resources", lambda: offers.pop(0) if len(offers) > 1 else offers[0])
+    monkeypatch.setattr(nodes.time, "sleep", lambda _: None)
+    monkeypatch.setattr("ray.autoscaler.sdk.request_resources", lambda **_: None)
+    monkeypatch.setattr(workplace, "check_shared", lambda _: None)
+    monkeypatch.setattr(workplace, "check_model", lambda _: None)
+    return offers
+
+
+@pytest.mark.parametrize(("workers", "share"), [(1, 1.0), (3, 0.5)])
+def test_gpus_that_the_autoscaler_brings_are_waited_for(
+    tmp_path: Path, joining: list[Resources], monkeypatch: pytest.MonkeyPatch, workers: int, share: float
+) -> None:
+    """As where a head without a GPU is up first: the study would have settled on its CPUs."""
+    monkeypatch.setattr(workplace, "gpus_to_come", lambda: 2.0)
+    joining += [CPUS, CPUS, WITH_GPUS]
+    told: list[tuple[str, int, int]] = []
+    own = config(tmp_path).with_values({"hardware.workers": workers})
+    found = usable_resources(own, Cluster(CPUS, "", own=False), tmp_path, lambda *stage: told.append(stage))
+    assert found == WITH_GPUS
+    assert settle(own, found).hardware.gpus_per_worker == share
+    assert told == [("waiting for nodes", 0, 100)] * 2 + [("waiting for nodes", 100, 100)]
+
+
+def test_where_no_gpu_comes_a_line_says_so_and_how_to_wait_for_one(
+    tmp_path: Path, joining: list[Resources], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(workplace, "gpus_to_come", lambda: 0.0)
+    joining += [CPUS, WITH_GPUS]
+    cluster = Cluster(CPUS, "", own=False)
+    assert usable_resources(config(tmp_path), cluster, tmp_path, lambda *_: None) == CPUS
+    assert "no GPU on this cluster: running on CPUs; set hardware.gpus_per_worker to 1 to wait" in caplog.text
+    patient = config(tmp_path).with_values({"hardware.gpus_per_worker": 1})  # as it says
+    joining[:] = [CPUS, CPUS, WITH_GPUS]
+    assert usable_resources(patient, cluster, tmp_path, lambda *_: None) == WITH_GPUS
+
+
+def test_gpus_that_never_come_are_not_waited_for_longer_than_was_asked(
+    tmp_path: Path, joining: list[Resources], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(workplace, "gpus_to_come", lambda: 4.0)
+    joining += [CPUS]
+    hasty = config(tmp_path).with_values({"study.wait_for_nodes_s": 0})
+    assert usable_resources(hasty, Cluster(CPUS, "", own=False), tmp_path, lambda *_: None) == CPUS
+    assert "running on CPUs" in caplog.text
 
 
 def config(tmp_path: Path, name: str = "") -> Config:

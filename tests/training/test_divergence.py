@@ -22,7 +22,7 @@ NAN = torch.tensor(float("nan"))
 @pytest.mark.parametrize(
     ("module", "name", "returned", "said"),
     [
-        (steps, "losses", lambda *_: (NAN, NAN), "epoch 1, step 1: the denoising loss is nan"),
+        (steps, "losses", lambda *_: (NAN.clone().requires_grad_(), NAN), "epoch 1, step 1: the denoising loss is nan"),
         (steps, "validation_loss", lambda *_: float("nan"), "epoch 1: validation_loss is nan"),
         (
             sampling,

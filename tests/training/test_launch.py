@@ -25,6 +25,9 @@ WORKSTATION = Resources(cpus=16, gpus=2, nodes=1)
         (WORKSTATION, {"hardware.gpus_per_worker": 0.25}, 0.25, 8),
         (WORKSTATION, {"hardware.workers": 2}, 1, 1),
         (WORKSTATION, {"hardware.workers": 4}, 0.5, 1),  # two workers share a GPU
+        (WORKSTATION, {"hardware.workers": 3}, 0.5, 1),  # 2 / 3 each would have no place: no GPU holds two such parts
+        (WORKSTATION, {"hardware.workers": 5}, 0.3333, 1),
+        (WORKSTATION, {"hardware.gpus_per_worker": 0.4}, 0.4, 4),
     ],
 )
 def test_as_many_runs_as_the_cluster_holds(
@@ -45,6 +48,19 @@ def test_as_many_runs_as_the_cluster_holds(
 def test_a_run_that_can_not_be_held_is_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         settle(Config().with_values(values), LAPTOP)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"hardware.workers": 3, "hardware.gpus_per_worker": 0.6}, r"3 x 0\.6 GPUs are more than the 2 of the cluster"),
+        ({"hardware.gpus_per_worker": 1.5}, r"hardware\.gpus_per_worker: 1\.5 is no whole number"),
+    ],
+)
+def test_parts_of_gpus_that_have_no_place_are_refused(values: dict[str, object], message: str) -> None:
+    """Ray would wait for their place for ever: a part is of one GPU."""
+    with pytest.raises(UserError, match=message):
+        settle(Config().with_values(values), WORKSTATION)
 
 
 @pytest.mark.parametrize("deaths", [1, 3])

@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,11 +20,13 @@ from woundray.config import Config
 from woundray.errors import UserError
 from woundray.model.base import load_unet, load_vae
 from woundray.model.layout import WEIGHTS_NAME
+from woundray.training import loop
 from woundray.training.checkpoint import link, read_progress, start_from
 from woundray.training.generation import Wish, draw, open_checkpoint
 from woundray.training.loop import stopped_early, train
 from woundray.training.materials import Materials, sampler_of
-from woundray.training.place import Place
+from woundray.training.place import Place, Value
+from woundray.training.run import build
 
 
 def run(config: Config, materials: Materials, output: Path, until: int = 99) -> None:
@@ -148,6 +153,36 @@ def test_without_its_last_checkpoint_a_run_goes_on_from_the_one_before(
     )
     assert told == [3.0]
     assert results(output)[1] == results(whole)[1]
+
+
+def test_a_rank_that_sees_the_newest_checkpoint_late_waits_for_it(
+    micro_config: Config, micro_materials: Materials, whole: Path, tmp_path: Path
+) -> None:
+    """On a file system of several machines a rename may be seen a while after the rank that did it has said so."""
+    output, hidden, said = tmp_path / "run", tmp_path / "hidden", list[object]()
+    shutil.copytree(whole, output, symlinks=True)
+
+    class First(Place):
+        def from_first(self, value: Value) -> Value:
+            said.append(value)
+            return value
+
+    class Second(Place):
+        def from_first(self, value: Value) -> Value:
+            heard: Any = said.pop(0)
+            return cast(Value, heard)
+
+    alone = build(micro_config, micro_materials.folder, output, Place.alone())
+    progress = loop._resume(replace(alone, place=First(0, 2, alone.place.device)))
+    expected = [parameter.detach().clone() for parameter in alone.parameters.values()]
+
+    second = build(micro_config, micro_materials.folder, output, Place.alone())
+    (output / "epoch_0003").rename(hidden)
+    timer = threading.Timer(0.5, hidden.rename, [output / "epoch_0003"])
+    timer.start()
+    assert loop._resume(replace(second, place=Second(1, 2, second.place.device))) == progress
+    timer.join()
+    assert all(torch.equal(a, b) for a, b in zip(expected, second.parameters.values(), strict=True))
 
 
 def test_early_stopping_waits_for_patience_and_min_delta() -> None:

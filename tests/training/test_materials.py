@@ -1,6 +1,8 @@
 """What makes a study's shared materials others."""
 
 import shutil
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from woundray.config import Config
 from woundray.errors import UserError
+from woundray.training import materials as module
 from woundray.training.materials import Materials, open_materials, prepare_materials
 
 
@@ -43,6 +46,29 @@ def test_a_base_model_that_was_moved_is_found_where_it_is_now(
     places[0].rename(places[1])
     assert key_with(places[1], micro_config, tmp_path / "study/materials") == key
     assert open_materials(tmp_path / "study/materials").base == places[1]
+
+
+def test_who_prepares_materials_keeps_no_model_and_gives_its_memory_back(
+    micro_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study's process shares a GPU with its trials, and torch keeps the memory of what is gone for itself."""
+    models: list[weakref.ref[torch.nn.Module]] = []
+    alive: list[int] = []
+
+    def known(load: Callable[..., torch.nn.Module]) -> Callable[..., torch.nn.Module]:
+        def load_and_note(*arguments: object, **named: object) -> torch.nn.Module:
+            model = load(*arguments, **named)
+            models.append(weakref.ref(model))
+            return model
+
+        return load_and_note
+
+    for name in ("load_unet", "load_vae"):
+        monkeypatch.setattr(module, name, known(getattr(module, name)))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(sum(model() is not None for model in models)))
+    key_with(Path(micro_config.model.base), micro_config, tmp_path)
+    assert len(models) == 2
+    assert alive == [0]
 
 
 def data_set(folder: Path, patients: int) -> Path:

@@ -11,6 +11,9 @@ from woundray.errors import UserError
 from woundray.training.checkpoint import read_state, write_state
 from woundray.training.ema import Ema
 from woundray.training.optimizer import at_averages, learning_rate, make_optimizer
+from woundray.training.watch import make_scaler
+
+SCALER = make_scaler("fp32", torch.device("cpu"))
 
 
 def course(**settings: object) -> list[float]:
@@ -109,7 +112,9 @@ def test_a_state_of_another_optimizer_or_other_photographs_is_refused(tmp_path: 
     with pytest.raises(UserError, match=r"of a run with training\.optimizer adamw, not prodigy"):
         read(path, parameters, optimizer, "prodigy")
     with pytest.raises(UserError, match="of a run on other photographs"):
-        read_state(path, parameters, Ema(parameters, 0.9), optimizer, optimizer_name="adamw", materials_key="other")
+        read_state(
+            path, parameters, Ema(parameters, 0.9), optimizer, SCALER, optimizer_name="adamw", materials_key="other"
+        )
 
 
 def test_restarts_start_again_at_the_peak() -> None:
@@ -140,9 +145,9 @@ def follow(optimizer: torch.optim.Optimizer, parameters: dict[str, torch.nn.Para
 
 def write(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, name: str) -> None:
     ema = Ema(parameters, 0.9)
-    write_state(path, parameters, ema, optimizer, optimizer_name=name, materials_key="key")
+    write_state(path, parameters, ema, optimizer, SCALER, optimizer_name=name, materials_key="key")
 
 
 def read(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, name: str) -> None:
     ema = Ema(parameters, 0.9)
-    read_state(path, parameters, ema, optimizer, optimizer_name=name, materials_key="key")
+    read_state(path, parameters, ema, optimizer, SCALER, optimizer_name=name, materials_key="key")

@@ -3,20 +3,24 @@
 import copy
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
+from torch import distributed as dist
 from torch import nn
 
 from woundray.config import Config
-from woundray.errors import NonFiniteError
 from woundray.metrics.features import Lite0Trunk
 from woundray.model.base import decode, load_unet, load_vae
 from woundray.model.lora import add_adapter
+from woundray.training import loop
 from woundray.training import step as steps
 from woundray.training.materials import Materials
 from woundray.training.perceptual import Perception
 from woundray.training.place import Place
+from woundray.training.run import build
 
 CPU = torch.device("cpu")
 
@@ -121,15 +125,23 @@ def test_the_gradient_of_the_whole_loss_agrees_with_finite_differences(
     assert (values[0] - values[1]) / (2 * size) == pytest.approx(float(length) ** 2, rel=0.05)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_its_part(
-    micro_config: Config, micro_materials: Materials
+@pytest.mark.parametrize("rank", [0, 1])
+def test_dropout_and_noise_are_drawn_from_different_streams_on_every_rank(
+    micro_config: Config, micro_materials: Materials, tmp_path: Path, rank: int
 ) -> None:
-    draws = draws_of(micro_config, micro_materials, 4)
-    broken = replace(draws, noise=draws.noise * float("nan"))
-    model, _ = model_of(micro_config, micro_materials)
-    bank, schedule = micro_materials.bank, micro_materials.schedule
-    with pytest.raises(NonFiniteError, match="denoising loss is nan"):
-        steps.backward(model, None, bank, schedule, broken, micro_config, Place.alone())
+    """numpy takes [seed, epoch, step, 0] for [seed, epoch, step]: rank 0's dropout had the noise's own numbers."""
+    run = build(micro_config, micro_materials.folder, tmp_path, Place.alone())
+    run = replace(run, place=Place(rank, 2, CPU))
+    seeds: list[int] = []
+    seed_all = torch.manual_seed
+    with (
+        patch.object(torch, "manual_seed", lambda seed: (seeds.append(seed), seed_all(seed))[1]),
+        patch.object(dist, "all_reduce"),
+    ):
+        loop.train_epoch(run, 1, 0)
+    noise = {steps.stream(0, 1, step).initial_seed() for step in range(1, len(seeds) + 1)}
+    assert len(set(seeds)) == len(seeds) == run.updates_per_epoch
+    assert not noise & set(seeds)
 
 
 def test_the_validation_loss_never_changes_and_ranks_share_it(micro_config: Config, micro_materials: Materials) -> None:

@@ -16,7 +16,14 @@ from filelock import FileLock, Timeout
 
 from woundray import zygote
 from woundray.cluster.address import no_answer, refuse_dead
-from woundray.cluster.nodes import Resources, check_shared, resources, wait_for_nodes
+from woundray.cluster.nodes import (
+    Resources,
+    check_model,
+    check_shared,
+    gpus_to_come,
+    resources,
+    wait_for_nodes,
+)
 from woundray.cluster.token import make_token_private
 from woundray.errors import UserError
 from woundray.runtime import LOOPBACK, fits_sockets, held_port, runtime_folder
@@ -24,8 +31,10 @@ from woundray.runtime import LOOPBACK, fits_sockets, held_port, runtime_folder
 __all__ = [
     "Cluster",
     "Resources",
+    "check_model",
     "check_shared",
     "cluster",
+    "gpus_to_come",
     "make_token_private",
     "prepare_workers",
     "refuse_dead",

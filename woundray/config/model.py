@@ -15,7 +15,8 @@ class ModelConfig(Section):
     resolution: Annotated[int, Field(ge=32, le=2048, multiple_of=8)] = 128
     """Side of the square pictures that are trained on and drawn, px."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Number format of the frozen base; adapters and optimizer are fp32 always."""
+    """Number format of the frozen base; adapters and optimizer are fp32 always. In fp16 the loss is scaled, and an
+    update whose gradient overflows is left out (Micikevicius et al. 2018, arXiv 1710.03740)."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about 1.4 times the time."""
     attention: Literal["sdpa", "xformers"] = "sdpa"

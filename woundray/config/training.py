@@ -94,7 +94,8 @@ class HardwareConfig(Section):
     workers: Annotated[int, Field(ge=1)] = 1
     """Processes of one run that train in parallel (DDP)."""
     gpus_per_worker: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
-    """GPUs of one worker, fractions allowed; auto: 1 where the cluster has one, else 0."""
+    """GPUs of one worker, parts of one allowed; auto: 1, a part where more workers than GPUs share them, or 0 where the
+    cluster has none and its autoscaler brings none."""
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
     """CPU cores of one worker."""
     tf32: bool = True

@@ -26,7 +26,7 @@ from woundray.model.base import tell_lost_words
 from woundray.model.registry import resolve
 from woundray.search.folders import made_folder
 from woundray.search.interruption import stopped_with
-from woundray.search.workplace import threads
+from woundray.search.workplace import threads, usable_resources
 from woundray.storage import alone_in, check_storage
 from woundray.tracking import Tracker, versions
 from woundray.tracking.events import (
@@ -103,7 +103,7 @@ def _measured(config: Config, folder: Path, journal: Journal, stage: Stage) -> G
     effect, features = config.effect, folder / "features"
     search = effect.search
     _tell_lost_words(config)
-    with _hands(config, search) as hands:
+    with _hands(config, search, folder, stage) as hands:
         generator = Adapters(
             {phase: for_phase(config, phase) for phase in effect.phases},
             features,
@@ -131,7 +131,7 @@ def _tell_lost_words(config: Config) -> None:
 
 
 @contextmanager
-def _hands(config: Config, search: int) -> Iterator[_Hands]:
+def _hands(config: Config, search: int, folder: Path, stage: Stage) -> Iterator[_Hands]:
     """This process alone where there is one place to work, else Ray."""
     places = config.effect.concurrent or int((os.cpu_count() or 1) // config.hardware.cpus_per_worker)
     if places <= 1 and not search and "RAY_ADDRESS" not in os.environ:
@@ -139,12 +139,13 @@ def _hands(config: Config, search: int) -> Iterator[_Hands]:
         return
     with cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
         connected.tell()
-        gpus = settle(config, connected.resources).hardware.gpus_per_worker
+        resources = usable_resources(config, connected, folder, stage)
+        gpus = settle(config, resources).hardware.gpus_per_worker
         assert gpus != "auto"
         cpus, most = config.hardware.cpus_per_worker, config.effect.concurrent
         own = 0.0 if config.effect.classifier == "command" else gpus  # a program of the user's finds its own
         pools_by: Runner = in_turn if search else OnRay(cpus, gpus, most)  # a study takes the cluster for itself
-        yield _Hands(pools_by, OnRay(cpus, own, most), connected.resources)
+        yield _Hands(pools_by, OnRay(cpus, own, most), resources)
 
 
 def _record(journal: Journal, outcome: Outcome, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The parts of a latent diffusion model (Rombach et al. 2022, arXiv 2112.10752), each loaded when it is needed."""
 
+import gc
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -125,6 +126,15 @@ def load_vae(folder: Path, *, device: torch.device) -> AutoencoderKL:
         raise UserError(f"model.base: {folder}/vae shifts its latents; give a model of the SD 1, 2 or XL family")
     torch.nn.Module.to(vae, device).requires_grad_(False).eval()
     return vae
+
+
+def free_memory() -> None:
+    """Gives the GPU memory of models that nobody holds any more to other processes: torch keeps it for the next ones.
+
+    Trials share a GPU with the process that started them.
+    """
+    gc.collect()  # models are cycles: they hold themselves
+    torch.cuda.empty_cache()  # without a GPU it does nothing
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from woundray.config import Config
-from woundray.model.base import load_unet
+from woundray.model.base import DTYPES, load_unet
 from woundray.model.layout import UNET_FOLDER, WEIGHTS_NAME
 from woundray.model.lora import add_adapter, load_adapter, save_adapter
 
@@ -20,6 +20,17 @@ def make_trainable(unet: UNet2DConditionModel, config: Config) -> dict[str, nn.P
     parameters = dict(unet.named_parameters())
     assert all(parameter.dtype == torch.float32 for parameter in parameters.values())
     return parameters
+
+
+def weights_dtype(config: Config) -> torch.dtype:
+    """Number format that a UNet's weights are kept in: model.precision; fp32 where all of them are trained."""
+    return DTYPES["fp32" if config.training.method == "full" else config.model.precision]
+
+
+def mixed_precision(config: Config, device: torch.device) -> torch.autocast:
+    """Context in which a UNet of `weights_dtype` computes in model.precision, in training and in drawing alike."""
+    is_mixed = weights_dtype(config) != DTYPES[config.model.precision]
+    return torch.autocast(device.type, DTYPES[config.model.precision], enabled=is_mixed)
 
 
 def save_weights(unet: UNet2DConditionModel, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """What a study and a single run work with: folder, materials, cluster, tracking."""
 
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from woundray.cluster import Cluster, Resources, check_shared, cluster, wait_for_nodes
+from woundray.cluster import Cluster, Resources, check_model, check_shared, cluster, gpus_to_come, wait_for_nodes
 from woundray.config import Config
 from woundray.data.source import open_source
 from woundray.evaluation import settle_objective
@@ -16,8 +17,11 @@ from woundray.model.registry import resolve
 from woundray.search import preflight
 from woundray.search.folders import journal_path
 from woundray.tracking import DatasetFacts, Tracker, check_tracking, versions
+from woundray.training.launch import equal_share
 from woundray.training.materials import Materials, Stage, prepare_materials, usable_split
 from woundray.training.perceptual import settle_perception
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ def workplace(config: Config, folder: Path, stage: Stage, *, nested: bool = True
         )
         stage("MLflow", 1, 1)
         with tracker:
-            yield Workplace(materials, connected, _resources(config, connected, folder, stage), tracker)
+            resources = usable_resources(config, connected, folder, stage)
+            yield Workplace(materials, connected, resources, tracker)
             stage("ending", 0, 1)
     stage("ending", 1, 1)
 
@@ -107,13 +112,34 @@ def _dataset(config: Config, materials: Materials) -> DatasetFacts:
     )
 
 
-def _resources(config: Config, connected: Cluster, folder: Path, stage: Stage) -> Resources:
-    """Of the cluster, once its nodes are there; each of them must see the folder."""
+def usable_resources(config: Config, connected: Cluster, folder: Path, stage: Stage) -> Resources:
+    """Resources of a cluster; of one that others started, once its nodes are there and were looked at.
+
+    They are waited for until it has what one run needs, for study.wait_for_nodes_s at most. With
+    hardware.gpus_per_worker auto that are GPUs where there are some, or where the autoscaler can bring some. Each node
+    must see the study's folder, and have the base model.
+
+    Raises:
+        UserError: names the node that does not.
+    """
     if connected.own:
         return connected.resources
-    hardware = config.hardware
-    gpus = 0.0 if hardware.gpus_per_worker == "auto" else hardware.gpus_per_worker
-    bundles = [{"CPU": hardware.cpus_per_worker, "GPU": gpus}] * hardware.workers
-    resources = wait_for_nodes(bundles, timeout_s=config.study.wait_for_nodes_s, stage=stage)
+    found = _wait(config, connected.resources, stage)
     check_shared(folder)
-    return resources
+    check_model(resolve(config.model.base))
+    return found
+
+
+def _wait(config: Config, there: Resources, stage: Stage) -> Resources:
+    """What the cluster has when one run has a place on it, or when the time for waiting is over."""
+    hardware = config.hardware
+    gpus = hardware.gpus_per_worker
+    if gpus == "auto":
+        gpus = equal_share(hardware.workers, there.gpus or gpus_to_come())
+    bundles = [{"CPU": hardware.cpus_per_worker, "GPU": gpus}] * hardware.workers
+    found = wait_for_nodes(bundles, timeout_s=config.study.wait_for_nodes_s, stage=stage)
+    if hardware.gpus_per_worker == "auto" and not found.gpus:
+        log.info(
+            "no GPU on this cluster: running on CPUs; set hardware.gpus_per_worker to 1 to wait for a node that has one"
+        )
+    return found

@@ -47,6 +47,7 @@ def write_state(
     parameters: Mapping[str, torch.nn.Parameter],
     ema: Ema,
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     *,
     optimizer_name: str,
     materials_key: str,
@@ -65,6 +66,7 @@ def write_state(
         "optimizer": rest,
         "materials": materials_key,
         "ema_step": str(ema.step),
+        "loss_scale": json.dumps(scaler.state_dict()),
     }
     save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
 
@@ -74,6 +76,7 @@ def read_state(
     parameters: Mapping[str, torch.nn.Parameter],
     ema: Ema,
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     *,
     optimizer_name: str,
     materials_key: str,
@@ -101,6 +104,8 @@ def read_state(
     prefix = "optimizer/"
     kept = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     restore_optimizer(optimizer, parameters, kept, facts["optimizer"])
+    if loss_scale := json.loads(metadata.get("loss_scale", "{}")):  # that of fp16
+        scaler.load_state_dict(loss_scale)
 
 
 def _refuse_foreign(

@@ -9,10 +9,11 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from woundray import evaluation, sampling
-from woundray.model.base import DTYPES, embed_prompts, load_vae
+from woundray.config import Config
+from woundray.model.base import embed_prompts, free_memory, load_vae
 from woundray.model.leak import SignalLeak
 from woundray.model.registry import resolve
-from woundray.model.weights import load_weights
+from woundray.model.weights import load_weights, mixed_precision, weights_dtype
 from woundray.training.materials import Materials, Stage, sampler_of, schedule_of
 from woundray.training.references import config_of
 
@@ -37,13 +38,17 @@ def score_again(
     count = config.validation.pictures
     pictures = draw(checkpoint, Wish(2 * count, first_seed=count), stage)
     embedder = evaluation.make_embedder(config, device)
-    return 2 * count, evaluation.score(pictures, materials.reference.at(2 * count), embedder)
+    scores = evaluation.score(pictures, materials.reference.at(2 * count), embedder)
+    del embedder
+    free_memory()
+    return 2 * count, scores
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A checkpoint's models on their device, and how they draw."""
+    """A checkpoint's models on their device, and how they draw: as the run drew the pictures that were scored."""
 
+    config: Config
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     prompt: sampling.Prompt
@@ -51,7 +56,8 @@ class Opened:
 
     def draw(self, seeds: Sequence[int], progress: Callable[[int], None] | None = None) -> torch.Tensor:
         """One picture a seed, uint8 (N, 3, H, W); see `woundray.sampling.draw`."""
-        return sampling.draw(self.unet, self.vae, self.prompt, seeds, self.sampler, progress)
+        with mixed_precision(self.config, self.unet.device):
+            return sampling.draw(self.unet, self.vae, self.prompt, seeds, self.sampler, progress)
 
 
 def open_checkpoint(checkpoint: Path, wish: Wish) -> Opened:
@@ -63,7 +69,8 @@ def open_checkpoint(checkpoint: Path, wish: Wish) -> Opened:
     texts = embed_prompts(base, [prompt, config.prompts.negative], device=device)
     sampler = sampler_of(config, schedule_of(config, base), SignalLeak.read(checkpoint))
     return Opened(
-        load_weights(base, checkpoint, dtype=DTYPES[config.model.precision], device=device),
+        config,
+        load_weights(base, checkpoint, dtype=weights_dtype(config), device=device),
         load_vae(base, device=device),
         sampling.Prompt.of(texts),
         replace(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from woundray.checksums import fingerprint
 from woundray.cluster import Resources
 from woundray.config import Config
 from woundray.errors import UserError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _KILLED_WITHIN_S = 2.0  # Ray takes 0.2 s from a driver's end to the kill of its controller, a busy machine longer
 _ERROR_LINE = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Warning)\b")
+_SHARES = 10_000  # the parts of a GPU that Ray counts in
 _ADVICE = "For further information visit"  # pydantic's, after each error
 
 
@@ -57,12 +59,14 @@ def settle(config: Config, resources: Resources) -> Config:
         UserError: the cluster can not hold the workers of one run.
     """
     hardware = config.hardware
-    shared = min(1.0, resources.gpus / hardware.workers)  # more workers than GPUs share them
-    gpus: float = shared if hardware.gpus_per_worker == "auto" else hardware.gpus_per_worker
-    if hardware.workers * gpus > resources.gpus:
+    given = hardware.gpus_per_worker
+    gpus = equal_share(hardware.workers, resources.gpus) if given == "auto" else given
+    if gpus > 1 and gpus != math.floor(gpus):
+        raise UserError(f"hardware.gpus_per_worker: {gpus:g} is no whole number: more than one GPU can't be shared")
+    if gpus > 0 and _held(gpus, resources.gpus) < hardware.workers:
         raise UserError(
             f"hardware.gpus_per_worker: {hardware.workers} x {gpus:g} GPUs are more than the "
-            f"{resources.gpus:g} of the cluster: set a smaller share, or auto"
+            f"{resources.gpus:g} of the cluster hold: set a smaller share, or auto"
         )
     if hardware.workers * hardware.cpus_per_worker > resources.cpus:
         raise UserError(
@@ -72,13 +76,28 @@ def settle(config: Config, resources: Resources) -> Config:
     return config.with_values({"hardware.gpus_per_worker": gpus})
 
 
+def equal_share(workers: int, gpus: float) -> float:
+    """GPUs of one worker of one run, as many as there are: 1, or a part of one GPU where workers share them."""
+    if gpus < 1:
+        return 0.0
+    on_one = math.ceil(workers / math.floor(gpus))
+    return 1.0 if on_one == 1 else math.floor(_SHARES / on_one) / _SHARES
+
+
+def _held(share: float, gpus: float) -> int:
+    """How many workers find a place on so many GPUs: a part of a GPU is of one GPU, more than one are whole ones."""
+    if share < 1:
+        return math.floor(gpus) * math.floor(1 / share + 1e-9)
+    return math.floor(gpus / share)
+
+
 def runs_at_once(config: Config, resources: Resources) -> int:
     """How many runs of a settled configuration the cluster holds at one time, at least 1."""
     hardware = config.hardware
     assert hardware.gpus_per_worker != "auto", "settle() comes first"
     held = resources.cpus / (hardware.workers * hardware.cpus_per_worker)
     if hardware.gpus_per_worker > 0:
-        held = min(held, resources.gpus / (hardware.workers * hardware.gpus_per_worker))
+        held = min(held, _held(hardware.gpus_per_worker, resources.gpus) / hardware.workers)
     return max(1, math.floor(held + 1e-9))
 
 
@@ -125,8 +144,11 @@ def fit(
     output.mkdir(parents=True, exist_ok=True)
     (output / FAILURE_FILE).unlink(missing_ok=True)  # this is another try
 
+    files = (file for file in materials.iterdir() if file.suffix in (".json", ".safetensors"))
+    shared = {file.name: fingerprint(file) for file in files}  # a worker's machine may see them later than this one
+
     def work() -> Any:  # Ray brings rank 0's value back, though it asks for a function without one
-        return work_on(config, loop, materials, output, last_reported)
+        return work_on(config, loop, materials, output, last_reported, shared)
 
     class Trainer(TorchTrainer):
         """Without the process that deals out parts of Ray Data's data sets: the loop has none."""
@@ -146,10 +168,12 @@ def fit(
 
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
             failure = Failure.read(output)
+            if failure is None:
+                refuse_lost(output)
+                time.sleep(_KILLED_WITHIN_S)
+                failure = Failure.read(output)  # a shared file system may show it late
             if failure is not None:
                 raise RuntimeError(failure.reason)
-            refuse_lost(output)
-            time.sleep(_KILLED_WITHIN_S)
 
     def trainer() -> Trainer:
         return Trainer(

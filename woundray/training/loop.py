@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from woundray import evaluation, sampling
 from woundray.config import Config
 from woundray.errors import NonFiniteError
-from woundray.model.weights import save_weights
+from woundray.model.weights import mixed_precision, save_weights
 from woundray.training import step as steps
 from woundray.training.checkpoint import (
+    STATE_NAME,
     Progress,
     follow,
     newest_checkpoint,
@@ -32,6 +33,7 @@ from woundray.training.materials import sampler_of
 from woundray.training.optimizer import at_averages, learning_rate
 from woundray.training.place import Place
 from woundray.training.run import Run, build
+from woundray.training.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ def train(config: Config, *, materials: Path, output: Path, place: Place, report
         try:
             metrics |= _judge(run) if run.materials.held_out else _keep(run)
         except NonFiniteError as error:
-            raise _diverged(f"epoch {epoch}", error) from None
+            raise _diverged(f"epoch {epoch}: {error}") from None
         metrics["seconds_training"] = trained - started
         metrics["seconds_scoring"] = time.perf_counter() - trained
         metrics = place.from_first(metrics)
@@ -73,12 +75,12 @@ def _check_finite(metrics: dict[str, float]) -> None:
     """Raises NonFiniteError, on every rank alike, before the epoch is kept: nobody could go on from it."""
     for name, value in metrics.items():
         if not math.isfinite(value):
-            raise _diverged(f"epoch {metrics['epoch']:.0f}", f"{name} is {value}")
+            raise _diverged(f"epoch {metrics['epoch']:.0f}: {name} is {value}")
 
 
-def _diverged(where: str, what: object) -> NonFiniteError:
-    """With where it was, and the mend."""
-    return NonFiniteError(f"{where}: {what}; lower training.learning_rate or use model.precision bf16")
+def _diverged(what: object) -> NonFiniteError:
+    """With the mend."""
+    return NonFiniteError(f"{what}; lower training.learning_rate or use model.precision bf16")
 
 
 def stopped_early(history: list[dict[str, float]], config: Config) -> bool:
@@ -96,14 +98,17 @@ def _resume(run: Run) -> Progress:
         if run.place.is_first:
             write_config(run.config, run.output)
         return Progress(0, 0, [])
-    progress = read_progress(checkpoint)
+    # a shared file system may show the other ranks a checkpoint later than the one that wrote it
+    progress = run.place.from_first(read_progress(checkpoint) if run.place.is_first else Progress(0, 0, []))
+    run.place.wait_until_seen(checkpoint / STATE_NAME)
     if run.place.is_first:  # it may have been killed between the checkpoint's renaming and the links
         follow(run.output, progress, **_kept(run, progress))
     read_state(
-        checkpoint / "state.safetensors",
+        checkpoint / STATE_NAME,
         run.parameters,
         run.ema,
         run.optimizer,
+        run.scaler,
         optimizer_name=run.config.training.optimizer,
         materials_key=run.materials.key,
     )
@@ -119,39 +124,41 @@ def train_epoch(run: Run, epoch: int, updates_before: int) -> dict[str, float]:
     order = steps.photo_order(
         len(run.materials.bank.train), rows * run.updates_per_epoch, config.reproducibility.seed, epoch
     )
-    sums = torch.zeros(3, dtype=torch.float64)  # denoising loss, perceptual distance, gradient norm
+    watch = Watch(epoch, place, run.scaler)
     run.model.train()
-    for step, own_photos in enumerate(torch.split(order, rows), start=1):
-        update = updates_before + step - 1
-        rate = learning_rate(update, total_updates, config.training)
-        for group in run.optimizer.param_groups:
-            group["lr"] = rate
+    try:
+        for step, own_photos in enumerate(torch.split(order, rows), start=1):
+            update = updates_before + step - 1
+            rate = learning_rate(update, total_updates, config.training)
+            for group in run.optimizer.param_groups:
+                group["lr"] = rate
 
-        # dropout of adapters draws from torch's own generator: make that, too, a function of where we are
-        torch.manual_seed(steps.stream(config.reproducibility.seed, epoch, step, place.rank).initial_seed())
-        photos = steps.with_prior(own_photos, run.materials.bank, config, epoch=epoch, step=step)
-        draws = steps.draw(photos, run.materials.bank, run.materials.schedule, config, epoch=epoch, step=step)
-        try:
-            parts = steps.backward(
-                run.model, run.perception, run.materials.bank, run.materials.schedule, draws, config, place
-            )
-            norm = nn.utils.clip_grad_norm_(run.parameters.values(), config.training.max_grad_norm)
-            if not torch.isfinite(norm):
-                raise NonFiniteError(f"the gradient's norm is {norm.item()}")
-        except NonFiniteError as error:
-            raise _diverged(f"epoch {epoch}, step {step}", error) from None
-        run.optimizer.step()
-        run.optimizer.zero_grad(set_to_none=True)
-        run.ema.update(run.parameters)
-        sums += torch.tensor([parts["train_loss"], parts["perceptual_loss"], norm.item() / place.world_size])
-    denoising, perceptual, norm_sum = (place.total(sums) / run.updates_per_epoch).tolist()
-    return {
-        "train_loss": denoising,
-        "perceptual_loss": perceptual,
-        "gradient_norm": norm_sum,
-        "learning_rate": rate,
-        "updates": float(run.updates_per_epoch),
-    }
+            # dropout of adapters draws from torch's own generator: make that, too, a function of where we are
+            torch.manual_seed(steps.dropout_seed(config.reproducibility.seed, epoch, step, place.rank))
+            photos = steps.with_prior(own_photos, run.materials.bank, config, epoch=epoch, step=step)
+            draws = steps.draw(photos, run.materials.bank, run.materials.schedule, config, epoch=epoch, step=step)
+            watch.add(*_update(run, draws))
+        means = watch.means()
+    except NonFiniteError as error:
+        raise _diverged(error) from None
+    return means | {"learning_rate": rate, "updates": float(run.updates_per_epoch)}
+
+
+def _update(run: Run, draws: steps.Draws) -> tuple[Tensor, Tensor]:
+    """One optimizer update; this rank's parts of the losses, (2,), and the norm of the gradient. Waits for no device.
+
+    Where the loss is scaled, an update whose gradient overflowed is left out.
+    """
+    losses = steps.backward(
+        run.model, run.perception, run.materials.bank, run.materials.schedule, draws, run.config, run.place, run.scaler
+    )
+    run.scaler.unscale_(run.optimizer)
+    norm = nn.utils.clip_grad_norm_(run.parameters.values(), run.config.training.max_grad_norm)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.optimizer.zero_grad(set_to_none=True)
+    run.ema.update(run.parameters)
+    return losses, norm
 
 
 def _judge(run: Run) -> dict[str, float]:
@@ -212,7 +219,7 @@ def _draw(run: Run) -> Tensor:
     seeds = sampling.seeds_of(config.validation.pictures)
     own = place.share(len(seeds))
     sampler = sampler_of(config, materials.schedule, materials.leak)
-    with steps.mixed_precision(config, place.device):
+    with mixed_precision(config, place.device):
         drawn = sampling.draw(run.unet, run.vae, materials.prompt, seeds[own.start : own.stop], sampler)
     return place.gather(drawn)
 
@@ -233,10 +240,11 @@ def _save(run: Run, progress: Progress) -> Path:
     folder = run.output / f"epoch_{progress.epoch:04d}"
     if run.place.is_first:
         write_state(
-            _part(run) / "state.safetensors",
+            _part(run) / STATE_NAME,
             run.parameters,
             run.ema,
             run.optimizer,
+            run.scaler,
             optimizer_name=run.config.training.optimizer,
             materials_key=run.materials.key,
         )

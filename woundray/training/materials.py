@@ -27,15 +27,16 @@ from woundray.data.split import Split, split_for, write_split
 from woundray.errors import UserError
 from woundray.metrics.bars import refuse_too_few
 from woundray.model.base import (
-    DTYPES,
     NoiseSchedule,
     embed_prompts,
     encode_moments,
+    free_memory,
     load_unet,
     load_vae,
 )
 from woundray.model.leak import LEAK_NAME, SignalLeak
 from woundray.model.registry import resolve
+from woundray.model.weights import mixed_precision, weights_dtype
 from woundray.training.checkpoint import write_json
 
 _PRIOR_SEED = 2**20  # beyond the seeds of pictures that are judged
@@ -140,38 +141,8 @@ def prepare_materials(
             write_json(facts | {"base": str(base)}, facts_file)
         return open_materials(folder)
     folder.mkdir(parents=True, exist_ok=True)
-
-    split = usable_split(source, config)
-    write_split(split, folder / "split.json")
-    embedder = embedder or evaluation.make_embedder(config, device)
-    reference = _reference(config, source, split, folder, embedder, stage) if split.validation else None
-
-    # the bank
-    schedule = schedule_of(config, base)
-    vae = load_vae(base, device=device)
-    bank = _encode(config, source, split, vae, base, device, stage)
-    unet = load_unet(base, dtype=DTYPES[config.model.precision], device=device)
-    if config.training.prior_weight > 0:
-        bank = _with_prior(bank, unet, config, base, schedule, device)
-    write_bank(bank, folder / "bank.safetensors")
-    (folder / LEAK_NAME).unlink(missing_ok=True)  # of other settings in the same folder
-    if config.validation.signal_leak:
-        SignalLeak.of(bank.train.flatten(0, 1).chunk(2, dim=1)[0]).write(folder)
-
-    # the base model without an adapter, by the same seeds as every epoch of every trial
-    seeds = sampling.seeds_of(config.validation.pictures)
-    pictures = sampling.draw(
-        unet,
-        vae,
-        _prompt(bank),
-        seeds,
-        sampler_of(config, schedule),
-        lambda done: stage("base model's pictures", done, len(seeds)),
-    )
-    sampling.write_png(sampling.grid(pictures[: config.validation.grid]), folder / "baseline.png")
-    scores = {}
-    if reference is not None:
-        scores = evaluation.score(pictures, reference, embedder)
+    scores = _compute(config, folder, base, source, embedder or evaluation.make_embedder(config, device), device, stage)
+    free_memory()
     facts = {
         "key": key,
         "base": str(base),
@@ -201,6 +172,47 @@ def usable_split(source: Source, config: Config) -> Split:
             seed=config.reproducibility.seed,
         )
     return split
+
+
+def _compute(
+    config: Config,
+    folder: Path,
+    base: Path,
+    source: Source,
+    embedder: evaluation.Embedder,
+    device: torch.device,
+    stage: Stage,
+) -> dict[str, float]:
+    """Writes split, reference, bank and the base model's pictures; gives its scores. It keeps no model."""
+    split = usable_split(source, config)
+    write_split(split, folder / "split.json")
+    reference = _reference(config, source, split, folder, embedder, stage) if split.validation else None
+
+    # the bank
+    schedule = schedule_of(config, base)
+    vae = load_vae(base, device=device)
+    bank = _encode(config, source, split, vae, base, device, stage)
+    unet = load_unet(base, dtype=weights_dtype(config), device=device)
+    if config.training.prior_weight > 0:
+        bank = _with_prior(bank, unet, config, base, schedule, device)
+    write_bank(bank, folder / "bank.safetensors")
+    (folder / LEAK_NAME).unlink(missing_ok=True)  # of other settings in the same folder
+    if config.validation.signal_leak:
+        SignalLeak.of(bank.train.flatten(0, 1).chunk(2, dim=1)[0]).write(folder)
+
+    # the base model without an adapter, by the same seeds as every epoch of every trial
+    seeds = sampling.seeds_of(config.validation.pictures)
+    with mixed_precision(config, device):
+        pictures = sampling.draw(
+            unet,
+            vae,
+            _prompt(bank),
+            seeds,
+            sampler_of(config, schedule),
+            lambda done: stage("base model's pictures", done, len(seeds)),
+        )
+    sampling.write_png(sampling.grid(pictures[: config.validation.grid]), folder / "baseline.png")
+    return {} if reference is None else evaluation.score(pictures, reference, embedder)
 
 
 def _reference(
@@ -264,7 +276,8 @@ def _with_prior(
     """The bank with latents that the base model draws of prompts.prior, by seeds of their own."""
     prompt = sampling.Prompt.of(embed_prompts(base, [config.prompts.prior, config.prompts.negative], device=device))
     seeds = sampling.seeds_of(config.training.prior_pictures, first=_PRIOR_SEED)
-    latents = sampling.draw_latents(unet, prompt, seeds, sampler_of(config, schedule))
+    with mixed_precision(config, device):
+        latents = sampling.draw_latents(unet, prompt, seeds, sampler_of(config, schedule))
     no_variance = torch.full_like(latents, -30.0)  # log variance: they are what they are
     prior = torch.cat([latents, no_variance], dim=1)
     return replace(bank, prior=prior, prior_text=prompt.positive, prior_pooled=prompt.positive_pooled)

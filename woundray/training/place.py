@@ -1,11 +1,15 @@
 """Where one process of a run stands among the others, and the few things that they exchange."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+from woundray.checksums import fingerprint
+from woundray.shared_files import wait_until_seen
 
 Value = TypeVar("Value")
 
@@ -33,7 +37,11 @@ class Place:
         return range(count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size)
 
     def total(self, value: Tensor) -> Tensor:
-        """Sum of a tensor over all processes, on all processes."""
+        """Sum of a tensor over all processes, on all processes, on the run's device.
+
+        It is added up there, too: the backend that a run's gradients take may refuse tensors on other devices.
+        """
+        value = value.to(self.device)
         if self.world_size > 1:
             dist.all_reduce(value)
         return value
@@ -53,6 +61,16 @@ class Place:
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    def wait_until_seen(self, path: Path) -> None:
+        """Until this process sees a file as the first one does.
+
+        Raises:
+            UserError: see `woundray.storage.wait_until_seen`.
+        """
+        expected = self.from_first(fingerprint(path) if self.is_first and self.world_size > 1 else "")
+        if not self.is_first:
+            wait_until_seen(path, expected)
 
     def wait(self) -> None:
         """Until all processes are here."""

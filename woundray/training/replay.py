@@ -23,6 +23,20 @@ class Replayed(nn.Module):
         super().__init__()
         self.unet = unet
         self._recorded: dict[tuple[torch.Size, ...], Callable[..., Tensor]] = {}
+        self._gradients: list[Tensor] = []
+
+    def own_gradients(self) -> None:
+        """Sets the gradient of each trained parameter to zeros, in memory that no graph writes to.
+
+        A recorded backward pass writes gradients to the same memory at each replay, and autograd takes that memory for
+        a parameter's gradient where there is none yet: the next micro-batch would overwrite what it is to be added to
+        (github.com/pytorch/pytorch/issues/181723).
+        """
+        trained = [parameter for parameter in self.unet.parameters() if parameter.requires_grad]
+        self._gradients = self._gradients or [torch.empty_like(parameter) for parameter in trained]
+        torch._foreach_zero_(self._gradients)
+        for parameter, gradient in zip(trained, self._gradients, strict=True):
+            parameter.grad = gradient
 
     def forward(
         self,
@@ -70,7 +84,11 @@ def _record(answer: _Answer, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor
 
 
 def can_replay(config: Config, place: Place) -> bool:
-    """Whether steps of this run can be recorded: one process, a GPU, and nothing that a graph can not hold."""
+    """Whether steps of this run can be recorded: one process, a GPU, and nothing that a graph can not hold.
+
+    With several processes none are: the threads that watch over their communication call CUDA in the middle of a
+    recording, which breaks it.
+    """
     mixed = config.training.method == "full" and config.model.precision != "fp32"
     return (
         config.model.cuda_graphs

@@ -12,14 +12,15 @@ from torch.nn.parallel import DistributedDataParallel
 from woundray import evaluation
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.model.base import DTYPES, load_unet, load_vae
-from woundray.model.weights import make_trainable
+from woundray.model.base import load_unet, load_vae
+from woundray.model.weights import make_trainable, weights_dtype
 from woundray.training.ema import Ema
 from woundray.training.materials import Materials, open_materials
 from woundray.training.optimizer import make_optimizer
 from woundray.training.perceptual import Perception, make_perception
 from woundray.training.place import Place
 from woundray.training.replay import Replayed, can_replay
+from woundray.training.watch import make_scaler
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Run:
     parameters: dict[str, nn.Parameter]
     ema: Ema
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     vae: AutoencoderKL
     perception: Perception | None
     embedder: evaluation.Embedder
@@ -46,8 +48,7 @@ def build(config: Config, materials_folder: Path, output: Path, place: Place) ->
     materials = open_materials(materials_folder)
     output.mkdir(parents=True, exist_ok=True)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.hardware.tf32
-    dtype = DTYPES["fp32" if config.training.method == "full" else config.model.precision]
-    unet = load_unet(materials.base, dtype=dtype, device=place.device)
+    unet = load_unet(materials.base, dtype=weights_dtype(config), device=place.device)
     parameters = make_trainable(unet, config)
     _set_speed(unet, config)
     model: nn.Module = Replayed(unet) if can_replay(config, place) else unet
@@ -65,6 +66,7 @@ def build(config: Config, materials_folder: Path, output: Path, place: Place) ->
         parameters=parameters,
         ema=Ema(parameters, config.training.ema_decay),
         optimizer=make_optimizer(parameters.values(), config.training),
+        scaler=make_scaler(config.model.precision, place.device),
         vae=vae,
         perception=make_perception(config.training, vae),
         embedder=evaluation.make_embedder(config, place.device),

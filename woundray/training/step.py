@@ -10,8 +10,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from woundray.config import Config
 from woundray.data.bank import Bank
-from woundray.errors import NonFiniteError, UserError
-from woundray.model.base import DTYPES, NoiseSchedule, added_conditions, sample_latents
+from woundray.errors import UserError
+from woundray.model.base import NoiseSchedule, added_conditions, sample_latents
+from woundray.model.weights import mixed_precision
 from woundray.training.loss import (
     add_noise,
     denoising_loss,
@@ -22,9 +23,11 @@ from woundray.training.loss import (
 )
 from woundray.training.perceptual import Perception
 from woundray.training.place import Place
+from woundray.training.replay import Replayed
 
-_PRIOR = 2**31  # in the place of a rank
-FP16_LOSS_SCALE = 2.0**12  # gradients of activations below 6e-8 would be 0 in fp16
+_PRIOR, _DROPOUT = 2**31, 2**31 + 1
+"""Last numbers of a stream's key, beside seed, epoch and step. The noise's stream has none, and none may be 0, as numpy
+fills keys up with zeros: [seed, epoch, step, 0] would be the noise's own."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,11 @@ def stream(seed: int, *key: int) -> torch.Generator:
     """A generator that is a function of its arguments alone, so that a resumed run draws what it would have drawn."""
     state = np.random.SeedSequence([seed, *key]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) >> 1)
+
+
+def dropout_seed(seed: int, epoch: int, step: int, rank: int) -> int:
+    """Seed of torch's own generator for one update of one rank: dropout of adapters draws from it."""
+    return stream(seed, epoch, step, _DROPOUT + rank).initial_seed()
 
 
 def photo_order(photos: int, rows: int, seed: int, epoch: int) -> Tensor:
@@ -106,10 +114,11 @@ def losses(
     Rows of the prior count training.prior_weight times.
     """
     device = next(model.parameters()).device
+    photo, view, rows = draws.photo, draws.view, draws.perceptual.nonzero()[:, 0]  # on the CPU, as the bank
     draws = Draws(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(draws).items()})
 
     # latents from the moments, noisy at each row's own timestep
-    photo, view, photos = draws.photo.cpu(), draws.view.cpu(), len(bank.train)
+    photos = len(bank.train)
     is_prior = photo >= photos
     moments = bank.train[photo.clamp(max=photos - 1), view]
     captions = bank.positive.expand(len(photo), -1, -1)
@@ -139,19 +148,13 @@ def losses(
     denoising = denoising_loss(prediction, wanted, weights).sum()
 
     # decoded x0 estimates of the low-noise rows against the decoded latents
-    rows = draws.perceptual
-    if perception is None or not rows.any():
+    if perception is None or not len(rows):
         return denoising, denoising.new_zeros(())
+    rows = rows.to(device, non_blocking=True)
     x0_estimate = predicted_x0(schedule, x_t[rows], prediction[rows], draws.timestep[rows])
     with torch.no_grad():
         right = perception.decode(x0[rows])
     return denoising, perceptual_distance(perception.trunk, perception.decode(x0_estimate), right).sum()
-
-
-def mixed_precision(config: Config, device: torch.device) -> torch.autocast:
-    """Where all weights are trained they are fp32, and computing is in model.precision; adapters' bases are cast."""
-    is_mixed = config.training.method == "full" and config.model.precision != "fp32"
-    return torch.autocast(device.type, DTYPES[config.model.precision], enabled=is_mixed)
 
 
 def backward(
@@ -162,20 +165,27 @@ def backward(
     draws: Draws,
     config: Config,
     place: Place,
-) -> dict[str, float]:
+    scaler: torch.amp.GradScaler | None = None,
+) -> Tensor:
     """Adds the gradient of the global batch's mean loss to the parameters; gives this rank's part of the losses.
 
     Each rank takes its rows of every accumulation step. DDP averages gradients over ranks, so that
-    world_size * (sum over own rows) / (rows in all) averages to the mean over the global batch.
+    world_size * (sum over own rows) / (rows in all) averages to the mean over the global batch. Nothing waits for the
+    device.
 
-    Raises:
-        NonFiniteError: naming the part of the loss.
+    Args:
+        draws: on the CPU.
+        scaler: multiplies the loss, and so the gradient, by its scale.
+
+    Returns:
+        Denoising loss and perceptual distance, (2,) float64, on the device.
     """
     rounds, count = config.training.gradient_accumulation_steps, int((draws.photo < len(bank.train)).sum())
     rows_a_rank = len(draws.photo) // (rounds * place.world_size)
-    loss_scale = FP16_LOSS_SCALE if config.model.precision == "fp16" else 1.0
     perceptual_count = max(1, int(draws.perceptual.sum()))
-    parts = {"train_loss": 0.0, "perceptual_loss": 0.0}
+    parts = torch.zeros(2, dtype=torch.float64, device=place.device)
+    if isinstance(model, Replayed) and rounds > 1:
+        model.own_gradients()
     for turn in range(rounds):
         own = draws.rows((turn * place.world_size + place.rank) * rows_a_rank, rows_a_rank)
         last = turn == rounds - 1
@@ -183,15 +193,9 @@ def backward(
         with model.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
             denoising, perceptual = losses(model, perception, bank, schedule, own, config)
             denoising, perceptual = denoising.mul(1 / count), perceptual.mul(1 / perceptual_count)
-            for name, value in (("denoising", denoising), ("perceptual", perceptual)):
-                if not torch.isfinite(value):
-                    raise NonFiniteError(f"the {name} loss is {value.item()}")
-            loss = denoising + config.training.perceptual_weight * perceptual
-            loss.mul(place.world_size * loss_scale).backward()  # type: ignore[no-untyped-call]
-        parts["train_loss"] += denoising.item()
-        parts["perceptual_loss"] += perceptual.item()
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    torch._foreach_mul_(gradients, 1 / loss_scale)
+            loss = (denoising + config.training.perceptual_weight * perceptual).mul(place.world_size)
+            (loss if scaler is None else scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+        parts += torch.stack([denoising.detach(), perceptual.detach()])
     return parts
 
 
@@ -208,7 +212,7 @@ def validation_loss(model: nn.Module, bank: Bank, schedule: NoiseSchedule, confi
     x0 = bank.validation.chunk(2, dim=1)[0].repeat(draws, 1, 1, 1)
 
     device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
-    total = torch.zeros((), dtype=torch.float64)
+    total = torch.zeros((), dtype=torch.float64, device=device)
     own = place.share(pictures * draws)
     for rows in torch.split(torch.arange(own.start, own.stop), config.validation.batch_size):
         clean, eps, t = (tensor[rows].to(device) for tensor in (x0, noise, timesteps))
@@ -220,5 +224,5 @@ def validation_loss(model: nn.Module, bank: Bank, schedule: NoiseSchedule, confi
         with mixed_precision(config, device):
             prediction = model(x_t.to(dtype), t, text, added_cond_kwargs=added, return_dict=False)[0]
         weights = torch.ones_like(t, dtype=torch.float32)  # trials whose losses weigh differently are compared by it
-        total += denoising_loss(prediction, target(schedule, clean, eps, t), weights).sum().cpu()
+        total += denoising_loss(prediction, target(schedule, clean, eps, t), weights).sum()
     return float(place.total(total) / (pictures * draws))

@@ -2,13 +2,14 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from woundray.config import Config
 from woundray.errors import NonFiniteError, UserError
+from woundray.shared_files import wait_until_seen
 from woundray.training.entry import Loop
 
 CHECKPOINT, METRICS = "checkpoint_folder", "metrics"
@@ -46,12 +47,18 @@ class Failure:
 
 
 def work_on(
-    config: Config, loop: Loop, materials: Path, output: Path, last_reported: Callable[[], int] | None
+    config: Config,
+    loop: Loop,
+    materials: Path,
+    output: Path,
+    last_reported: Callable[[], int] | None,
+    shared: Mapping[str, str],
 ) -> dict[str, Any]:
     """One worker's part of a run: reports what nobody has heard of yet, and trains.
 
     Args:
         last_reported: see `woundray.training.launch.fit`.
+        shared: files of `materials`, name -> `woundray.checksums.fingerprint` where they were written.
 
     Returns:
         The last report.
@@ -78,6 +85,8 @@ def work_on(
     def report(metrics: dict[str, float], checkpoint: Path) -> None:
         pass_on(metrics, checkpoint, usage(metrics, config, place))
 
+    for name, expected in shared.items():
+        wait_until_seen(materials / name, expected)
     # The listener may have died while the loop went on. Checkpoints may be gone: only the history is read
     for entry in place.from_first(_unreported(output, last_reported) if place.is_first else []):
         pass_on(entry, output / f"epoch_{int(entry['epoch']):04d}", {})

@@ -1,0 +1,102 @@
+"""Numbers of 16 bits: an update that overflows is left out, and what is scored is what is drawn."""
+
+import json
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from woundray import sampling
+from woundray.config import Config
+from woundray.errors import NonFiniteError
+from woundray.training import step as steps
+from woundray.training.generation import Wish, draw
+from woundray.training.loop import train
+from woundray.training.materials import Materials
+from woundray.training.place import Place
+
+
+@pytest.fixture
+def fp16_config(micro_config: Config) -> Config:
+    return micro_config.with_values(
+        {"model.precision": "fp16", "training.epochs": 2, "training.steps_per_epoch": 4, "lora.dropout": 0.0}
+    )
+
+
+def run(config: Config, materials: Materials, output: Path, overflows: set[int], dies_after: int = 99) -> list[float]:
+    """Trains; gradients of these updates overflow. Gives the loss of each update, before that."""
+    seen: list[float] = []
+    real = steps.losses
+
+    def planted(*arguments: object) -> tuple[Tensor, Tensor]:
+        denoising, perceptual = real(*arguments)  # type: ignore[arg-type]
+        seen.append(float(denoising.detach()))
+        return (denoising * 1e30 if len(seen) in overflows else denoising), perceptual
+
+    def report(metrics: dict[str, float], _: Path) -> None:
+        if metrics["epoch"] == dies_after:
+            raise KeyboardInterrupt
+
+    with patch.object(steps, "losses", planted):
+        train(config, materials=materials.folder, output=output, place=Place.alone(), report=report)
+    return seen
+
+
+def test_an_overflow_costs_an_update_and_not_the_run(
+    fp16_config: Config, micro_materials: Materials, tmp_path: Path
+) -> None:
+    run(fp16_config, micro_materials, tmp_path, overflows={2, 3})
+    first, second = json.loads((tmp_path / "history.json").read_text())
+    assert first["skipped_updates"] >= 2
+    assert second["skipped_updates"] == 0
+    assert first["gradient_norm"] > 0
+    state = load_file(tmp_path / "latest/state.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in state.values())
+
+
+def test_a_run_that_always_overflows_ends(fp16_config: Config, micro_materials: Materials, tmp_path: Path) -> None:
+    config = fp16_config.with_values({"training.steps_per_epoch": 40})
+    with pytest.raises(
+        NonFiniteError, match=r"^epoch 1, step 2\d: the gradient's norm is nan at a loss scale of 0\.00"
+    ):
+        run(config, micro_materials, tmp_path, overflows=set(range(1, 99)))
+    assert not (tmp_path / "latest").exists()
+
+
+def test_a_run_that_died_after_an_overflow_resumes_to_the_bit(
+    fp16_config: Config, micro_materials: Materials, tmp_path: Path
+) -> None:
+    """The scale that it had come down to is in the checkpoint."""
+    run(fp16_config, micro_materials, tmp_path / "whole", overflows={1, 3})
+    with pytest.raises(KeyboardInterrupt):
+        run(fp16_config, micro_materials, tmp_path / "dies", overflows={1, 3}, dies_after=1)
+    run(fp16_config, micro_materials, tmp_path / "dies", overflows=set())
+    whole, resumed = (load_file(tmp_path / name / "latest/state.safetensors") for name in ("whole", "dies"))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+    histories = [json.loads((tmp_path / name / "history.json").read_text()) for name in ("whole", "dies")]
+    scores = [
+        [{name: value for name, value in entry.items() if "seconds" not in name} for entry in history]
+        for history in histories
+    ]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_whole_unet_draws_what_was_scored(
+    micro_config: Config, micro_materials: Materials, tmp_path: Path, precision: str
+) -> None:
+    """Weights of 32 bits that compute in 16 are not weights of 16 bits."""
+    values = {"training.method": "full", "model.precision": precision, "training.epochs": 1, "validation.batch_size": 4}
+    config = micro_config.with_values(
+        {**values, "training.learning_rate": 1e-3, "validation.pictures": 4, "metrics.floor_repeats": 2}
+    )
+    train(config, materials=micro_materials.folder, output=tmp_path, place=Place.alone(), report=lambda *_: None)
+    checkpoint = tmp_path / "epoch_0001"
+    again = sampling.grid(draw(checkpoint, Wish(4), lambda *_: None)).permute(1, 2, 0).numpy()
+    assert np.array_equal(again, np.asarray(Image.open(checkpoint / "grid.png")))
