@@ -66,7 +66,7 @@ class Place:
         """Until this process sees a file as the first one does.
 
         Raises:
-            UserError: see `woundray.storage.wait_until_seen`.
+            UserError: see `woundray.shared_files.wait_until_seen`.
         """
         expected = self.from_first(fingerprint(path) if self.is_first and self.world_size > 1 else "")
         if not self.is_first:
