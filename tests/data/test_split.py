@@ -147,5 +147,5 @@ def test_folds_are_for_few_photographs_and_a_share_of_0_holds_nobody_out() -> No
     assert len(split_for(photos, none).validation) == 21
     everybody = split_for(photos, few.with_values({"validation.share": 0.0}))
     assert everybody.train == tuple(photos) and not everybody.validation
-    with pytest.raises(UserError, match="3, but there are 3 folds: 0 to 2"):
+    with pytest.raises(UserError, match="3, but there are 3 folds: give 0 to 2"):
         split_for(photos, few.with_values({"validation.fold": 3}))

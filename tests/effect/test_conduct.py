@@ -68,7 +68,7 @@ def test_a_terminal_gets_whole_tables_and_no_markdown(measured: tuple[str, Path]
     for mark in ("**", "##", "|"):
         assert mark not in text
     for arm in facts["arms"]:
-        of_kappa, of_scores = re.findall(rf"^{re.escape(arm['name'])} +\d.*$", text, re.MULTILINE)
+        of_kappa, of_scores = re.findall(rf"^{re.escape(arm['name'])} +-?\d.*$", text, re.MULTILINE)
         kappa, gain = arm["kappa"], arm["gain"]
         cells = [f"{kappa['value']:.3f}", f"{kappa['low']:.3f} to {kappa['high']:.3f}"]
         cells += [f"{gain['value']:+.3f}", f"{gain['low']:+.3f} to {gain['high']:+.3f}"] if gain else []

@@ -33,7 +33,7 @@ Kind = Literal[Victim, "worker twice", "node", "interrupt", "terminate", "hang u
 ROOT = Path(__file__).parents[2]
 TITLES = {  # what Ray calls their processes
     "worker": "ray::RayTrainWorker",
-    "driver": "ray::ImplicitFunc",
+    "driver": "ray::Trial",
     "controller": "ray::TrainController",
 }
 SIGNALS = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM, "hang up": signal.SIGHUP}

@@ -37,7 +37,10 @@ def planted_loop(config: Config, *, materials: Path, output: Path, place: Place,
     from woundray.training import loop
 
     (output / f"try-{len(list(output.glob('try-*'))) + 1}").touch()
-    name, nan = PLANTED.get(output.name, ("woundray.training.step.losses", ""))[0], torch.tensor(float("nan"))
+    name, nan = (
+        PLANTED.get(output.name, ("woundray.training.step.losses", ""))[0],
+        torch.tensor(float("nan"), requires_grad=True),
+    )
     results = {
         "losses": lambda *_: (nan, nan),
         "validation_loss": lambda *_: float("nan"),

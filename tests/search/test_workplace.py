@@ -49,7 +49,7 @@ def test_gpus_that_the_autoscaler_brings_are_waited_for(
     joining += [CPUS, CPUS, WITH_GPUS]
     told: list[tuple[str, int, int]] = []
     own = config(tmp_path).with_values({"hardware.workers": workers})
-    found = usable_resources(own, Cluster(CPUS, "", own=False), tmp_path, lambda *stage: told.append(stage))
+    found = usable_resources(own, Cluster(CPUS, "", own=False, address=""), tmp_path, lambda *stage: told.append(stage))
     assert found == WITH_GPUS
     assert settle(own, found).hardware.gpus_per_worker == share
     assert told == [("waiting for nodes", 0, 100)] * 2 + [("waiting for nodes", 100, 100)]
@@ -61,7 +61,7 @@ def test_where_no_gpu_comes_a_line_says_so_and_how_to_wait_for_one(
     caplog.set_level("INFO")
     monkeypatch.setattr(workplace, "gpus_to_come", lambda: 0.0)
     joining += [CPUS, WITH_GPUS]
-    cluster = Cluster(CPUS, "", own=False)
+    cluster = Cluster(CPUS, "", own=False, address="")
     assert usable_resources(config(tmp_path), cluster, tmp_path, lambda *_: None) == CPUS
     assert "no GPU on this cluster: running on CPUs; set hardware.gpus_per_worker to 1 to wait" in caplog.text
     patient = config(tmp_path).with_values({"hardware.gpus_per_worker": 1})  # as it says
@@ -76,7 +76,7 @@ def test_gpus_that_never_come_are_not_waited_for_longer_than_was_asked(
     monkeypatch.setattr(workplace, "gpus_to_come", lambda: 4.0)
     joining += [CPUS]
     hasty = config(tmp_path).with_values({"study.wait_for_nodes_s": 0})
-    assert usable_resources(hasty, Cluster(CPUS, "", own=False), tmp_path, lambda *_: None) == CPUS
+    assert usable_resources(hasty, Cluster(CPUS, "", own=False, address=""), tmp_path, lambda *_: None) == CPUS
     assert "running on CPUs" in caplog.text
 
 

@@ -155,7 +155,7 @@ def test_the_loss_with_a_prior_is_the_sum_of_both_losses(prior_config: Config, p
 def test_a_prior_that_the_study_did_not_draw_is_refused(
     prior_config: Config, micro_materials: Materials, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"training\.prior_weight: the study's own setting must be above 0"):
+    with pytest.raises(UserError, match=r"training\.prior_weight: set it above 0 for the study itself"):
         run(prior_config, micro_materials.folder, tmp_path)
 
 

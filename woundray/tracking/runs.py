@@ -173,7 +173,7 @@ class Runs:
         if event.reason:
             self._client.set_tag(run_id, "error", event.reason[:_LONGEST])
         best = event.output / "best"
-        if best.is_dir() and not event.reason:
+        if (best / "run.json").is_file() and not event.reason:
             self._log_best(run_id, _metrics_of(best), event.time_ms)
         if best.is_dir():
             self._log_files(run_id, best, "checkpoint")
@@ -286,9 +286,9 @@ class Runs:
 
 
 def _metrics_of(checkpoint: Path) -> dict[str, float]:
-    """What the epoch of a checkpoint came to, by its `run.json`."""
+    """What the epoch of a checkpoint came to, by its `run.json`; nothing for one that was never scored."""
     progress = json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))
-    entry = next(entry for entry in progress["history"] if entry["epoch"] == progress["epoch"])
+    entry = next((entry for entry in progress["history"] if entry["epoch"] == progress["epoch"]), {})
     return {name: value for name, value in entry.items() if name != "epoch"}
 
 

@@ -62,7 +62,10 @@ def settle(config: Config, resources: Resources) -> Config:
     given = hardware.gpus_per_worker
     gpus = equal_share(hardware.workers, resources.gpus) if given == "auto" else given
     if gpus > 1 and gpus != math.floor(gpus):
-        raise UserError(f"hardware.gpus_per_worker: {gpus:g} is no whole number: more than one GPU can't be shared")
+        raise UserError(
+            f"hardware.gpus_per_worker: {gpus:g} is no whole number, and more than one GPU can't be "
+            "shared: give 1, 2 or more, or a part of one"
+        )
     if gpus > 0 and _held(gpus, resources.gpus) < hardware.workers:
         raise UserError(
             f"hardware.gpus_per_worker: {hardware.workers} x {gpus:g} GPUs are more than the "
