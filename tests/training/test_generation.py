@@ -104,7 +104,7 @@ def test_a_registered_model_is_its_checkpoint(
     for reference in ("models:/woundray-phase-I@champion", f"models:/woundray-phase-I/{version.version}"):
         folder = find_checkpoint(reference, tmp_path / "runs", server)
         assert (folder / WEIGHTS_NAME).read_bytes() == (checkpoint / WEIGHTS_NAME).read_bytes()
-    with pytest.raises(UserError, match="@loser is not there; there is models:/woundray-phase-I@champion"):
+    with pytest.raises(UserError, match="@loser is not there; give one of these: models:/woundray-phase-I@champion"):
         find_checkpoint("models:/woundray-phase-I@loser", tmp_path, server)
     with pytest.raises(UserError, match="give models:/NAME@ALIAS or models:/NAME/VERSION"):
         find_checkpoint("models:/woundray-phase-I", tmp_path, server)
