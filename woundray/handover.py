@@ -20,6 +20,12 @@ _FIRST_SEED = 100_000  # none that a run was steered by
 log = logging.getLogger(__name__)
 
 
+def _wish(study: StudyResult) -> Wish:
+    """The pictures that gave a finalist its score, so that this is the evaluation's, too; else those of other seeds."""
+    count, final = study.config.validation.pictures, study.best.final
+    return Wish(2 * count, count if final and "folds" not in final else _FIRST_SEED)
+
+
 def hand_over(study: StudyResult, data: str, stage: Stage) -> list[str]:
     """Writes evaluation, model and report of a study that has ended, and tells them to its journal.
 
@@ -33,7 +39,7 @@ def hand_over(study: StudyResult, data: str, stage: Stage) -> list[str]:
     score = best.score(config.metrics.objective)
     assert score is not None
     try:
-        wish = Wish(2 * config.validation.pictures, _FIRST_SEED)
+        wish = _wish(study)
         file = study.checkpoint / EVALUATION
         missed = appraise(study.checkpoint, wish, data=config.data.root, file=file, stage=stage).failed
     except (UserError, NonFiniteError) as error:  # too few pictures or patients for it: the study stands without

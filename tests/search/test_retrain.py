@@ -1,6 +1,7 @@
 """The best settings trained on other patients: every photograph judges once, and a refit sees all of them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from woundray.config import Config
 from woundray.model.layout import WEIGHTS_NAME
+from woundray.search.beside import Beside, beside
 from woundray.search.conclusion import StudyResult
 from woundray.search.retrain import Folds, mean_of_folds, refit
 from woundray.search.summary import TrialSummary
@@ -53,6 +55,16 @@ def test_a_finalist_is_judged_by_every_photograph_and_refitted_on_all(micro_conf
     written = (again / WEIGHTS_NAME).stat().st_mtime_ns
     assert folds(checkpoint)[1] == scores
     assert (again / WEIGHTS_NAME).stat().st_mtime_ns == written, "what was trained is not trained again"
+
+    # what the new score is read beside has as many pictures, by the same seeds; the epoch's has an epoch's
+    epoch, new = config.validation.pictures, 2 * config.validation.pictures
+    trial_of = TrialSummary("a1", 1, "finished", {}, best_score=9.0, final=scores)
+    at = beside(trial_of, config, materials.folder, materials.baseline, materials.reference)
+    assert at is not None and at.base is not None and at.pictures == at.floor.n_wanted == new
+    assert at.base != materials.baseline["fd_lite0"] and at.floor == materials.reference.at(new).floor
+    before = beside(replace(trial_of, final=None), config, materials.folder, materials.baseline, materials.reference)
+    assert before == Beside(epoch, materials.baseline["fd_lite0"], materials.reference.floor)
+    assert beside(trial_of, config, tmp_path, {}, materials.reference) is None  # a validation loss has neither
 
     # a refit trains on both sides, with the weights that were better, and scores nothing
     metrics = next(entry for entry in read_progress(checkpoint).history if entry["epoch"] == 1)

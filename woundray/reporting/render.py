@@ -12,9 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from PIL import Image
 
 from woundray.evaluation.verdict import verdict_of
-from woundray.metrics.bars import Floor
 from woundray.reporting import charts
 from woundray.reporting.facts import FEWEST_TRIALS, StudyFacts, read_study
+from woundray.search.beside import Beside, beside
 from woundray.search.summary import TrialSummary
 from woundray.tracking import versions
 from woundray.training.checkpoint import GRIDS
@@ -66,13 +66,13 @@ def write_charts(folder: Path, out: Path) -> None:
 
 def render(study: StudyFacts, *, with_photographs: bool) -> str:
     """The report as HTML that asks nothing of the network."""
-    best, objective, base = study.best, study.objective, study.baseline.get(study.objective)
+    best, objective, at = study.best, study.objective, _beside(study)
     return template("report.html").render(
         study=study,
         best=best,
         objective=objective,
-        base=base,
-        floor=_floor(study),
+        base=None if at is None else at.base,
+        floor=None if at is None else at.floor,
         verdict=verdict_of(study.evaluation, study.config),
         score=None if best is None else best.score(objective),
         grids=_grids(study),
@@ -104,22 +104,24 @@ def template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def _floor(study: StudyFacts) -> Floor | None:
-    """Real against real, where the objective is the distance that it belongs to."""
-    return study.reference.floor if study.objective in study.baseline else None
-
-
 def _curves(study: StudyFacts) -> str:
     base = study.baseline.get(study.objective)
     return "" if base is None else charts.learning_curves(study.trials, study.best, study.objective, base)
 
 
 def _standing(study: StudyFacts) -> str:
-    base = study.baseline.get(study.objective)
+    at = _beside(study)
     score = None if study.best is None else study.best.score(study.objective)
-    if score is None or base is None:
+    if score is None or at is None or at.base is None:
         return ""
-    return charts.standing(score, base, study.reference.floor, study.objective)
+    return charts.standing(score, at.base, at.floor, study.objective)
+
+
+def _beside(study: StudyFacts) -> Beside | None:
+    """What the best trial's score is read beside."""
+    if study.best is None:
+        return None
+    return beside(study.best, study.config, study.folder / "materials", study.baseline, study.reference)
 
 
 def _grids(study: StudyFacts) -> list[EpochGrid]:

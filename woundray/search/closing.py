@@ -9,6 +9,7 @@ from pathlib import Path
 from woundray.evaluation.verdict import Verdict, verdict_of
 from woundray.model.layout import read_json
 from woundray.redaction import redact
+from woundray.search.beside import beside
 from woundray.search.conclusion import StudyResult
 from woundray.tracking import Tracker
 from woundray.training.materials import Materials
@@ -44,9 +45,10 @@ class Closing:
             f"best trial   {best.number} ({best.id}), epoch {best.best_epoch}: {objective} {score:.4g}"
             + (" on new pictures" if best.final else ""),
         ]
-        if objective in self.materials.baseline:  # a validation loss has neither
-            lines += [f"             base model {self.materials.baseline[objective]:.4g}"]
-            lines += [f"             real photographs against real ones {self.materials.reference.floor}"]
+        at = beside(best, study.config, self.materials.folder, self.materials.baseline, self.materials.reference)
+        if at is not None:
+            lines += [f"             base model {at.base:.4g}, by the same seeds"] if at.base is not None else []
+            lines += [f"             real photographs against real ones {at.floor}"]
         lines += _finals(study, self.folds)
         values = (
             f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"

@@ -13,7 +13,7 @@ from woundray.data.split import count_folds
 from woundray.search.conclusion import StudyResult
 from woundray.training.checkpoint import read_progress
 from woundray.training.entry import train
-from woundray.training.generation import score_again
+from woundray.training.generation import score_again, score_base_again
 from woundray.training.launch import fit
 from woundray.training.materials import Materials, Stage, prepare_materials
 from woundray.training.references import config_of
@@ -59,6 +59,7 @@ class Folds:
         In each other fold the finalist's settings are trained anew for as many epochs as its checkpoint's, so that
         no epoch is chosen by the patients who judge it.
         """
+        score_base_again(self.config, self.materials, device=self.device, stage=self.stage)
         pictures, own = score_again(checkpoint, materials=self.materials, device=self.device, stage=self.stage)
         scores = [own]
         for fold in range(1, self.count):

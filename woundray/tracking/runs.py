@@ -288,7 +288,7 @@ class Runs:
 def _metrics_of(checkpoint: Path) -> dict[str, float]:
     """What the epoch of a checkpoint came to, by its `run.json`; nothing for one that was never scored."""
     progress = json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))
-    entry = next((entry for entry in progress["history"] if entry["epoch"] == progress["epoch"]), {})
+    entry: dict[str, float] = next((entry for entry in progress["history"] if entry["epoch"] == progress["epoch"]), {})
     return {name: value for name, value in entry.items() if name != "epoch"}
 
 

@@ -10,12 +10,16 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from woundray import evaluation, sampling
 from woundray.config import Config
-from woundray.model.base import embed_prompts, free_memory, load_vae
+from woundray.model.base import embed_prompts, free_memory, load_unet, load_vae
 from woundray.model.leak import SignalLeak
 from woundray.model.registry import resolve
 from woundray.model.weights import load_weights, mixed_precision, weights_dtype
+from woundray.training.checkpoint import write_json
 from woundray.training.materials import Materials, Stage, sampler_of, schedule_of
 from woundray.training.references import config_of
+
+NEW_BASELINE = "baseline_new.json"
+"""In the folder of materials: what the base model scores by the seeds of finalists."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,29 @@ def score_again(
     del embedder
     free_memory()
     return 2 * count, scores
+
+
+def score_base_again(config: Config, materials: Materials, *, device: torch.device, stage: Stage) -> None:
+    """Scores the base model without an adapter by the seeds of finalists, as `score_again` does those.
+
+    It is kept in the materials' folder, and not scored a second time.
+    """
+    file, count = materials.folder / NEW_BASELINE, config.validation.pictures
+    if file.is_file():
+        return
+    unet = load_unet(materials.base, dtype=weights_dtype(config), device=device)
+    vae, seeds = load_vae(materials.base, device=device), sampling.seeds_of(2 * count, first=count)
+    sampler, name = sampler_of(config, materials.schedule), "base model's pictures"
+    stage(name, 0, len(seeds))
+    with mixed_precision(config, device):
+        pictures = sampling.draw(
+            unet, vae, materials.prompt, seeds, sampler, lambda done: stage(name, done, len(seeds))
+        )
+    embedder = evaluation.make_embedder(config, device)
+    scores = evaluation.score(pictures, materials.reference.at(2 * count), embedder)
+    write_json({"pictures": 2 * count, "first_seed": count, "scores": scores}, file)
+    del unet, vae, embedder
+    free_memory()
 
 
 @dataclass(frozen=True)
