@@ -1,6 +1,7 @@
 """What is known of weights, and what is said of those that are here."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from families import build_family
@@ -8,16 +9,17 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 from torchvision.models import AlexNet_Weights, SqueezeNet1_1_Weights, VGG16_Weights
 
 from woundray.errors import UserError
-from woundray.metrics.features import INCEPTION_SHA256
-from woundray.metrics.similarity import TRUNK_SHA256
-from woundray.metrics.weights import WEIGHTS, path_of
+from woundray.metrics.similarity import Trunk
+from woundray.metrics.weights import LPIPS_TRUNKS, WEIGHTS, path_of
 from woundray.staging import NAMES, check_names, fetch, inventory, licence_of
 
 
 def test_what_is_fetched_is_what_the_metrics_want() -> None:
-    assert WEIGHTS["inception"].sha256 == INCEPTION_SHA256
-    nets = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet"}
-    assert {net: WEIGHTS[name].sha256 for net, name in nets.items()} == TRUNK_SHA256
+    assert LPIPS_TRUNKS.keys() == set(get_args(Trunk))
+    for url in (AlexNet_Weights, VGG16_Weights, SqueezeNet1_1_Weights):  # torchvision names files by their hash
+        name = next(name for name, weights in WEIGHTS.items() if weights.url == url.DEFAULT.url)
+        assert name in LPIPS_TRUNKS.values() and f"-{WEIGHTS[name].sha256[:8]}." in url.DEFAULT.url
+    assert f"-{WEIGHTS['inception'].sha256[:8]}." in URL_INCEPTION_V3
     urls = [AlexNet_Weights.DEFAULT.url, VGG16_Weights.DEFAULT.url, SqueezeNet1_1_Weights.DEFAULT.url, URL_INCEPTION_V3]
     assert urls == [WEIGHTS[name].url for name in ("alexnet", "vgg16", "squeezenet", "inception")]
 

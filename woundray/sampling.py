@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from woundray.atomic import atomic_path
 from woundray.errors import NonFiniteError
 from woundray.model.base import NoiseSchedule, TextEmbeddings, added_conditions, decode, to_uint8
 from woundray.model.leak import SignalLeak
@@ -177,9 +178,8 @@ def labelled_grid(rows: Sequence[Tensor], names: Sequence[str], columns: Sequenc
 
 def write_png(picture: Tensor, path: Path, texts: Mapping[str, str] | None = None) -> None:
     """uint8 (3, H, W) -> a PNG file with text chunks by keyword, written beside and renamed into place."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_bytes(png(picture, texts or {}))
-    beside.replace(path)
+    with atomic_path(path) as beside:
+        beside.write_bytes(png(picture, texts or {}))
 
 
 def png(picture: Tensor, texts: Mapping[str, str]) -> bytes:

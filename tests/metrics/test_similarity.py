@@ -77,8 +77,10 @@ def test_lpips_refuses_weights_that_make_no_distance() -> None:
 
 def test_lpips_loads_only_known_weights(tmp_path: Path) -> None:
     file = tmp_path / "alexnet.pth"
-    with pytest.raises(UserError, match=r"python -m woundray\.fetch lpips"):
+    with pytest.raises(UserError, match=r"python -m woundray\.fetch alexnet"):
         load_lpips(file)
+    with pytest.raises(UserError, match=r"python -m woundray\.fetch vgg16"):
+        load_lpips(file, "vgg")
     file.write_bytes(b"other")
     with pytest.raises(UserError, match="other sha256"):
         load_lpips(file)

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from woundray.atomic import write_json
 from woundray.cli import parse
 from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.errors import UserError
 from woundray.search.conduct_run import _begin_from, begun
 from woundray.train import Train
-from woundray.training.checkpoint import newest_checkpoint, write_config, write_json
+from woundray.training.checkpoint import newest_checkpoint, write_config
 
 
 def train(*arguments: str) -> tuple[Config, dict[str, object]]:

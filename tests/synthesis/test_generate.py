@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from woundray.atomic import write_json
 from woundray.config import Config
 from woundray.data.dfu import prepare
 from woundray.data.manifest import read_dataset
@@ -26,7 +27,6 @@ from woundray.synthesis.painter import Painter, origin_of
 from woundray.synthesis.produce import Screening, Source
 from woundray.synthesis.redraw import draw_again
 from woundray.synthesis.tally import Tally
-from woundray.training.checkpoint import write_json
 from woundray.training.generation import Wish
 from woundray.training.references import EVALUATION
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from woundray.atomic import write_json
 from woundray.config import Config, LoraConfig
 from woundray.errors import UserError
 from woundray.model.base import load_unet
@@ -15,7 +16,7 @@ from woundray.model.layout import WEIGHTS_NAME
 from woundray.model.lora import add_adapter, save_adapter
 from woundray.tracking import Tracker
 from woundray.tracking.events import Journal, StudyEnded, TrialEnded, TrialStarted
-from woundray.training.checkpoint import link, write_config, write_json
+from woundray.training.checkpoint import link, write_config
 from woundray.training.export import export_checkpoint
 from woundray.training.references import find_checkpoint
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from woundray.training.checkpoint import write_json
+from woundray.atomic import write_json
 from woundray.training.worker import Failure, _unreported
 
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from woundray.atomic import atomic_path
 from woundray.errors import UserError
 
 
@@ -41,9 +42,8 @@ class Bank:
 
 def write_bank(bank: Bank, path: Path) -> None:
     """Writes the bank beside and renames it into place."""
-    beside = path.with_name(f".{path.name}.part")
-    save_file({name: tensor.contiguous() for name, tensor in vars(bank).items() if tensor is not None}, beside)
-    beside.replace(path)
+    with atomic_path(path) as beside:
+        save_file({name: tensor.contiguous() for name, tensor in vars(bank).items() if tensor is not None}, beside)
 
 
 def read_bank(path: Path) -> Bank:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from woundray.atomic import write_text
 from woundray.data.dfu_tables import BOX_CSV, PHASE_CSV, Boxes, Phases, file_key, read_boxes, read_phases
 from woundray.data.duplicates import LIKENESS
 from woundray.data.folder import Listing, kinds_of, list_folder, refuse_pictures
@@ -101,7 +102,7 @@ def prepare(
     _note_rest(raw, folder, listing, source, files, result, notes)
     dataset = Dataset(out, result.photos, (*left_out, *rows), notes.lines())
     write_manifest(dataset)
-    _write_text(summary(dataset, result.across), out / "summary.txt")
+    write_text(summary(dataset, result.across), out / "summary.txt")
     return dataset
 
 
@@ -114,7 +115,7 @@ def _begin(raw: Path, out: Path) -> None:
     if not before and not ((out / MANIFEST).is_file() and (out / "summary.txt").is_file()):  # of an earlier version
         refuse_pictures(out, why="the new manifest would hide them")
     out.mkdir(parents=True, exist_ok=True)
-    _write_text(f"{source}\n", marker)
+    write_text(f"{source}\n", marker)
 
 
 def summary(dataset: Dataset, across: Sequence[tuple[Photo, Photo]]) -> str:
@@ -266,9 +267,3 @@ def _scaled(box: Box, left: int, top: int, factor: float) -> Box:
         round((xmax - left) * factor),
         round((ymax - top) * factor),
     )
-
-
-def _write_text(text: str, path: Path) -> None:
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)

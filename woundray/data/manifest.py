@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from woundray.atomic import atomic_path
 from woundray.config.data import DataConfig, SimilarPatients
 from woundray.data.duplicates import LIKENESS
 from woundray.data.manifest_rows import read_manifest
@@ -29,13 +30,11 @@ logger = logging.getLogger(__name__)
 def write_manifest(dataset: Dataset) -> None:
     """Writes `manifest.csv` into the data set's folder, beside and renamed into place."""
     names = [field.name for field in fields(Photo) if field.name != "box"]
-    beside = dataset.root / f".{MANIFEST}.part"
-    with beside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_path(dataset.root / MANIFEST) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*names, "xmin", "ymin", "xmax", "ymax"])
         for photo in dataset.photos:
             writer.writerow([*(_text(getattr(photo, name)) for name in names), *(photo.box or ("",) * 4)])
-    beside.replace(dataset.root / MANIFEST)
 
 
 def read_dataset(

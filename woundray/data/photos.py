@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from woundray.atomic import atomic_path
 from woundray.data.colour import to_srgb
 from woundray.data.notes import Notes
 from woundray.errors import UserError
@@ -82,9 +83,8 @@ def open_photo(path: Path, notes: Notes, *, max_pixels: int = MAX_PIXELS) -> Rea
 def write_photo(picture: NDArray[np.uint8], path: Path) -> None:
     """uint8 HWC RGB -> a PNG file without metadata, written beside and renamed into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    Image.fromarray(picture).save(beside, format="PNG")
-    beside.replace(path)
+    with atomic_path(path) as beside:
+        Image.fromarray(picture).save(beside, format="PNG")
 
 
 def _know_heif(path: Path) -> None:

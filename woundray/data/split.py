@@ -1,6 +1,5 @@
 """Training and held-out sides without a common patient."""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from woundray.atomic import write_json
 from woundray.config import Config
 from woundray.data.manifest import Photo
 from woundray.errors import UserError
@@ -153,6 +153,4 @@ def write_split(split: Split, path: Path) -> None:
         }
         for side, photos in vars(split).items()
     }
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(sides, indent=1) + "\n", encoding="utf-8")
-    beside.replace(path)
+    write_json(sides, path)

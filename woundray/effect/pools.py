@@ -11,12 +11,12 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from woundray.atomic import write_json
 from woundray.data.manifest import Photo
 from woundray.data.source import Source
 from woundray.effect.cohort import views_of
 from woundray.effect.generators import Generator
 from woundray.effect.leaks import Used
-from woundray.training.checkpoint import write_json
 
 
 class Opener(Protocol):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from woundray.atomic import write_json
 from woundray.config import EffectConfig
 from woundray.effect.arms import RECIPES, Arm, Recipe, compose, synthetic_arms
 from woundray.effect.classifier import Classifier, HeldOut
@@ -24,7 +25,6 @@ from woundray.effect.generators import Generator
 from woundray.effect.leaks import refuse_common_patients, refuse_leaks
 from woundray.effect.pools import Opener, Order, make_pool, opened, pool_key, read_pool
 from woundray.effect.statistics import Labels, kappa, patient_confusions
-from woundray.training.checkpoint import write_json
 
 Stage = Callable[[str, int, int], None]
 Predictions = dict[Arm, Labels]

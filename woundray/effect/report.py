@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from woundray.atomic import write_json
 from woundray.config import EffectConfig
 from woundray.effect import sentences
 from woundray.effect.outcome import ArmScores, Outcome
 from woundray.effect.page import write_page
 from woundray.effect.protocol import Measurement
-from woundray.training.checkpoint import write_json
 
 SCHEMA = 1
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from woundray.atomic import atomic_path, write_json
 from woundray.config import CopiesBar
 from woundray.evaluation.embedding import Columns, Embedder, Features, embed, split_columns
 from woundray.metrics.bars import Floor, real_floor, refuse_too_few
@@ -116,10 +117,9 @@ def write_reference(reference: Reference, folder: Path) -> None:
         "repeats": reference.repeats,
         "seed": reference.seed,
     }
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / ".reference.safetensors.part")
-    (folder / ".reference.json.part").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    for name in ("reference.safetensors", "reference.json"):
-        (folder / f".{name}.part").replace(folder / name)
+    with atomic_path(folder / "reference.safetensors") as beside:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside)
+    write_json(facts, folder / "reference.json")
 
 
 def read_reference(folder: Path) -> Reference:

@@ -22,6 +22,7 @@ from woundray.metrics.features import Extractor
 from woundray.metrics.kernel import SMALLEST_RESAMPLED, kid_interval
 from woundray.metrics.memorization import Suspect
 from woundray.metrics.similarity import lpips_matrix, nearest, ssim_matrix
+from woundray.metrics.weights import LPIPS_TRUNKS
 
 NEIGHBOURS = 5  # of precision, recall, density, coverage (Naeem et al. 2020)
 REAL_PAIRS = 150  # photographs at most that are compared with one another pixel by pixel
@@ -187,7 +188,8 @@ def _notes(basis: Basis, without_lpips: bool) -> tuple[str, ...]:
         " photographs of other patients score; meaningless: they fail the bar, too; not judged: made for other features"
     ]
     if without_lpips:
-        notes.append("lpips_nn: not measured, its network's weights are not here: python -m woundray.fetch lpips")
+        name = LPIPS_TRUNKS[basis.quality.lpips.network]
+        notes.append(f"lpips_nn: not measured, its network's weights are not here: python -m woundray.fetch {name}")
     if basis.reference.extractor != "inception":
         notes.append("fid: not measured, Inception's weights are not here: python -m woundray.fetch inception")
     floor = basis.reference.floor

@@ -24,12 +24,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from woundray.checksums import file_sha256
 from woundray.errors import UserError
+from woundray.metrics.weights import WEIGHTS
 
 log = logging.getLogger(__name__)
 
 LITE0_SIDE_PX = 224
 TRUNK_SMALLEST_PX = 64
-INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
 Lite0Layer = Literal["b10", "head", "logits"]
 LITE0_DIM: dict[Lite0Layer, int] = {"b10": 112, "head": 1280, "logits": 1000}
@@ -200,7 +200,7 @@ class Inception:
         device: str | torch.device = "cpu",
         *,
         batch_size: int = 32,
-        sha256: str = INCEPTION_SHA256,
+        sha256: str = WEIGHTS["inception"].sha256,
     ) -> None:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3  # seconds to import
 

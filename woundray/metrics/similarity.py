@@ -14,19 +14,13 @@ from torch import Tensor
 from woundray.errors import UserError
 from woundray.metrics.checks import Matrix
 from woundray.metrics.features import check_images, check_weights
+from woundray.metrics.weights import LPIPS_TRUNKS, WEIGHTS
 
 WINDOW_PX, SIGMA_PX = 11, 1.5
 K1, K2 = 0.01, 0.03
 PAIRS_AT_ONCE = 16  # as many as a processor's cache holds
 
 Trunk = Literal["alex", "vgg", "squeeze"]
-
-# torchvision's ImageNet weights of the trunks of LPIPS
-TRUNK_SHA256: dict[Trunk, str] = {
-    "alex": "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
-    "vgg": "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
-    "squeeze": "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
-}
 
 
 @dataclass(frozen=True)
@@ -100,7 +94,8 @@ def load_lpips(trunk_weights: Path, net: Trunk = "alex", *, sha256: str | None =
 
     Raises UserError where the file is missing or its sha256 is not `sha256` (None: that of torchvision).
     """
-    check_weights(trunk_weights, sha256 or TRUNK_SHA256[net], fetch="lpips")
+    name = LPIPS_TRUNKS[net]
+    check_weights(trunk_weights, sha256 or WEIGHTS[name].sha256, fetch=name)
     model = untrained_lpips(net)
     linear = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{net}.pth"
     calibrated = torch.load(linear, weights_only=True, map_location="cpu")  # lin0.model.1.weight, ...

@@ -1,14 +1,12 @@
 """Base models from the model hub into the folder of staged weights, each file checked by its sha256."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 from huggingface_hub import errors
 from huggingface_hub.hf_api import RepoFile
 
+from woundray.atomic import write_json
 from woundray.checksums import FACTS_NAME, Stage, file_sha256, wrong_files
 from woundray.errors import UserError
 from woundray.model import layout
@@ -83,7 +81,7 @@ def _fetch(name: str, hub_id: str, folder: Path, half: bool, endpoint: str | Non
         "half": half,
         "sha256": {path: known.get(path) or file_sha256(folder / path) for path in wanted},
     }
-    _write_json(facts, folder / FACTS_NAME)
+    write_json(facts, folder / FACTS_NAME)
     return folder
 
 
@@ -105,9 +103,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return error.strerror or str(error)  # no space left, and the like
     return f"is unreachable ({type(error).__name__})"
-
-
-def _write_json(values: Mapping[str, Any], path: Path) -> None:
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    beside.replace(path)

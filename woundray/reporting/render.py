@@ -11,6 +11,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from PIL import Image
 
+from woundray.atomic import write_text
 from woundray.evaluation.verdict import verdict_of
 from woundray.reporting import charts
 from woundray.reporting.facts import FEWEST_TRIALS, StudyFacts, read_study
@@ -44,9 +45,7 @@ def write_report(folder: Path) -> tuple[Path, Path]:
     study = read_study(folder)
     files = study.folder / "report.html", study.folder / "report_without_photographs.html"
     for file, with_photographs in zip(files, (True, not study.of_patients), strict=True):
-        beside = file.with_name(f".{file.name}.part")
-        beside.write_text(render(study, with_photographs=with_photographs), encoding="utf-8")
-        beside.replace(file)
+        write_text(render(study, with_photographs=with_photographs), file)
     return files
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from ray import tune
 from ray.exceptions import RayError
 
+from woundray.atomic import atomic_path
 from woundray.cluster import Resources
 from woundray.config import Config
 from woundray.errors import Stopped, UserError
@@ -115,9 +116,8 @@ def own_space(config: Config, folder: Path) -> Space:
     """The search space of a study's folder, which is copied there first."""
     own = folder / SPACE_FILE
     if not own.is_file():
-        beside = folder / f".{SPACE_FILE}.part"
-        shutil.copyfile(load_space(config.study.space, config).source, beside)
-        beside.replace(own)
+        with atomic_path(own) as beside:
+            shutil.copyfile(load_space(config.study.space, config).source, beside)
     return load_space(str(own), config)
 
 

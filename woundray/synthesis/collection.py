@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from woundray import sampling
+from woundray.atomic import atomic_path
 from woundray.data.dfu import BOX_CSV, PHASE_CSV, PICTURES
 from woundray.data.folder import refuse_pictures
 from woundray.data.manifest import MANIFEST
@@ -211,9 +212,7 @@ def _read_rows(path: Path) -> list[Row]:
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     columns = dict.fromkeys(name for row in rows for name in row)
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(columns), restval="")
         writer.writeheader()
         writer.writerows(rows)
-    beside.replace(path)

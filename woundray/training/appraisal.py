@@ -10,6 +10,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from woundray import evaluation, sampling
+from woundray.atomic import write_json
 from woundray.config import Config, QualityConfig
 from woundray.data.leaks import refuse_shared
 from woundray.data.manifest import Photo
@@ -21,14 +22,13 @@ from woundray.evaluation.embedding import embed, staged_extractors
 from woundray.evaluation.report import Report, Sets, evaluate
 from woundray.evaluation.table import score_values
 from woundray.metrics.similarity import load_lpips
-from woundray.staging import staged_file
-from woundray.training.checkpoint import write_json
+from woundray.metrics.weights import LPIPS_TRUNKS
+from woundray.staging import weights_file
 from woundray.training.generation import Wish, draw
 from woundray.training.materials import Stage
 from woundray.training.references import config_of
 
 NEAREST_SHOWN = 6  # generated pictures that are put beside their nearest photographs
-TRUNK_FILES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth"}
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def phase_quality(setting: Setting) -> QualityConfig:
 
 def staged_lpips(quality: QualityConfig, device: torch.device) -> LPIPS | None:
     """The configured LPIPS network, where its weights are on this machine."""
-    trunk = staged_file(TRUNK_FILES[quality.lpips.network])
+    trunk = weights_file(LPIPS_TRUNKS[quality.lpips.network])
     return load_lpips(trunk, quality.lpips.network).to(device) if trunk else None
 
 

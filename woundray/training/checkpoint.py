@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from woundray.atomic import write_json, write_text
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.training.ema import Ema
@@ -128,18 +128,9 @@ def _refuse_foreign(
         raise UserError(f"{path}: of a run on other photographs, prompts or validation settings; take another name")
 
 
-def write_json(values: Any, path: Path) -> None:
-    """Writes JSON beside and renames it into place."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    beside.replace(path)
-
-
 def write_config(config: Config, folder: Path) -> None:
     """The configuration as a file that `--config` reads."""
-    beside = folder / ".config.yaml.part"
-    beside.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-    beside.replace(folder / "config.yaml")
+    write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), folder / "config.yaml")
 
 
 def publish(

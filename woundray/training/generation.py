@@ -9,12 +9,12 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from woundray import evaluation, sampling
+from woundray.atomic import write_json
 from woundray.config import Config
 from woundray.model.base import embed_prompts, free_memory, load_unet, load_vae
 from woundray.model.leak import SignalLeak
 from woundray.model.registry import resolve
 from woundray.model.weights import load_weights, mixed_precision, weights_dtype
-from woundray.training.checkpoint import write_json
 from woundray.training.materials import Materials, Stage, sampler_of, schedule_of
 from woundray.training.references import config_of
 

@@ -18,6 +18,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from woundray import evaluation, sampling
+from woundray.atomic import write_json
 from woundray.checksums import file_sha256
 from woundray.config import Config
 from woundray.data.bank import Bank, bank_key, read_bank, write_bank
@@ -37,7 +38,6 @@ from woundray.model.base import (
 from woundray.model.leak import LEAK_NAME, SignalLeak
 from woundray.model.registry import resolve
 from woundray.model.weights import mixed_precision, weights_dtype
-from woundray.training.checkpoint import write_json
 
 _PRIOR_SEED = 2**20  # beyond the seeds of pictures that are judged
 

@@ -14,14 +14,14 @@ from torchvision.models import vgg16
 from woundray.config import Config, TrainingConfig
 from woundray.errors import UserError
 from woundray.metrics.features import Lite0Trunk, check_weights
+from woundray.metrics.weights import WEIGHTS, path_of
 from woundray.model.base import decode
 from woundray.model.registry import weights_home
+from woundray.staging import weights_file
 
 _TINY_DECODERS = {0.18215: "taesd", 0.13025: "taesdxl"}
 """Names of the small autoencoders that share a VAE's latents, by that VAE's scaling factor."""
-
-_VGG16_FILE = "vgg16-397923af.pth"  # torchvision's
-_VGG16_SHA256 = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
+_VGG16 = "vgg16"  # name of its weights
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def settle_perception(config: Config, base: Path) -> Config:
     tiny = _tiny_decoder(float(facts.get("scaling_factor", 0.18215)))
     settled = {
         "training.perceptual_decoder": "vae" if tiny is None else "tiny",
-        "training.perceptual_network": "vgg16" if _vgg16_file().is_file() else "lite0",
+        "training.perceptual_network": "vgg16" if weights_file(_VGG16) else "lite0",
     }
     given = config.flat()
     return config.with_values({name: value for name, value in settled.items() if given[name] == "auto"})
@@ -124,13 +124,10 @@ def _tiny_decoder(scaling_factor: float) -> Path | None:
     return folder if folder is not None and (folder / "config.json").is_file() else None
 
 
-def _vgg16_file() -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / _VGG16_FILE
-
-
 def _trunk(config: TrainingConfig) -> nn.Module:
-    path = _vgg16_file()
-    if config.perceptual_network == "lite0" or (config.perceptual_network == "auto" and not path.is_file()):
+    path = weights_file(_VGG16)
+    if config.perceptual_network == "lite0" or (config.perceptual_network == "auto" and path is None):
         return Lite0Trunk()
-    check_weights(path, _VGG16_SHA256, fetch="lpips")
+    path = path or path_of(_VGG16)
+    check_weights(path, WEIGHTS[_VGG16].sha256, fetch=_VGG16)
     return Vgg16Trunk(torch.load(path, map_location="cpu", weights_only=True))
