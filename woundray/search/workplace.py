@@ -125,8 +125,11 @@ def usable_resources(config: Config, connected: Cluster, folder: Path, stage: St
     if connected.own:
         return connected.resources
     found = _wait(config, connected.resources, stage)
-    check_shared(folder)
-    check_model(resolve(config.model.base))
+    if found.nodes > 1:
+        stage("folder and base model on each node", 0, 1)
+        check_shared(folder)
+        check_model(resolve(config.model.base))
+        stage("folder and base model on each node", 1, 1)
     return found
 
 
