@@ -172,6 +172,7 @@ def test_help_is_short_and_all_settings_are_one_flag_away() -> None:
         woundray("tune", *words).stdout for words in (["--help"], ["--help", "lora"], ["--help-all"])
     )
     assert len(short.splitlines()) < 80
+    assert woundray("tune", "--help", "--phase", "I").stdout == short
     assert "--trials INT" in short
     assert "None" not in short + everything
     assert "--lora.rank INT" not in short

@@ -14,13 +14,16 @@ from test_machine import SMI
 
 from woundray.cli import parse
 from woundray.cluster import Resources
+from woundray.config import Config
 from woundray.data.photos import write_photo
-from woundray.diagnosis.pace import Pace
+from woundray.diagnosis import outlook
+from woundray.diagnosis.pace import OutOfMemory, Pace
 from woundray.diagnosis.report import Diagnosis, diagnose
 from woundray.doctor import Doctor
 from woundray.errors import UserError
 from woundray.metrics.weights import path_of
 from woundray.runtime import held_port
+from woundray.training.checkpoint import write_config
 
 
 @pytest.fixture(autouse=True)
@@ -218,7 +221,10 @@ def test_time_and_memory_follow_from_a_measured_step(tmp_path: Path) -> None:
     config = parse(Doctor, []).settings.with_values({"training.epochs": 10, "training.steps_per_epoch": 20})
     pace = Pace(update_s=0.5, picture_s=0.25, memory_gib=1.5, gpu_memory_gib=None)
     assert pace.trial_s(config, 300) == 10 + 10 * (20 * 0.5 + 24 * 0.25)
-    assert pace.study_s(config, 300, at_once=2) == 4 * pace.trial_s(config, 300) + 2 * 48 * 0.25
+    sets_of_24 = 1 + 2 * 3 + 2  # the base model's, new ones of base model and two finalists, the evaluation's
+    assert pace.study_s(config, 300, at_once=2) == 4 * pace.trial_s(config, 300) + sets_of_24 * 24 * 0.25
+    folds = pace.study_s(config, 300, at_once=2, folds=3) - pace.study_s(config, 300, at_once=2)
+    assert folds == pytest.approx(2 * 2 * pace.trial_s(config, 300) + 2 * 2 * 3 * 24 * 0.25)  # each finalist twice more
     by_photographs = config.with_values({"training.steps_per_epoch": 0})
     assert pace.trial_s(by_photographs, 300) == 10 + 10 * (38 * 0.5 + 24 * 0.25)  # 300 in batches of 8
 
@@ -227,3 +233,30 @@ def test_time_and_memory_follow_from_a_measured_step(tmp_path: Path) -> None:
     assert found is not None and found.update_s > 0 and found.picture_s > 0 and 0.2 < found.memory_gib < 24
     assert measured.outlook.at_most_s == found.study_s(parse(Doctor, []).settings, 50, measured.outlook.at_once)
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]  # it changes nothing
+
+
+def test_a_gpu_that_is_too_small_is_a_problem_with_its_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_small(config: Config) -> Pace:
+        raise OutOfMemory
+
+    monkeypatch.setattr(outlook, "measure_pace", too_small)
+    [problem] = diagnose(parse(Doctor, []), measured=True, join=never).problems
+    assert "do not fit into the GPU's memory: lower training.batch_size" in problem
+
+
+def test_a_study_that_goes_on_is_looked_at_by_its_own_settings(tmp_path: Path, photographs: Path) -> None:
+    folder = tmp_path / "woundray-runs/mine"
+    folder.mkdir(parents=True)
+    write_config(Config().with_values({"data.root": str(photographs), "study.trials": 5}), folder)
+    found = doctor("--resume", "mine")
+    assert found.photographs is not None and found.photographs.phases["I"].photographs == 40
+    assert found.outlook.trials == 5
+
+
+def test_all_phases_are_split_together(photographs: Path) -> None:
+    """One phase is too small alone, and no problem beside another."""
+    (photographs / "P").mkdir()
+    for number in range(3):
+        (photographs / f"I/{number}.png").rename(photographs / f"P/{number}.png")
+    assert doctor("--data", photographs, "--phase", "all").problems == ()
+    assert len(doctor("--data", photographs, "--phase", "P").problems) == 1

@@ -7,6 +7,7 @@ from woundray.cli import Command, Stages, parse, run
 from woundray.cluster import prepare_workers
 from woundray.errors import UserError
 from woundray.search import preflight
+from woundray.search.folders import is_begun
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ def _augment() -> None:
     command = parse(Augment)
     _check(command)
     preflight.refuse_mistakes(command.settings, preflight.MEASUREMENT)
-    command.tell_profile()
+    if not is_begun(command.settings):
+        command.tell_profile()
     prepare_workers()  # before the imports below
     with Stages() as stages:
         stages("starting", 0, 1)

@@ -1,11 +1,12 @@
 """Train one adapter by one configuration: the loop of a study's trial, on the same workers."""
 
+import shlex
 from typing import Any
 
 from woundray.cli import Command, Stages, parse, run
 from woundray.cluster import prepare_workers
 from woundray.search import preflight
-from woundray.search.folders import run_folder
+from woundray.search.folders import is_begun
 from woundray.training.references import refuse_missing
 
 
@@ -38,7 +39,7 @@ def _train() -> None:
     if command.resume:
         refuse_missing([command.resume], settings.study.output, flag="--resume")
     preflight.refuse_mistakes(settings, preflight.RUN)
-    if not run_folder(settings):
+    if not is_begun(settings):
         command.tell_profile()
     prepare_workers()  # before the imports below
     with Stages() as stages:
@@ -50,7 +51,7 @@ def _train() -> None:
     scores = "  ".join(f"{name} {value:.4g}" for name, value in best.items())
     print(f"best epoch   {scores}")
     print(f"adapter      {output / 'best'}")
-    print(f"draw more    python -m woundray.generate --from {output / 'best'} -n 100 --grid")
+    print(f"draw more    python -m woundray.generate --from {shlex.quote(str(output / 'best'))} -n 100 --grid")
 
 
 if __name__ == "__main__":

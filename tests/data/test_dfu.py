@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from woundray.data.dfu import BOX_CSV, prepare
+from woundray.data.dfu import BOX_CSV, PHASE_CSV, prepare
 from woundray.data.manifest import read_dataset
 from woundray.data.phantoms import write_raw
 from woundray.data.photos import read_photo, write_photo
@@ -226,8 +226,15 @@ def test_photographs_that_are_there_are_not_hidden_by_a_new_data_set(tmp_path: P
     with pytest.raises(UserError, match=r"other holds pictures.*drawn wounds would mix with them"):
         write_raw(tmp_path / "other", 8, seed=1, size_px=64)
 
+    (tmp_path / "other" / BOX_CSV).write_text("")
+    (tmp_path / "other" / PHASE_CSV).rename(tmp_path / "phases.csv")
+    with pytest.raises(UserError, match="should hold one CSV"):
+        prepare(tmp_path / "other", tmp_path / "new")
+    assert not (tmp_path / "new").exists()  # so that the right folder can be prepared into it
     first = prepare(tmp_path / "raw", tmp_path / "new")
     assert prepare(tmp_path / "raw", tmp_path / "new").photos == first.photos
+    (tmp_path / "phases.csv").rename(tmp_path / "other" / PHASE_CSV)
+    (tmp_path / "other" / BOX_CSV).unlink()
     with pytest.raises(UserError, match=r"was prepared from .*raw, not .*other; give a new folder"):
         prepare(tmp_path / "other", tmp_path / "new")
 

@@ -62,3 +62,5 @@ def test_the_verdict_is_plain(
 def test_pictures_that_were_not_evaluated_are_not_recommended() -> None:
     verdict = verdict_of(None, Config())
     assert "not known" in verdict.line and not verdict.usable and not verdict.filtered
+    running = verdict_of(None, Config(), ended=False)
+    assert running.line == "not known: the study has not ended" and "--resume" in running.next

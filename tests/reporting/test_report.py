@@ -14,7 +14,7 @@ from woundray.config import Config
 from woundray.errors import UserError
 from woundray.reporting import best_checkpoints, write_charts, write_report
 from woundray.reporting.charts import Scale
-from woundray.tracking.events import EpochReported, Journal, TrialEnded, TrialStarted
+from woundray.tracking.events import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
 from woundray.training.checkpoint import write_config
 from woundray.training.materials import Materials
 
@@ -53,6 +53,7 @@ def write_study(folder: Path, config: Config, materials: Materials) -> Path:
             (output / "error.txt").write_text("ValueError: </pre><script>document.title = 'broken'</script>")
         status = "FINISHED" if scores else "FAILED"
         journal.append(TrialEnded(trial=name, status=status, stopped_early=number == 2, output=output))
+    journal.append(StudyEnded(status="FINISHED", best_trial="t1", metrics={}))
     write_evaluation(folder / "trials/t1/epoch_0002/evaluation")
     return folder
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from woundray.search.conclusion import StudyResult
 from woundray.search.retrain import Folds, mean_of_folds, refit
 from woundray.search.summary import TrialSummary
 from woundray.training.checkpoint import read_progress
+from woundray.training.generation import NEW_BASELINE
 from woundray.training.loop import train
 from woundray.training.materials import open_materials, prepare_materials
 from woundray.training.place import Place
@@ -57,13 +59,18 @@ def test_a_finalist_is_judged_by_every_photograph_and_refitted_on_all(micro_conf
     assert (again / WEIGHTS_NAME).stat().st_mtime_ns == written, "what was trained is not trained again"
 
     # what the new score is read beside has as many pictures, by the same seeds; the epoch's has an epoch's
-    epoch, new = config.validation.pictures, 2 * config.validation.pictures
+    new = 2 * config.validation.pictures
     trial_of = TrialSummary("a1", 1, "finished", {}, best_score=9.0, final=scores)
     at = beside(trial_of, config, materials.folder, materials.baseline, materials.reference)
-    assert at is not None and at.base is not None and at.pictures == at.floor.n_wanted == new
-    assert at.base != materials.baseline["fd_lite0"] and at.floor == materials.reference.at(new).floor
+    assert at is not None and at.floor.n_wanted == new and at.floor == materials.reference.at(new).floor
+    of_folds = [json.loads((folder / NEW_BASELINE).read_text()) for folder in (
+        materials.folder, study / "folds/1/materials",
+    )]  # fmt: skip
+    assert {fold["pictures"] for fold in of_folds} == {new}
+    assert at.base == mean(fold["scores"]["fd_lite0"] for fold in of_folds)  # of the patients that finalists met
+    assert of_folds[0]["scores"]["fd_lite0"] != of_folds[1]["scores"]["fd_lite0"]
     before = beside(replace(trial_of, final=None), config, materials.folder, materials.baseline, materials.reference)
-    assert before == Beside(epoch, materials.baseline["fd_lite0"], materials.reference.floor)
+    assert before == Beside(materials.baseline["fd_lite0"], materials.reference.floor)
     assert beside(trial_of, config, tmp_path, {}, materials.reference) is None  # a validation loss has neither
 
     # a refit trains on both sides, with the weights that were better, and scores nothing

@@ -10,7 +10,7 @@ from woundray.cluster import Cluster, Resources, nodes
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.search import folders, workplace
-from woundray.search.folders import new_folder
+from woundray.search.folders import made_folder, new_folder
 from woundray.search.workplace import usable_resources
 from woundray.tracking import study_id
 from woundray.training.launch import settle
@@ -52,7 +52,9 @@ def test_gpus_that_the_autoscaler_brings_are_waited_for(
     found = usable_resources(own, Cluster(CPUS, "", own=False, address=""), tmp_path, lambda *stage: told.append(stage))
     assert found == WITH_GPUS
     assert settle(own, found).hardware.gpus_per_worker == share
-    assert told == [("waiting for nodes", 0, 100)] * 2 + [("waiting for nodes", 100, 100)]
+    look = "folder and base model on each node"
+    assert told[:3] == [("waiting for nodes", 0, 100)] * 2 + [("waiting for nodes", 100, 100)]
+    assert told[3:] == [(look, 0, 1), (look, 1, 1)]
 
 
 def test_where_no_gpu_comes_a_line_says_so_and_how_to_wait_for_one(
@@ -102,3 +104,18 @@ def test_a_named_folder_is_found_again(tmp_path: Path) -> None:
 def test_a_name_that_no_folder_can_have_is_one_line(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=r"^study\.name: .*$"):
         new_folder(config(tmp_path, name), "study")
+
+
+def test_a_folder_in_which_nothing_was_computed_goes_with_its_mistake(tmp_path: Path) -> None:
+    def mistaken(name: str, *, computed: bool) -> None:
+        with made_folder(config(tmp_path, name), "study") as folder:
+            (folder / "materials").mkdir()
+            if computed:
+                (folder / "materials/baseline.json").touch()
+            raise UserError("a mistake")
+
+    (tmp_path / "runs/mine").mkdir(parents=True)  # it was there before
+    for name, computed in (("empty", False), ("computed", True), ("mine", False)):
+        with pytest.raises(UserError, match="a mistake"):
+            mistaken(name, computed=computed)
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"computed", "mine"}

@@ -98,6 +98,7 @@ def test_pictures_are_drawn_again_from_the_manifest_alone(checkpoints: dict[str,
     alone.mkdir()
     (folder / "manifest.csv").rename(alone / "manifest.csv")
     assert draw_again(alone / "manifest.csv", alone / "again", tmp_path, "", quiet) == (9, 9)
+    add(alone, checkpoints["I"], Wish(6, 3, steps=3, guidance_scale=2.0, prompt="a wound, größer"))  # more beside them
     for (phase, seed), picture in expected.items():
         [path] = (alone / "again").glob(f"{phase}_*_seed_{int(seed):05d}.png")
         assert np.array_equal(pixels(path), picture)
@@ -265,3 +266,9 @@ def test_the_time_left_follows_from_what_passes() -> None:
     assert (
         Tally("I", 20, tries=20, drawn=10, refused_photographs=0.06).progress(10.0).endswith("at most about 6 min left")
     )
+
+
+def test_few_tries_do_not_give_an_adapter_up_that_draws_what_is_wanted() -> None:
+    assert not Tally("I", 100, tries=1, drawn=16, kept=15, refused_photographs=0.06).too_few_pass()
+    assert Tally("I", 100, tries=1, drawn=64, kept=0, refused_photographs=0.06).too_few_pass()
+    assert not Tally("I", 100, tries=1000, drawn=64, kept=0, refused_photographs=0.06).too_few_pass()

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -32,7 +33,7 @@ def asked_for_help(arguments: Sequence[str]) -> list[str] | None:
         if argument == ALL:
             return ["all"]
         if argument in HELP:
-            return [word for word in arguments[place + 1 :] if not word.startswith("-")]
+            return list(takewhile(lambda word: not word.startswith("-"), arguments[place + 1 :]))
     return None
 
 

@@ -62,15 +62,18 @@ def wait_for_nodes(
 
     needed = {kind: sum(bundle.get(kind, 0.0) for bundle in bundles) for kind in ("CPU", "GPU")}
     there = resources()
+    if _share(there, needed) >= 1:
+        return there
     give_up = time.monotonic() + timeout_s
-    while (share := _share(there, needed)) < 1 and time.monotonic() < give_up:
-        stage("waiting for nodes", math.floor(100 * share), 100)
-        request_resources(bundles=bundles)
-        time.sleep(_NODES_POLL_S)
-        there = resources()
-        if _share(there, needed) >= 1:
-            stage("waiting for nodes", 100, 100)
-            request_resources(bundles=[])  # trials ask for themselves
+    try:
+        while (share := _share(there, needed)) < 1 and time.monotonic() < give_up:
+            stage("waiting for nodes", math.floor(100 * share), 100)
+            request_resources(bundles=bundles)
+            time.sleep(_NODES_POLL_S)
+            there = resources()
+    finally:
+        request_resources(bundles=[])  # trials ask for themselves; what comes too late would stay, and cost
+        stage("waiting for nodes", 100, 100)
     return there
 
 

@@ -65,7 +65,6 @@ def prepare(
     folder = _pictures_folder(raw)
     if out.resolve() == raw.resolve() or raw.resolve() in out.resolve().parents:
         raise UserError(f"--out: {out} is inside --raw {raw}; name another folder, raw photographs are never changed")
-    _begin(raw, out)
     notes = Notes()
     phases, rows = read_phases(raw, notes)
     boxes, rows_of_boxes = read_boxes(raw, notes)
@@ -73,6 +72,7 @@ def prepare(
     listing = list_folder(folder, notes)
     if not listing.pictures:
         raise UserError(f"--raw: no pictures in {folder}; put them there{_such_as(listing.left_out)}")
+    _begin(raw, out)
     files, left_out = _one_of_each_name(folder, listing.pictures)
     left_out += [LeftOut(folder.name / item.path, item.reason) for item in listing.left_out]
 
@@ -108,7 +108,7 @@ def prepare(
 
 def _begin(raw: Path, out: Path) -> None:
     """Marks a new folder as one of these photographs. UserError: it holds others, which its manifest would hide."""
-    marker, source = out / PREPARED_FROM, str(raw.absolute())
+    marker, source = out / PREPARED_FROM, str(raw.resolve())
     before = marker.read_text(encoding="utf-8").strip() if marker.is_file() else ""
     if before not in ("", source):
         raise UserError(f"--out: {out} was prepared from {before}, not {source}; give a new folder")

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 
 from woundray.cluster import Resources
 from woundray.config import Config
-from woundray.diagnosis.pace import Pace
+from woundray.data.split import count_folds
+from woundray.diagnosis.pace import OutOfMemory, Pace, measure_pace
 from woundray.diagnosis.photographs import Photographs
 from woundray.diagnosis.services import MLFLOW_PORT, Services
-from woundray.errors import UserError
+from woundray.errors import NonFiniteError, UserError
 from woundray.machine import Machine, disk_free_gib
 from woundray.metrics.weights import ALIASES, LPIPS_TRUNKS
 from woundray.model.registry import REPOSITORIES, staged
@@ -100,21 +101,34 @@ def foresee(
     )
 
 
-def with_pace(
-    outlook: Outlook, pace: Pace, config: Config, machine: Machine, photographs: Photographs | None
-) -> Outlook:
-    """The outlook with time and memory, as a few updates and pictures let them be foreseen."""
-    training = config.data.phantom_patients
+def with_pace(outlook: Outlook, config: Config, machine: Machine, photographs: Photographs | None) -> Outlook:
+    """The outlook with time and memory, from a few updates and pictures.
+
+    A GPU that is too small for them is a problem.
+    """
+    try:
+        pace = measure_pace(config)
+    except OutOfMemory:
+        problem = (
+            "these settings do not fit into the GPU's memory: lower training.batch_size or model.resolution, or set "
+            "model.gradient_checkpointing true"
+        )
+        return replace(outlook, problems=(*outlook.problems, problem))
+    except (UserError, NonFiniteError) as error:
+        return replace(outlook, notes=(*outlook.notes, f"time and memory were not measured: {error}"))
+    training, folds = config.data.phantom_patients, 1
     if photographs is not None:
-        phases = photographs.phases.items()
-        training = sum(count.training for phase, count in phases if config.phase in (phase, "all"))
+        phases = [count for phase, count in photographs.phases.items() if config.phase in (phase, "all")]
+        training = sum(count.training for count in phases)
+        folds = count_folds(sum(count.photographs for count in phases), config)
     needed, notes = pace.memory_gib * outlook.at_once, list(outlook.notes)
     if needed > machine.memory_gib:
         notes.append(
             f"{outlook.at_once} trials at one time take about {needed:.0f} GiB of memory, this machine has "
             f"{machine.memory_gib:.0f}: set study.concurrent lower"
         )
-    return replace(outlook, pace=pace, at_most_s=pace.study_s(config, training, outlook.at_once), notes=tuple(notes))
+    at_most_s = pace.study_s(config, training, outlook.at_once, folds)
+    return replace(outlook, pace=pace, at_most_s=at_most_s, notes=tuple(notes))
 
 
 def _resources(machine: Machine, services: Services) -> Resources:
@@ -152,9 +166,8 @@ def _photographs(config: Config, photographs: Photographs | None) -> Iterator[st
         return
     if photographs.problem:
         yield photographs.problem
-    for phase, count in photographs.phases.items():
-        if count.problem and config.phase in (phase, "all"):
-            yield count.problem
+    elif config.phase in photographs.phases and photographs.phases[config.phase].problem:
+        yield photographs.phases[config.phase].problem
 
 
 def _no_room(config: Config) -> Iterator[str]:

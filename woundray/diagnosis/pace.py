@@ -38,11 +38,21 @@ class Pace:
         epoch_s = updates * self.update_s + validation.pictures * self.picture_s / config.hardware.workers
         return _START_S + training.epochs * epoch_s
 
-    def study_s(self, config: Config, training_photographs: int, at_once: int) -> float:
-        """Longest time of a study, s: all trials to their end, and the finalists' new pictures."""
+    def study_s(self, config: Config, training_photographs: int, at_once: int, folds: int = 1) -> float:
+        """Longest time of a study, s.
+
+        All trials to their end; each finalist trained again for each other fold; pictures of base model, finalists and
+        evaluation.
+        """
+        trial_s, finalists = self.trial_s(config, training_photographs), config.study.finalists
         rounds = -(-config.study.trials // max(1, at_once))
-        finals = config.study.finalists * 2 * config.validation.pictures * self.picture_s
-        return rounds * self.trial_s(config, training_photographs) + finals
+        sets = 1 + 2 * (finalists + 1) * folds + 2  # of an epoch's size: the base model, new ones, the evaluation
+        pictures_s = sets * config.validation.pictures * self.picture_s
+        return rounds * trial_s + finalists * (folds - 1) * trial_s + pictures_s
+
+
+class OutOfMemory(Exception):
+    """The GPU's memory is too small for a study's settings."""
 
 
 def measure_pace(config: Config) -> Pace:
@@ -50,7 +60,7 @@ def measure_pace(config: Config) -> Pace:
 
     Raises:
         UserError: the base model can not be used.
-        torch.OutOfMemoryError: the GPU's memory is too small for these settings.
+        OutOfMemory: the GPU's memory is too small for these settings.
     """
     import torch
 
@@ -66,6 +76,7 @@ def measure_pace(config: Config) -> Pace:
     few = {
         "data.root": None,
         "data.phantom_patients": 8,
+        "validation.share": 0.5,
         "data.views_per_photo": 1,
         "training.epochs": _EPOCHS,
         "training.last_epoch": 0,
@@ -80,14 +91,17 @@ def measure_pace(config: Config) -> Pace:
     torch.set_num_threads(config.hardware.threads or max(1, round(config.hardware.cpus_per_worker)))
     found: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(prefix="woundray-doctor-") as folder:
-        materials = prepare_materials(config, Path(folder) / "materials", device=device, stage=lambda *_: None)
-        train(
-            config,
-            materials=materials.folder,
-            output=Path(folder) / "run",
-            place=Place.alone(str(device)),
-            report=lambda metrics, _: found.append(metrics),
-        )
+        try:
+            materials = prepare_materials(config, Path(folder) / "materials", device=device, stage=lambda *_: None)
+            train(
+                config,
+                materials=materials.folder,
+                output=Path(folder) / "run",
+                place=Place.alone(str(device)),
+                report=lambda metrics, _: found.append(metrics),
+            )
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory from error
     last = found[-1]
     return Pace(
         last["seconds_training"] / _UPDATES,

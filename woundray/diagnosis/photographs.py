@@ -52,6 +52,8 @@ def survey(config: Config) -> Photographs | None:
     left_out = {item.path.as_posix(): item.reason for item in dataset.left_out}
     phases = {phase: count for phase, count in counts.items() if count.photographs}
     problem = "" if config.phase in (*phases, "all") else none_of_phase(dataset, config.phase)
+    if config.phase == "all":  # which are split together
+        problem = _count(dataset, config).problem
     return Photographs(root, phases, left_out, problem, notes=dataset.notes)
 
 

@@ -9,11 +9,11 @@ from rich.table import Table
 from woundray.cli import choose_profile
 from woundray.cli.study import StudyCommand
 from woundray.diagnosis.outlook import Outlook, foresee, with_pace
-from woundray.diagnosis.pace import measure_pace
 from woundray.diagnosis.photographs import Photographs, survey
 from woundray.diagnosis.services import Join, Services, ask, join_cluster
 from woundray.machine import Gpu, Machine, disk_free_gib, look
 from woundray.model.registry import staged
+from woundray.search.folders import own_settings
 from woundray.staging import inventory, wrong_bytes
 
 Stage = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
@@ -74,7 +74,8 @@ def diagnose(
         measured: train for a moment, to foresee time and memory; only where nothing keeps a study from running.
         join: see `woundray.diagnosis.services.ask`.
     """
-    config, machine = command.settings, look()
+    mistakes, machine = list(command.mistakes()), look()
+    config = command.settings if mistakes or command.resume is None else own_settings(command.resume, command.settings)
     profile, reason = command.profile or "auto", "asked for"
     if profile == "auto":
         profile, reason = choose_profile(config.data.root, has_gpu=bool(machine.gpus))
@@ -89,11 +90,11 @@ def diagnose(
         machine=machine,
         services=services,
         photographs=photographs,
-        mistakes=command.mistakes(),
+        mistakes=mistakes,
     )
-    if measured and not outlook.problems and staged(config.model.base):
+    if measured and not outlook.problems and staged(config.model.base) and services.cluster is None:
         stage("a few updates and pictures", 0, 1)
-        outlook = with_pace(outlook, measure_pace(config), config, machine, photographs)
+        outlook = with_pace(outlook, config, machine, photographs)
         stage("a few updates and pictures", 1, 1)
     return Diagnosis(
         phase=config.phase,

@@ -1,6 +1,7 @@
 """A whole measurement from its configuration: photographs, cluster, generators, classifiers, tracking, verdict."""
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def conduct_effect(config: Config, stage: Stage, *, typed: Mapping[str, Any] | N
         _begin(journal)
         config = config.with_values({"study.name": folder.name})  # as who goes on with it names it
         write_config(config, folder)
-        go_on = f"stopped; the same command with --study.name {folder.name} goes on"
+        go_on = f"stopped; the same command with --study.name {shlex.quote(folder.name)} goes on"
         with stopped_with(lambda: go_on), Tracker(journal.path, study=folder.name, settings=config.flat(), tags=tags):
             return _measured(config, folder, journal, stage), folder
 

@@ -34,16 +34,18 @@ class Verdict:
     filtered: bool = True
 
 
-def verdict_of(evaluation: Mapping[str, Any] | None, config: Config) -> Verdict:
+def verdict_of(evaluation: Mapping[str, Any] | None, config: Config, *, ended: bool = True) -> Verdict:
     """The verdict on pictures of a configuration.
 
     Args:
         evaluation: `report.json` of the best checkpoint; None: it was not evaluated.
+        ended: the study has come to its end.
     """
     practice = config.data.root is None
-    if evaluation is None:
-        line = "not known: the best trial's pictures were not evaluated, see the warning above"
-        return Verdict(False, line, "give more photographs, or raise validation.pictures", filtered=False)
+    if evaluation is None or not ended:
+        line = "the best trial's pictures could not be evaluated" if ended else "the study has not ended"
+        after = "give more photographs, or raise validation.pictures" if ended else "go on with `tune --resume`"
+        return Verdict(False, f"not known: {line}", after, filtered=False)
     scores = {score["name"]: score for score in evaluation["scores"]}
     usable, pictures = scores["usable"], evaluation["pictures"]
     passed = f"{round(usable['value'] * pictures)} of {pictures} pictures pass the filter"

@@ -153,8 +153,8 @@ def importance(shares: dict[str, float]) -> Markup:
 
 def parallel_coordinates(trials: Sequence[TrialSummary], best: TrialSummary | None, objective: str) -> Markup:
     """An axis a searched setting, the objective last, a line a trial."""
-    scored = [trial for trial in trials if trial.score(objective) is not None]
-    scores = [trial.score(objective) for trial in scored]
+    scored = [trial for trial in trials if trial.best_score is not None]
+    scores = [trial.best_score for trial in scored]
     names = list(dict.fromkeys(name for trial in scored for name in trial.values))
     if not scored or not names:
         return Markup("")

@@ -16,7 +16,7 @@ from woundray.errors import UserError
 from woundray.evaluation import Reference, read_reference
 from woundray.search.space import OPTUNA_FILE
 from woundray.search.summary import TrialSummary, best_trial, ranked, summarise
-from woundray.tracking.events import JOURNAL_NAME, Journal
+from woundray.tracking.events import JOURNAL_NAME, Journal, StudyEnded
 from woundray.training.references import EVALUATION
 
 FEWEST_TRIALS = 4  # of which an importance is computed at all
@@ -42,6 +42,7 @@ class StudyFacts:
     data_key: str
     evaluation: dict[str, Any] | None
     importance: dict[str, float]
+    ended: bool
 
     @property
     def objective(self) -> str:
@@ -71,7 +72,8 @@ def read_study(folder: Path) -> StudyFacts:
             f"{folder}: no study with trials: it holds no {JOURNAL_NAME}, or no materials/; give the folder of one"
         )
     config = Config.from_nested(read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
-    trials = summarise(Journal(folder / JOURNAL_NAME).events(), config.metrics.objective)
+    events = Journal(folder / JOURNAL_NAME).events()
+    trials = summarise(events, config.metrics.objective)
     best = best_trial(trials, config.metrics.objective)
     facts = json.loads((materials / "baseline.json").read_text(encoding="utf-8"))
     return StudyFacts(
@@ -84,6 +86,7 @@ def read_study(folder: Path) -> StudyFacts:
         facts["key"],
         _evaluation(best),
         _importance(folder),
+        ended=any(isinstance(event, StudyEnded) and event.status == "FINISHED" for event in events),
     )
 
 

@@ -72,7 +72,7 @@ def render(study: StudyFacts, *, with_photographs: bool) -> str:
         objective=objective,
         base=None if at is None else at.base,
         floor=None if at is None else at.floor,
-        verdict=verdict_of(study.evaluation, study.config),
+        verdict=verdict_of(study.evaluation, study.config, ended=study.ended),
         score=None if best is None else best.score(objective),
         grids=_grids(study),
         held_out=_picture(study.folder / "materials/reference.png") if with_photographs else "",

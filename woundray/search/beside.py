@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
 from woundray.config import Config
 from woundray.evaluation import Reference
@@ -14,14 +15,14 @@ from woundray.training.generation import NEW_BASELINE
 
 @dataclass(frozen=True)
 class Beside:
-    """Scores at `pictures` generated ones: a Frechet distance falls with their number, so only these can be compared.
+    """Scores at one number of pictures: a Frechet distance falls with it, so that no others can be compared.
 
     Attributes:
-        base: of the base model without an adapter, by the same seeds; None: not known, in an earlier version's study.
+        base: of the base model without an adapter, by the same seeds; the mean over folds of patients, where finalists
+            were scored on these. None: not known, in a study of an earlier version.
         floor: of real photographs against those of other patients.
     """
 
-    pictures: int
     base: float | None
     floor: Floor
 
@@ -41,8 +42,10 @@ def beside(
     if objective not in baseline:
         return None
     if not trial.final:
-        return Beside(reference.floor.n_wanted, baseline[objective], reference.floor)
-    pictures, base, file = 2 * config.validation.pictures, None, materials / NEW_BASELINE
-    if file.is_file():
-        base = json.loads(file.read_text(encoding="utf-8"))["scores"][objective]
-    return Beside(pictures, base, reference.at(pictures).floor)
+        return Beside(baseline[objective], reference.floor)
+    folds = [materials.parent / f"folds/{fold}/materials" for fold in range(1, int(trial.final.get("folds", 1)))]
+    files = [folder / NEW_BASELINE for folder in (materials, *folds)]
+    base = None
+    if all(file.is_file() for file in files):
+        base = mean(json.loads(file.read_text(encoding="utf-8"))["scores"][objective] for file in files)
+    return Beside(base, reference.at(2 * config.validation.pictures).floor)

@@ -1,5 +1,6 @@
 """What a study comes to: finalists are scored again, one trial is elected, the journal is closed."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ def how_to_go_on(folder: Path, journal: Journal, config: Config) -> str:
     so_far = f", the best so far in {best.checkpoint}" if best else ""
     return (
         f"stopped: {ended} of {config.study.trials} trials have ended{so_far}; "
-        f"go on with: python -m woundray.tune --resume {folder}"
+        f"go on with: python -m woundray.tune --resume {shlex.quote(str(folder))}"
     )
 
 
@@ -74,7 +75,8 @@ def conclude(config: Config, folder: Path, journal: Journal, rescore: Rescore | 
         journal.append(StudyEnded(status="FAILED", best_trial=None, metrics={}))
         raise UserError(_why_none(folder, trials))
     killed = any(trial.status == "killed" for trial in trials)
-    ended = StudyEnded(status="KILLED" if killed else "FINISHED", best_trial=best.id, metrics=best.best_metrics)
+    metrics = dict(best.metrics or {}) | {f"final.{name}": value for name, value in (best.final or {}).items()}
+    ended = StudyEnded(status="KILLED" if killed else "FINISHED", best_trial=best.id, metrics=metrics)
     if not _says_the_same(journal.events()[-1], ended):  # one that had ended, and was resumed
         journal.append(ended)
     return StudyResult(folder, best, config.with_values(dict(best.values)), trials)

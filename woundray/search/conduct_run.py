@@ -1,6 +1,7 @@
 """A single run from its configuration: materials, cluster, tracking, training."""
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def _run(config: Config, folder: Path, stage: Stage, start: str | None) -> tuple
     config = config.with_values({"study.name": folder.name})  # as who goes on with it names it
     output = folder / "run"
     checkpoint = None if start is None else find_checkpoint(start, config.study.output)
-    go_on = f"stopped; the same command with --study.name {folder.name} goes on"
+    go_on = f"stopped; the same command with --study.name {shlex.quote(folder.name)} goes on"
     with stopped_with(lambda: go_on), workplace(config, folder, stage, nested=False) as place:
         if checkpoint is not None:
             _begin_from(checkpoint, output, config)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from woundray.config import Config
 from woundray.config.explain import nearest
+from woundray.config.layers import read_yaml
 from woundray.errors import UserError
 from woundray.tracking import study_id
 from woundray.tracking.events import JOURNAL_NAME, Journal, MeasurementStarted
@@ -48,10 +49,16 @@ def nearest_folder(name: str | Path, output: Path) -> str:
     return nearest(str(name), (folder.name for folder in output.glob("*/") if journal_path(folder).is_file()))
 
 
-def run_folder(config: Config) -> Path | None:
-    """The folder of a run that goes on: the one that study.name names; None where a new one begins."""
+def own_settings(study: Path, settings: Config) -> Config:
+    """Settings that a study was begun with. UserError: there is none."""
+    file = find_study(study, settings.study.output) / "config.yaml"
+    return Config.from_nested(read_yaml(file), source=str(file))
+
+
+def is_begun(config: Config) -> bool:
+    """Whether study.name names what was begun before, and goes on by its own settings."""
     folder = config.study.output / config.study.name
-    return folder if config.study.name and (folder / "run/config.yaml").is_file() else None
+    return bool(config.study.name) and any((folder / name).is_file() for name in ("config.yaml", "run/config.yaml"))
 
 
 def refuse_taken(name: str, output: Path, *, run: bool = False) -> None:
@@ -87,7 +94,8 @@ def made_folder(config: Config, kind: str) -> Iterator[Path]:
     try:
         yield folder
     except UserError:
-        if not found and not journal_path(folder).exists():
+        computed = journal_path(folder).exists() or (folder / "materials/baseline.json").exists()
+        if not found and not computed:
             shutil.rmtree(folder)
         raise
 

@@ -117,13 +117,7 @@ def table(trials: Trials, config: Config, width: int = 0, height: int = 0) -> Ta
 
 def _scores(trial: TrialSummary, config: Config) -> list[str]:
     epochs = f"{trial.epochs}/{config.training.epochs}"
-    return [
-        str(trial.number),
-        _state(trial),
-        epochs,
-        _score(trial.last_score),
-        _score(trial.score(config.metrics.objective)),
-    ]
+    return [str(trial.number), _state(trial), epochs, _score(trial.last_score), _score(trial.best_score)]
 
 
 def _width(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> int:

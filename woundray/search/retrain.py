@@ -68,6 +68,7 @@ class Folds:
             materials = prepare_materials(
                 self.config.with_values(held_out), folder / "materials", device=self.device, stage=self.stage
             )
+            score_base_again(self.config, materials, device=self.device, stage=self.stage)
             log.info("%s: fold %d of %d", checkpoint.parent.name, fold + 1, self.count)
             of_fold = train_again(checkpoint, held_out, materials.folder, folder / checkpoint.parent.name, self.fit)
             more, found = score_again(of_fold, materials=materials, device=self.device, stage=self.stage)

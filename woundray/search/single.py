@@ -1,5 +1,6 @@
 """One run of one configuration, with the journal and the display of a study."""
 
+import shlex
 import signal
 import threading
 from collections.abc import Callable
@@ -81,7 +82,7 @@ def single_run(config: Config, *, loop: Loop, materials: Path, output: Path, fol
             journal.append(TrialEnded(trial=name, status="KILLED", stopped_early=False, output=output))
             raise Stopped(
                 f"stopped after epoch {journal.last_epoch(name)} of {config.training.epochs}; "
-                f"the same command with --study.name {folder.name} goes on"
+                f"the same command with --study.name {shlex.quote(folder.name)} goes on"
             ) from None
         journal.append(TrialEnded(trial=name, status="FINISHED", stopped_early=False, output=output))
 
@@ -105,7 +106,7 @@ def _told(error: RunFailed, journal: Journal, name: str, output: Path) -> UserEr
         folder = journal.path.parent
         return UserError(
             f"{lost_storage(lost, folder) or lost}; finished epochs are kept: mend it, then the same command with "
-            f"--study.name {folder.name} goes on"
+            f"--study.name {shlex.quote(folder.name)} goes on"
         )
     return UserError(f"training failed with `{reason}`: see {log}")
 

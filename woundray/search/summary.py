@@ -71,16 +71,11 @@ class TrialSummary:
         )
 
     def score(self, objective: str) -> float | None:
-        """The one score that is shown and ordered by: of a finalist's new pictures, else of its best epoch.
+        """The score that counts: of a finalist's new pictures, else of its best epoch. Only finalists compare by it.
 
         None: it has not finished an epoch.
         """
         return self.final[objective] if self.final else self.best_score
-
-    @property
-    def best_metrics(self) -> dict[str, float]:
-        """The metrics that go with that score."""
-        return (self.metrics or {}) | (self.final or {})
 
     def after(self, event: EpochReported | FinalistScored | TrialEnded, objective: str) -> "TrialSummary":
         """The trial after one more event."""

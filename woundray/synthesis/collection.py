@@ -155,8 +155,11 @@ def _is_synthetic(path: Path) -> bool:
     """Whether a picture says of itself that it was drawn, as those of `add` and `reject` do; a grid has no text."""
     if path.name == "grid.png":
         return True
-    with Image.open(path) as picture:
-        return getattr(picture, "text", {}).get("synthetic") == "true"
+    try:
+        with Image.open(path) as picture:
+            return getattr(picture, "text", {}).get("synthetic") == "true"
+    except OSError:  # torn, and who knows what it was
+        return False
 
 
 def read_origins(manifest: Path) -> dict[Origin, dict[int, str]]:

@@ -81,9 +81,7 @@ def produce(
         there = {seed for seed in collection.seeds(origin) if seed >= wish.first_seed}
         if screen is None:  # exactly these seeds
             there &= set(sampling.seeds_of(wish.count, first=wish.first_seed))
-        tally = Tally(
-            origin.phase, wish.count, there=min(len(there), wish.count), tries=screening.tries if screening else 1
-        )
+        tally = Tally(origin.phase, wish.count, there=min(len(there), wish.count))
         if screening and screen:
             tally.tries = screening.tries
             tally.refused_photographs = 1 - float(screen.of_photographs().usable.mean())

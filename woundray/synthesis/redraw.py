@@ -4,7 +4,7 @@ from pathlib import Path
 
 from woundray import sampling
 from woundray.errors import UserError
-from woundray.synthesis.collection import pixels_sha256, read_origins
+from woundray.synthesis.collection import Picture, pixels_sha256, provenance, read_origins
 from woundray.synthesis.painter import Painter, weights_sha256
 from woundray.synthesis.produce import chunks
 from woundray.training.materials import Stage
@@ -29,7 +29,8 @@ def draw_again(manifest: Path, out: Path, runs: Path, tracking_uri: str, stage: 
         painter, done = Painter(checkpoint, origin), 0
         for seeds in chunks(iter(expected), origin.batch_size):
             for seed, pixels in zip(seeds, painter.draw(seeds), strict=True):
-                sampling.write_png(pixels, out / f"{origin.phase}_{origin.weights_sha256[:8]}_seed_{seed:05d}.png")
+                name = f"{origin.phase}_{origin.weights_sha256[:8]}_seed_{seed:05d}.png"
+                sampling.write_png(pixels, out / name, provenance(Picture(pixels, seed, origin, {})))
                 same += pixels_sha256(pixels) == expected[seed]
             done += len(seeds)
             stage(f"pictures of phase {origin.phase}", done, len(expected))

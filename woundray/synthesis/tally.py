@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from scipy.stats import binomtest
 
+from woundray.evaluation.verdict import FEWEST_USABLE
+
 CHECKS = {
     "knn": "unlike a wound",
     "copies": "like a copy of a photograph",
@@ -51,7 +53,7 @@ class Tally:
         return (self.wanted - self.there) * self.tries
 
     def too_few_pass(self) -> bool:
-        """Whether fewer than one picture in `tries` passes, with 95 % confidence.
+        """Whether fewer than one picture in 20, or in `tries` if these are more, passes, with 95 % confidence.
 
         By the one-sided exact interval of a share (Clopper & Pearson 1934), earlier evaluation counted.
         """
@@ -59,7 +61,7 @@ class Tally:
         if self.refused_photographs is None or drawn == 0:
             return False
         interval = binomtest(passed, drawn, alternative="less").proportion_ci(_CONFIDENCE, method="exact")
-        return bool(interval.high < 1 / self.tries)
+        return bool(interval.high < min(FEWEST_USABLE, 1 / self.tries))
 
     def progress(self, elapsed_s: float) -> str:
         """`kept 3 of 20, 48 drawn; refused 40 unlike a wound; about 4 min left`."""
@@ -93,10 +95,11 @@ class Tally:
         if not self.too_few_pass():
             return text
         before = f" (and {self.known[0]} of the {self.known[1]} that were evaluated)" if self.known[1] else ""
+        least = max(self.tries, round(1 / FEWEST_USABLE))
         return (
-            f"{text}: {self.kept} of them passed{before}, so that each picture would take more than {self.tries} "
-            "tries. This adapter does not draw such pictures: train a better one (more epochs, a larger base model), "
-            "look at rejected/, or draw without --filter. --tries 1000 goes on all the same"
+            f"{text}: {self.kept} of them passed{before}, so that each picture would take more than {least} tries. "
+            "This adapter does not draw such pictures: train a better one (more epochs, a larger base model), look at "
+            "rejected/, or draw without --filter. --tries 1000 goes on all the same"
         )
 
     def _refused(self) -> str:

@@ -165,7 +165,6 @@ class Runs:
         run_id = self._trial(event.trial).info.run_id
         metrics = [Metric(f"final.{name}", value, event.time_ms, 0) for name, value in event.metrics.items()]
         self._client.log_batch(run_id, metrics=metrics)
-        self._log_best(run_id, event.metrics, event.time_ms)
 
     def _end(self, event: TrialEnded) -> None:
         run_id = self._trial(event.trial).info.run_id
@@ -192,10 +191,10 @@ class Runs:
                 self._client.log_artifact(run_id, str(path), name)
 
     def _log_best(self, run_id: str, metrics: Mapping[str, float], time_ms: int) -> None:
-        """The score that a trial is ordered by, as metrics `best.*` and in its name, `study-3, fd_lite0 321.8`.
+        """Metrics of the epoch that is kept, as `best.*`, and its score in the run's name, `study-3, fd_lite0 321.8`.
 
-        It is that of the epoch that is kept, and later that of a finalist's new pictures; MLflow's table shows the last
-        epoch's in the columns without `best.`.
+        MLflow's table shows the last epoch's in the columns without `best.`, and a finalist's new pictures' in those
+        with `final.`.
         """
         from mlflow.entities import Metric
         from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
@@ -219,7 +218,8 @@ class Runs:
         if self.parent is None:
             return
         run_id = self.parent.info.run_id
-        metrics = [Metric(f"best.{name}", value, event.time_ms, 0) for name, value in event.metrics.items()]
+        named = {name if name.startswith("final.") else f"best.{name}": value for name, value in event.metrics.items()}
+        metrics = [Metric(name, value, event.time_ms, 0) for name, value in named.items()]
         tags = []
         if event.best_trial is not None:
             tags = [

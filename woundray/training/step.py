@@ -101,6 +101,11 @@ def draw(photo: Tensor, bank: Bank, schedule: NoiseSchedule, config: Config, *, 
     )
 
 
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on the device; the host does not wait until it is there."""
+    return tensor.to(device, non_blocking=True)
+
+
 def losses(
     model: nn.Module,
     perception: Perception | None,
@@ -126,15 +131,16 @@ def losses(
         assert bank.prior is not None and bank.prior_text is not None
         moments[is_prior] = bank.prior[photo[is_prior] - photos]
         captions = torch.where(is_prior.view(-1, 1, 1), bank.prior_text, captions)
-    x0 = sample_latents(moments.to(device), draws.latent_noise)
+    x0 = sample_latents(_sent(moments, device), draws.latent_noise)
     x_t = add_noise(schedule, x0, draws.noise, draws.timestep)
-    text = torch.where(draws.text_kept.view(-1, 1, 1), captions.to(device), bank.negative.to(device))
+    text = torch.where(draws.text_kept.view(-1, 1, 1), _sent(captions, device), _sent(bank.negative, device))
     pooled = None
     if bank.positive_pooled is not None and bank.negative_pooled is not None:
         caption_pools = bank.positive_pooled.expand(len(photo), -1)
         if bank.prior_pooled is not None:
             caption_pools = torch.where(is_prior.view(-1, 1), bank.prior_pooled, caption_pools)
-        pooled = torch.where(draws.text_kept.view(-1, 1), caption_pools.to(device), bank.negative_pooled.to(device))
+        negative_pooled = _sent(bank.negative_pooled, device)
+        pooled = torch.where(draws.text_kept.view(-1, 1), _sent(caption_pools, device), negative_pooled)
 
     # the UNet's answer against eps or v
     dtype = next(model.parameters()).dtype
@@ -143,7 +149,7 @@ def losses(
         answer = model(x_t.to(dtype), draws.timestep, text.to(dtype), added_cond_kwargs=added, return_dict=False)
     prediction = answer[0].float()
     weights = snr_weights(schedule, draws.timestep, config.training.min_snr_gamma, debiased=config.training.debiased)
-    weights = torch.where(is_prior.to(device), config.training.prior_weight * weights, weights)
+    weights = torch.where(_sent(is_prior, device), config.training.prior_weight * weights, weights)
     wanted = target(schedule, x0, draws.noise, draws.timestep)
     denoising = denoising_loss(prediction, wanted, weights).sum()
 
