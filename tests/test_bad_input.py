@@ -273,7 +273,7 @@ CASES = [
     Case("refused without a filter", "generate --from best --keep_rejected 5", ("--keep_rejected", "--filter")),
     Case("seed twice", "generate --from best --seed 1 --seed 2", ("--seed", "1 and 2")),
     Case("a report of nothing", "report", ("STUDY", "--help")),
-    Case("a report with an unknown flag", "report mine --rums here", ("--rums", "did you mean runs")),
+    Case("a report with an unknown flag", "report mine --rums here", ("--rums", "did you mean --runs")),
     Case("a report of two", "report mine yours", ("yours",)),
     Case("an evaluation of 2 pictures", "evaluate --from best -n 2", ("--n", "4")),
     Case("top of no study", "compare best best --top 5", ("--top", "--study")),

@@ -34,8 +34,8 @@ def test_flags_reach_the_settings_in_both_spellings() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--trails 3", "did you mean trials?"),
-        ("--lora.rnak 3", "did you mean lora.rank?"),
+        ("--trails 3", "did you mean --trials?"),
+        ("--lora.rnak 3", "did you mean --lora.rank?"),
         ("--lora.rank", "--lora.rank has no value"),
         ("--lora.rank x", "--lora.rank should be a valid integer, not x"),
         ("--prompts.negative --x", "--prompts.negative has no value; one that begins with -- is written"),

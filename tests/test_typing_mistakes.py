@@ -24,6 +24,9 @@ finally:
     [
         ("tune --resume nosuch", "--resume: neither nosuch nor woundray-runs/nosuch is a study"),
         ("tune --resume mystduy", "did you mean mystudy?"),
+        ("tune --resume best", "--resume: woundray-runs/best is a checkpoint; give the study that it is of"),
+        ("generate --from mystudy", "--from: woundray-runs/mystudy is a study that has not ended"),
+        ("prepare --phantoms 2 --out woundray-runs/mystudy/events.jsonl/x", "Not a directory; give another path"),
         ("tune --study.name mystudy", "mystudy is a study already"),
         ("tune --study.begin_with nosuch", "study.begin_with: neither nosuch nor"),
         ("tune --data nosuch", "--data: nosuch is no folder"),
@@ -46,7 +49,7 @@ finally:
         ("sync mystudi", "did you mean mystudy?"),
         ("prepare --raw nosuch --out x", "--raw: nosuch is no folder"),
         ("fetch nosuch", "fetch: nosuch is not one of"),
-        ("tune --learning_rate 1", "did you mean training.learning_rate or effect.learning_rate?"),
+        ("tune --learning_rate 1", "did you mean --training.learning_rate or --effect.learning_rate?"),
         ("tune --help qualty", "did you mean quality?"),
     ],
 )
@@ -54,6 +57,11 @@ def test_a_mistake_is_told_at_once(line: str, message: str, tmp_path: Path) -> N
     study = tmp_path / "woundray-runs/mystudy"
     study.mkdir(parents=True)
     (study / "events.jsonl").touch()
+    checkpoint = study / "trials/trial_0001/epoch_0001"
+    checkpoint.mkdir(parents=True)
+    for name in ("run.json", "config.yaml"):
+        (checkpoint / name).touch()
+    (study.parent / "best").symlink_to("mystudy/trials/trial_0001/epoch_0001")
     before = {*tmp_path.rglob("*")}
     done = subprocess.run(
         [sys.executable, "-c", _RUN, *line.split()], cwd=tmp_path, capture_output=True, text=True, check=False

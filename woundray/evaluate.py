@@ -55,7 +55,7 @@ def _evaluate() -> None:
             raise UserError(f"--json: {file} is beside what the study itself found; give another folder")
         report = appraise(checkpoint, wish, data=command.data, file=file, stage=stages)
     print_whole(score_table(report.scores))
-    print("\n".join([*report.notes, f"all figures: {file}"]))
+    print_whole("\n".join([*report.notes, f"all figures: {file}"]))
     sys.exit(1 if command.fail_below_bars and report.failed else 0)
 
 

@@ -84,6 +84,7 @@ def _generate() -> None:
 def _draw(command: Generate) -> int:
     with Stages() as stages:
         stages("starting", 0, 1)
+        from woundray.cli.tables import print_whole
         from woundray.synthesis.collection import Collection
         from woundray.synthesis.order import fill, find_sources
         from woundray.synthesis.produce import Screening
@@ -102,7 +103,7 @@ def _draw(command: Generate) -> int:
             data=command.data,
             stage=stages,
         )
-    print("\n".join(map(str, tallies)))
+    print_whole("\n".join(map(str, tallies)))
     print(f"pictures and manifest.csv in {out}")
     if command.grid:
         print(f"grid of the first {Collection(out).write_grid()}")

@@ -28,15 +28,17 @@ def _tune() -> None:
     prepare_workers()  # before the imports below
     with Stages() as stages:
         stages("starting", 0, 1)
+        from woundray.cli.tables import print_whole
         from woundray.handover import hand_over
         from woundray.search.conduct import conduct, resume
 
         stages("starting", 1, 1)
         if command.resume:
             output, typed = settings.study.output, command.typed
-            print(resume(command.resume, output, stages, hand_over, refits=command.refit, typed=typed))
+            closing = resume(command.resume, output, stages, hand_over, refits=command.refit, typed=typed)
         else:
-            print(conduct(settings, stages, hand_over, refits=command.refit))
+            closing = conduct(settings, stages, hand_over, refits=command.refit)
+    print_whole(str(closing))
 
 
 if __name__ == "__main__":

@@ -244,5 +244,23 @@ def test_without_a_table_of_boxes_whole_pictures_are_used(tmp_path: Path) -> Non
     (tmp_path / "raw" / BOX_CSV).unlink()
     prepared = prepare(tmp_path / "raw", tmp_path / "data")
     assert prepared.photos and all(photo.box is None for photo in prepared.photos)
-    assert "no table of wound boxes (bounding_box_depth.csv): whole pictures are used" in "".join(prepared.notes)
-    assert "whole pictures are used" in (tmp_path / "data/summary.txt").read_text()
+    assert (
+        "no table of wound boxes (bounding_box_depth.csv): the middle square of each whole picture is used"
+        in "".join(prepared.notes)
+    )
+    assert "the middle square of each whole picture is used" in (tmp_path / "data/summary.txt").read_text()
+
+
+def test_a_preparation_that_was_stopped_is_no_data_set(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", 8, seed=0, size_px=64)
+
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path / "raw", tmp_path / "data", progress=stop)
+    with pytest.raises(UserError, match=r"data is not finished: `prepare` was stopped; run it again"):
+        read_dataset(tmp_path / "data")
+    whole = prepare(tmp_path / "raw", tmp_path / "data")
+    assert read_dataset(tmp_path / "data").photos == whole.photos

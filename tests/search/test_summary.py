@@ -8,7 +8,7 @@ from rich.console import Console
 
 from woundray.config import Config
 from woundray.search.progress import Follower, share_done, table, time_left
-from woundray.search.summary import best_trial, summarise
+from woundray.search.summary import TrialSummary, best_trial, finalists, summarise
 from woundray.tracking.events import (
     EpochReported,
     Event,
@@ -180,3 +180,16 @@ def test_how_far_a_study_is_and_how_long_it_takes() -> None:
     assert time_left(0.5, 0.0, 600) == ", about 10 min left"
     assert time_left(0.5, 0.25, 7200) == ", about 4.0 h left"  # half of it was done before it was resumed
     assert time_left(0.25, 0.25, 60) == time_left(1, 0, 60) == ""
+
+
+def test_trials_that_overtake_the_finalists_of_a_shorter_study_are_finalists_too() -> None:
+    def trial(number: int, score: float, *, final: float | None = None, copies: bool = False) -> TrialSummary:
+        finals = None if final is None else {"fd_lite0": final}
+        metrics = {"copies_flag": float(copies), "copy_rate": 0.5, "copy_rate_held_out": 0.0}
+        return TrialSummary(
+            f"t{number}", number, "finished", {}, best_epoch=1, best_score=score, metrics=metrics, final=finals
+        )
+
+    trials = [trial(1, 70, final=72), trial(2, 71, final=69), trial(3, 90), trial(4, 60), trial(5, 50, copies=True)]
+    assert [found.number for found in finalists(trials, 2)] == [4, 1]
+    assert best_trial(trials, "fd_lite0") == trials[1]  # until the new one is scored

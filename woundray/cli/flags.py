@@ -103,7 +103,7 @@ def read_words(arguments: Sequence[str], flags: Sequence[Flag]) -> Values:
             names = [name.lstrip("-") for name in known]
             name = spelling.lstrip("-")
             what = "a setting" if "." in name else "a flag"
-            raise UserError(f"command line: {word} is not {what}{nearest(name, names)}")
+            raise UserError(f"command line: {word} is not {what}{nearest(name, names, written='--')}")
         flag = known[spelling]
         words = [glued] if glued is not None else _following(flag, rest, known)
         if found.setdefault(flag.field, words) != words:

@@ -10,4 +10,4 @@ def print_whole(shown: RenderableType) -> None:
     """Prints within the width of the terminal, but not below 80 columns; in a pipe nothing is folded."""
     console = Console(highlight=False)
     width = max(console.width, _NARROWEST) if console.is_terminal else _NO_END
-    Console(highlight=False, width=width).print(shown)
+    Console(highlight=False, markup=False, width=width).print(shown)

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn, Self, TextIO
 
 from woundray.errors import NonFiniteError, UserError
 from woundray.redaction import redact
@@ -43,6 +43,10 @@ def run(main: Callable[[], None]) -> None:
         with contextlib.suppress(OSError):  # the terminal was closed
             sys.stderr.write(f"\n{error or 'stopped'}\n")
         sys.exit(130)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        if error.filename is None:
+            raise
+        fail(f"{error.filename}: {error.strerror}; give another path, or mend what is there")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails once more at its end
         sys.exit(_PIPE_CLOSED)
@@ -134,6 +138,18 @@ def fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
+class _ToStderr(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is at the moment: a live table puts lines above itself."""
+
+    @property
+    def stream(self) -> TextIO:
+        """Where lines go."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None: ...
+
+
 class Redacted(logging.Formatter):
     """Lines of a log, and tracebacks below them, without secrets."""
 
@@ -143,7 +159,7 @@ class Redacted(logging.Formatter):
 
 def configure_logging() -> None:
     """Plain lines of woundray's own on stderr; other libraries only from warnings up."""
-    logging.basicConfig(level=logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, handlers=[_ToStderr()])
     for handler in logging.getLogger().handlers:
         handler.setFormatter(Redacted("%(message)s"))
     logging.getLogger("woundray").setLevel(logging.INFO)

@@ -55,17 +55,18 @@ def names(model: type[BaseModel]) -> list[str]:
     return list(fields(model))
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str], written: str = "") -> str:
     """`; did you mean lora.rank?`, or nothing where no known name is near.
 
-    All that end with that name are named, else the nearest by the whole name, else the nearest by its last part.
+    Each stands behind `written`. All that end with that name are named, else the nearest by the whole name, else by its
+    last part.
     """
     known, leaf = list(known), name.rsplit(".", 1)[-1]
     last = [full.rsplit(".", 1)[-1] for full in known]
     by_whole = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     near = [leaf] if leaf in last else [] if by_whole else difflib.get_close_matches(leaf, last, n=1)
     found = [full for full, end in zip(known, last, strict=True) if end in near] or by_whole
-    return f"; did you mean {' or '.join(found[:_MOST_NAMED])}?" if found else ""
+    return f"; did you mean {' or '.join(written + full for full in found[:_MOST_NAMED])}?" if found else ""
 
 
 def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:

@@ -58,7 +58,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+        raise UserError(f"{path}: {error.strerror}; give a YAML file that can be read") from None
     except _TwiceError as error:
         raise UserError(f"{path}: {error}") from None
     except (yaml.YAMLError, ValueError, AttributeError) as error:  # the last two of values that a tag does not fit

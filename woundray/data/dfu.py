@@ -22,15 +22,13 @@ from woundray.data.folder import Listing, kinds_of, list_folder, refuse_pictures
 from woundray.data.manifest import write_manifest
 from woundray.data.notes import Notes
 from woundray.data.photos import TURNED, PhotoError, open_photo, write_photo
-from woundray.data.records import MANIFEST, PHASES, Box, Dataset, LeftOut, Photo
+from woundray.data.records import MANIFEST, PHASES, PREPARED_FROM, Box, Dataset, LeftOut, Photo
 from woundray.data.scenes import Scene, Sorted, copy_of, sort_out, with_context
 from woundray.errors import UserError
 
 __all__ = ["BOX_CSV", "PHASE_CSV", "PICTURES", "prepare"]
 
 PICTURES = "Depth_RGB"
-PREPARED_FROM = "prepared_from.txt"
-"""In a prepared data set: the raw folder that it was made of."""
 _NAME = re.compile(r"^\d+_P(\d{3})(\d{2})(\d)([BA])([DT])([MLR])([WZ])$", re.IGNORECASE)
 _FOLDER = re.compile(r"(?:patient|pat|p)[\s_-]*(\d+)", re.IGNORECASE)
 

@@ -56,7 +56,10 @@ def read_boxes(raw: Path, notes: Notes) -> tuple[Boxes, list[LeftOut]]:
     """Boxes of each picture, and the rows that can not be used. A row without a box is none, and so is no table."""
     table = _find_table(raw, BOX_CSV, ("Filename", *_CORNERS), notes)
     if table is None:
-        notes.add(f"no table of wound boxes ({BOX_CSV}): whole pictures are used, in which a wound may be small")
+        notes.add(
+            f"no table of wound boxes ({BOX_CSV}): the middle square of each whole picture is used, "
+            "in which a wound may be small"
+        )
         return {}, []
     found, left_out = table.parse(_file_and_box)
     boxes: Boxes = defaultdict(list)

@@ -16,7 +16,7 @@ from woundray.data.notes import Notes
 from woundray.data.patients import settle_names
 from woundray.data.phase_folders import read_phase_folders
 from woundray.data.photos import MAX_PIXELS, TURNED, PhotoError, open_photo
-from woundray.data.records import MANIFEST, PHASES, Box, Candidate, Dataset, LeftOut, Photo
+from woundray.data.records import MANIFEST, PHASES, PREPARED_FROM, Box, Candidate, Dataset, LeftOut, Photo
 from woundray.data.scenes import Scene, copy_of, sort_out
 from woundray.errors import UserError
 
@@ -61,6 +61,8 @@ def read_dataset(
         raise UserError(f"--data: {root} is no folder; give the one that `woundray prepare` wrote")
     notes = Notes()
     manifest = _manifest_of(root)
+    if manifest is None and (root / PREPARED_FROM).is_file():
+        raise UserError(f"--data: {root} is not finished: `prepare` was stopped; run it again, with the same folders")
     if manifest is None and (root / "Depth_RGB").is_dir():
         raise UserError(
             f"--data: {root} holds raw photographs; run `python -m woundray.prepare --raw {root} --out DIR`"
@@ -111,7 +113,11 @@ def read_as_set(root: Path, data: DataConfig) -> Dataset:
 
 def none_of_phase(dataset: Dataset, phase: str) -> str:
     """What is said of a data set without a photograph of a phase: with one that was left out, if there is one."""
-    why = f"; left out was {dataset.left_out[0].reason}" if dataset.left_out else "; see its summary.txt"
+    why = (
+        f"; left out was {dataset.left_out[0].reason}"
+        if dataset.left_out
+        else "; give photographs of it, or another --phase"
+    )
     return f"{dataset.root}: no photograph of phase {phase}{why}"
 
 

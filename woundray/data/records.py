@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 PHASES = ("I", "P", "R")
+PREPARED_FROM = "prepared_from.txt"
+"""In a data set that `prepare` makes: the raw folder that it is made of. It is there before the manifest."""
 MANIFEST = "manifest.csv"
 
 Box = tuple[int, int, int, int]

@@ -46,7 +46,7 @@ def write_outcome(
 
 def as_markdown(outcome: Outcome, measurement: Measurement, config: EffectConfig, *, title: str) -> str:
     """The verdict first, then the table of arms, the curve, and what could have been seen."""
-    verdict, grounds = sentences.call(outcome, config)
+    verdict, grounds = sentences.call(outcome, measurement, config)
     phases = measurement.cohort.phases
     recalls = " | ".join(f"recall {phase}" for phase in phases)
     lines = [

@@ -8,13 +8,21 @@ from woundray.effect.outcome import Outcome
 from woundray.effect.protocol import Measurement
 from woundray.effect.statistics import Estimate, detectable_gain
 
+_MOST_REFUSED = 0.5  # share of pictures beyond which a measurement says nothing of good ones
 _SIZES = (1, 2, 4)  # times the patients of this study, in the table of power
 
 
-def call(outcome: Outcome, config: EffectConfig) -> tuple[str, str]:
+def call(outcome: Outcome, measurement: Measurement, config: EffectConfig) -> tuple[str, str]:
     """The verdict, and what it rests on."""
     verdict = outcome.verdict
-    return verdict.call, f" (at ratio {config.primary_ratio:g}, fixed beforehand). {verdict.words}"
+    rests_on = f" (at ratio {config.primary_ratio:g}, fixed beforehand). {verdict.words}"
+    refused = list(measurement.refused.values())
+    if min(refused, default=0.0) > _MOST_REFUSED:
+        rests_on += (
+            f" But the filter refused {_range(refused)} of the pictures that were used: this generator does not draw "
+            "such pictures, and more patients would not change that. Train longer, or use a larger base model."
+        )
+    return verdict.call, rests_on
 
 
 def design(measurement: Measurement, config: EffectConfig) -> str:
@@ -26,7 +34,9 @@ def design(measurement: Measurement, config: EffectConfig) -> str:
     return (
         f"{len(cohort.photos)} photographs of {cohort.patients} groups of patients, {config.folds} folds"
         f"{dealt}, {config.seeds} seeds; classifier {config.classifier}; kappa {config.kappa}. Intervals: 95 %, BCa, "
-        f"over patients. Gains: over the best control, chosen for each fold by the other folds ({chosen})."
+        "over patients. Gains: over the best control, chosen for each fold by the other folds "
+        f"({chosen}), so that a control may look "
+        "better over all folds than the one that was chosen."
     )
 
 

@@ -13,7 +13,7 @@ from woundray.effect.statistics import Estimate
 
 def as_tables(outcome: Outcome, measurement: Measurement, config: EffectConfig, *, title: str) -> Group:
     """The verdict first, then kappa and gain of each arm, its other scores, and what follows from them."""
-    verdict, grounds = sentences.call(outcome, config)
+    verdict, grounds = sentences.call(outcome, measurement, config)
     parts: list[Text | Table] = [
         Text(title, style="bold"),
         Text.assemble((verdict, "bold"), grounds),

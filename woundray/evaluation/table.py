@@ -21,7 +21,7 @@ def score_table(scores: Sequence[Score]) -> Table:
     for heading in ("score", "value", "real", "z", "bar"):
         table.add_column(heading, justify="left" if heading == "score" else "right", no_wrap=True, overflow="fold")
     for heading in ("verdict", "95 % interval"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", min_width=len("meaningless"))
     for score in scores:
         table.add_row(
             score.name,

@@ -47,7 +47,9 @@ class Closing:
         ]
         at = beside(best, study.config, self.materials.folder, self.materials.baseline, self.materials.reference)
         if at is not None:
-            lines += [f"             base model {at.base:.4g}, by the same seeds"] if at.base is not None else []
+            if at.base is not None:
+                worse = "" if score is None or score < at.base else ": the search found nothing better"
+                lines += [f"             base model {at.base:.4g}, by the same seeds{worse}"]
             lines += [f"             real photographs against real ones {at.floor}"]
         lines += _finals(study, self.folds)
         values = (

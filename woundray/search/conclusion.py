@@ -7,7 +7,7 @@ from pathlib import Path
 
 from woundray.config import Config
 from woundray.errors import NonFiniteError, UserError
-from woundray.search.summary import TrialSummary, best_trial, ranked, summarise
+from woundray.search.summary import TrialSummary, best_trial, finalists, ranked, summarise
 from woundray.search.trial import trial_folder
 from woundray.tracking.events import Event, FinalistScored, Journal, StudyEnded, TrialEnded
 from woundray.training.launch import RunFailed
@@ -47,7 +47,7 @@ def how_to_go_on(folder: Path, journal: Journal, config: Config) -> str:
     """What an interrupted study has, and the command that goes on with it."""
     trials = summarise(journal.events(), config.metrics.objective)
     ended = sum(trial.status in ("finished", "failed") for trial in trials)
-    best = best_trial(trials, config.metrics.objective)
+    best = next(iter(ranked(trials)), None)  # by their epochs: finalists may be those of a shorter study
     so_far = f", the best so far in {best.checkpoint}" if best else ""
     return (
         f"stopped: {ended} of {config.study.trials} trials have ended{so_far}; "
@@ -65,8 +65,8 @@ def conclude(config: Config, folder: Path, journal: Journal, rescore: Rescore | 
     end_unfinished(folder, journal, config)
     trials = summarise(journal.events(), objective)
     while rescore is not None:
-        waiting = [trial for trial in ranked(trials) if not trial.final]
-        if not waiting or sum(trial.final is not None for trial in trials) >= config.study.finalists:
+        waiting = [trial for trial in finalists(trials, config.study.finalists) if not trial.final]
+        if not waiting:
             break
         _score_again(waiting[0], folder, journal, rescore)
         trials = summarise(journal.events(), objective)

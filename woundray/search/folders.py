@@ -27,6 +27,9 @@ def find_study(study: Path, output: Path) -> Path:
     for place in (study, output / study):
         if (place / "run" / "config.yaml").exists():
             raise UserError(f"--resume: {place} is a run; `woundray train --study.name {place.name}` goes on with it")
+        if (place / "run.json").is_file():
+            study_of = next((f for f in place.resolve().parents if journal_path(f).is_file()), place.resolve().parent)
+            raise UserError(f"--resume: {place} is a checkpoint; give the study that it is of, {study_of}")
         if (place / "config.yaml").is_file():  # it is written first
             if any(isinstance(event, MeasurementStarted) for event in Journal(journal_path(place)).events()):
                 raise UserError(

@@ -147,6 +147,15 @@ def ranked(trials: Iterable[TrialSummary]) -> list[TrialSummary]:
     return sorted(eligible, key=lambda trial: _known(trial.best_score))
 
 
+def finalists(trials: Iterable[TrialSummary], count: int) -> list[TrialSummary]:
+    """Trials whose pictures are drawn again: the best by their epochs, of a longer study others, too.
+
+    One that was found to copy only then stays one of them.
+    """
+    eligible = [t for t in trials if t.best_score is not None and t.status != "failed" and not copies(t.metrics or {})]
+    return sorted(eligible, key=lambda trial: _known(trial.best_score))[:count]
+
+
 def _known(score: float | None) -> float:
     assert score is not None
     return score

@@ -54,6 +54,13 @@ def find_checkpoint(reference: str, runs: Path, tracking_uri: str = "") -> Path:
                     "one whose folder is whole"
                 )
             return folder.resolve()
+    if (given / "trials").is_dir():
+        newest = max(given.glob("trials/*/epoch_*"), default=given / "trials/NAME/epoch_0001")
+        raise UserError(
+            f"--from: {given} is a study that has not ended: go on with `tune --resume`, or give a "
+            "checkpoint of a trial, "
+            f"such as {newest}"
+        )
     if given.exists():
         raise UserError(
             f"--from: {given} is no checkpoint: it holds neither weights nor best/ with weights; "
