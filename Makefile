@@ -9,7 +9,7 @@ tune: .venv/installed
 	$(BIN)/python -m woundray.tune --phase I $(ARGS)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
