@@ -26,7 +26,7 @@ _WORDS = {bool: "true|false", int: "INT", float: "NUMBER", str: "TEXT", Path: "P
 
 
 def asked_for_help(arguments: Sequence[str]) -> list[str] | None:
-    """What help is asked for: no words (the short one), sections, or `["all"]`; None: none is asked for."""
+    """Help that is asked for: no words (the short one), sections, or `["all"]`; None: none is asked for."""
     for place, argument in enumerate(arguments):
         if argument == "--":
             return None
@@ -131,7 +131,7 @@ def _text(info: FieldInfo) -> str:
 
 
 def _kind(annotation: Any) -> str:
-    """What a value looks like: `PATH`, `INT`, `I|P|R|all`, `TEXT ...`, `NUMBER|auto`."""
+    """Form of a value: `PATH`, `INT`, `I|P|R|all`, `TEXT ...`, `NUMBER|auto`."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _kind(get_args(annotation)[0])

@@ -35,7 +35,7 @@ class StudyCommand(Command):
         }
 
     def mistakes(self) -> Iterator[str]:
-        """What keeps the study from running, as far as it is seen at once; one line each, with its mend."""
+        """Mistakes that keep the study from running, as far as they are seen at once; a line each, with its mend."""
         try:
             if self.resume is not None:
                 find_study(self.resume, self.settings.study.output)

@@ -143,7 +143,7 @@ class _ToStderr(logging.StreamHandler[TextIO]):
 
     @property
     def stream(self) -> TextIO:
-        """Where lines go."""
+        """Stream of stderr at the moment."""
         return sys.stderr
 
     @stream.setter

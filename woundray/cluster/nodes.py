@@ -78,7 +78,7 @@ def wait_for_nodes(
 
 
 def _share(there: Resources, needed: dict[str, float]) -> float:
-    """How much of what is needed is there, of the scarcest kind."""
+    """Share of the needed resources that is there, of the scarcest kind."""
     has = {"CPU": there.cpus, "GPU": there.gpus}
     return min(has[kind] / wanted for kind, wanted in needed.items() if wanted > 0)
 

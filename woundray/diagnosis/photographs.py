@@ -5,9 +5,8 @@ from pathlib import Path
 
 from woundray.config import Config
 from woundray.data.manifest import PHASES, Dataset, none_of_phase, read_as_set
-from woundray.data.split import split_for
 from woundray.errors import UserError
-from woundray.metrics.bars import refuse_too_few
+from woundray.training.sides import comparable_split
 
 
 @dataclass(frozen=True)
@@ -62,14 +61,7 @@ def _count(dataset: Dataset, config: Config) -> PhaseCount:
     if not pictures:
         return PhaseCount(0, 0)
     try:
-        split = split_for(dataset.photos, config)
-        refuse_too_few(
-            [photo.group for photo in split.train],
-            [photo.group for photo in split.validation],
-            n=config.validation.pictures,
-            repeats=config.metrics.floor_repeats,
-            seed=config.reproducibility.seed,
-        )
+        split = comparable_split(dataset.photos, config)
     except UserError as error:
         return PhaseCount(pictures, patients, problem=str(error))
     return PhaseCount(pictures, patients, len(split.train), len(split.validation))

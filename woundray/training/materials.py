@@ -6,12 +6,10 @@ base model scores without an adapter), `baseline.png`, `reference.png`. Where no
 held out there are no reference and no scores.
 """
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -19,14 +17,12 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from woundray import evaluation, sampling
 from woundray.atomic import write_json
-from woundray.checksums import file_sha256
 from woundray.config import Config
 from woundray.data.bank import Bank, bank_key, read_bank, write_bank
 from woundray.data.leaks import refuse_shared
 from woundray.data.source import Source, open_source
-from woundray.data.split import Split, split_for, write_split
+from woundray.data.split import Split, write_split
 from woundray.errors import UserError
-from woundray.metrics.bars import refuse_too_few
 from woundray.model.base import (
     NoiseSchedule,
     embed_prompts,
@@ -38,6 +34,8 @@ from woundray.model.base import (
 from woundray.model.leak import LEAK_NAME, SignalLeak
 from woundray.model.registry import resolve
 from woundray.model.weights import mixed_precision, weights_dtype
+from woundray.training.origin import origin_of, photographs_of, what_changed
+from woundray.training.sides import comparable_split
 
 _PRIOR_SEED = 2**20  # beyond the seeds of pictures that are judged
 
@@ -130,13 +128,13 @@ def prepare_materials(
     """
     base = resolve(config.model.base)
     source = source or open_source(config)
-    origin = _origin(config, base, source)
+    origin = origin_of(config, base, source)
     key = bank_key(origin)
     facts_file = folder / "baseline.json"
     if facts_file.is_file():
         facts = json.loads(facts_file.read_text(encoding="utf-8"))
         if facts["key"] != key:
-            raise UserError(_what_changed(folder, facts, origin, _photographs(source)))
+            raise UserError(what_changed(folder, facts, origin, photographs_of(source)))
         if facts["base"] != str(base):
             write_json(facts | {"base": str(base)}, facts_file)
         return open_materials(folder)
@@ -149,7 +147,7 @@ def prepare_materials(
         "zero_terminal_snr": config.model.zero_terminal_snr,
         "scores": scores,
         "origin": {name: repr(value) for name, value in origin.items()},
-        "photographs": _photographs(source),
+        "photographs": photographs_of(source),
     }
     write_json(facts, facts_file)
     return open_materials(folder)
@@ -161,16 +159,8 @@ def usable_split(source: Source, config: Config) -> Split:
     Raises:
         UserError: they share one, or are too small.
     """
-    split = split_for(source.photos, config)
+    split = comparable_split(source.photos, config)
     refuse_shared(split, source, config.data)
-    if split.validation:
-        refuse_too_few(
-            [photo.group for photo in split.train],
-            [photo.group for photo in split.validation],
-            n=config.validation.pictures,
-            repeats=config.metrics.floor_repeats,
-            seed=config.reproducibility.seed,
-        )
     return split
 
 
@@ -281,67 +271,3 @@ def _with_prior(
     no_variance = torch.full_like(latents, -30.0)  # log variance: they are what they are
     prior = torch.cat([latents, no_variance], dim=1)
     return replace(bank, prior=prior, prior_text=prompt.positive, prior_pooled=prompt.positive_pooled)
-
-
-def _origin(config: Config, base: Path, source: Source) -> dict[str, object]:
-    """All that materials are made of, by name."""
-    return {
-        "photos": source.content_hash,
-        "base": {str(path.relative_to(base)): file_sha256(path) for path in sorted(base.glob("*/*.safetensors"))},
-        "resolution": config.model.resolution,
-        # what says which photographs are one patient's is seen in their groups
-        "data": config.data.model_dump(exclude={"root", "similar_patients", "likeness"}),
-        "prompts": config.prompts.model_dump(),
-        "validation": config.validation.model_dump(),
-        "floor_repeats": config.metrics.floor_repeats,
-        "objective": config.metrics.objective,
-        "copies": config.quality.copies.model_dump(),
-        "seed": config.reproducibility.seed,
-        "zero_terminal_snr": config.model.zero_terminal_snr,
-        "prior": config.training.prior_pictures if config.training.prior_weight > 0 else 0,
-    }
-
-
-_NAMES = {
-    "base": "the base model's weights",
-    "resolution": "model.resolution",
-    "floor_repeats": "metrics.floor_repeats",
-    "objective": "metrics.objective",
-    "copies": "quality.copies",
-    "seed": "reproducibility.seed",
-    "zero_terminal_snr": "model.zero_terminal_snr",
-    "prior": "training.prior_pictures",
-}
-
-
-def _photographs(source: Source) -> dict[str, str]:
-    """Path of each photograph -> hash of its pixels, box, phase and group."""
-    return {
-        photo.path.as_posix(): hashlib.sha256(
-            f"{photo.sha256} {photo.phase} {photo.box} {photo.group}".encode()
-        ).hexdigest()[:16]
-        for photo in source.photos
-    }
-
-
-def _what_changed(
-    folder: Path, facts: Mapping[str, Any], origin: Mapping[str, object], photographs: Mapping[str, str]
-) -> str:
-    """Message of what changed since materials were made, and the mend."""
-    before: dict[str, str] = facts.get("photographs", {})
-    changed = [
-        _NAMES.get(name, f"the settings of {name}")
-        for name, text in facts.get("origin", {}).items()
-        if name != "photos" and repr(origin.get(name)) != text
-    ]
-    for what, names in (
-        ("new", photographs.keys() - before.keys()),
-        ("gone", before.keys() - photographs.keys()),
-        ("changed (pixels, box, phase or patient)", {n for n, h in before.items() if photographs.get(n, h) != h}),
-    ):
-        if names and before:
-            changed.append(f"photographs that are {what}: {len(names)}, such as {min(names)}")
-    return (
-        f"{folder.parent}: not as it was when it began: {'; '.join(changed) or 'photographs or base model'}; "
-        "put that back, or begin another under a new --study.name"
-    )
