@@ -112,7 +112,7 @@ def test_no_study_begins_with_a_leak(
     micro_config: Config, photographs: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = micro_config.with_values({"data.root": photographs.data.root, "phase": "all"})
-    monkeypatch.setattr(materials, "split_for", lambda photos, _: Split(tuple(photos[::2]), tuple(photos[1::2])))
+    monkeypatch.setattr(materials, "comparable_split", lambda photos, _: Split(tuple(photos[::2]), tuple(photos[1::2])))
     with pytest.raises(LeakError, match="both sides of the split"):
         materials.prepare_materials(config, tmp_path / "m", device=torch.device("cpu"), stage=lambda *_: None)
     assert not (tmp_path / "m" / "split.json").exists()
