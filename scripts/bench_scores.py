@@ -22,16 +22,17 @@ from plain import plain_distance, plain_pictures
 from torch import Tensor
 from turns import Cost, cost_of, in_turns, machine, print_ratios
 
-from woundray import evaluation, sampling
+from woundray import evaluation
 from woundray.config.layers import load
-from woundray.data.source import open_source
+from woundray.data.image_source import open_source
 from woundray.data.split import split_by_patient
 from woundray.metrics.similarity import ssim_matrix, untrained_lpips
-from woundray.model.registry import resolve
+from woundray.sampling import pipeline
 from woundray.training import loop
-from woundray.training.materials import prepare_materials, sampler_of
-from woundray.training.place import Place
-from woundray.training.run import build
+from woundray.training.distributed import Place
+from woundray.training.precompute import prepare_materials, sampler_of
+from woundray.training.train_state import build
+from woundray.weights.base_models import resolve
 
 OURS, PLAIN = "woundray", "plain"
 
@@ -92,7 +93,7 @@ def main() -> None:
     costs = in_turns(
         {
             OURS: lambda: loop.score(ours),
-            "plain: draw": lambda: drawn.append(plain_pictures(base, ours.unet, config, sampling.seeds_of(count))),
+            "plain: draw": lambda: drawn.append(plain_pictures(base, ours.unet, config, pipeline.seeds_of(count))),
             "plain: distance": lambda: plain_distance(drawn[0], real),
         },
         rounds=arguments.rounds,
@@ -113,9 +114,9 @@ def main() -> None:
     # is it the same score?
     scores: dict[str, list[float]] = {OURS: [], PLAIN: []}
     for turn in range(arguments.seed_sets):
-        own = sampling.seeds_of(count, first=turn * count)
+        own = pipeline.seeds_of(count, first=turn * count)
         sets = {
-            OURS: sampling.draw(ours.unet, ours.vae, materials.prompt, own, sampler_of(config, materials.schedule)),
+            OURS: pipeline.draw(ours.unet, ours.vae, materials.prompt, own, sampler_of(config, materials.schedule)),
             PLAIN: drawn[0] if turn == 0 else plain_pictures(base, ours.unet, config, own),
         }
         for name, pictures in sets.items():

@@ -23,17 +23,17 @@ from random_model import write_sd21
 from torch.utils.flop_counter import FlopCounterMode
 from turns import Cost, Work, cost_of, in_turns, machine, matmul_flops_per_s, print_ratios
 
-from woundray import sampling
 from woundray.config import Config
 from woundray.config.layers import load
-from woundray.data.source import Source, open_source
+from woundray.data.image_source import Source, open_source
 from woundray.data.split import Split, split_by_patient
-from woundray.model.base import DTYPES
-from woundray.model.registry import resolve
+from woundray.models.base_model import DTYPES
+from woundray.sampling import pipeline
 from woundray.training import loop
-from woundray.training.materials import prepare_materials
-from woundray.training.place import Place
-from woundray.training.run import build
+from woundray.training.distributed import Place
+from woundray.training.precompute import prepare_materials
+from woundray.training.train_state import build
+from woundray.weights.base_models import resolve
 
 OURS, PLAIN = "woundray", "plain"
 PEER_STEPS = 4
@@ -97,7 +97,7 @@ def write_pictures(source: Source, split: Split, config: Config, folder: Path) -
     folder.mkdir(parents=True)
     lines = ["file_name,text"]
     for row, photo in enumerate(split.train):
-        sampling.write_png(source.plain(photo), folder / f"{row:05d}.png")
+        pipeline.write_png(source.plain(photo), folder / f"{row:05d}.png")
         lines.append(f'{row:05d}.png,"{config.prompts.positive}"')
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
     return folder

@@ -25,14 +25,14 @@ from bench_scores import pair_seconds
 from plain import PlainTrainer, plain_distance, plain_pictures
 from turns import TreeCpu, machine
 
-from woundray import sampling
 from woundray.config import Config
 from woundray.config.layers import load
-from woundray.data.source import open_source
+from woundray.data.image_source import open_source
 from woundray.data.split import split_by_patient
-from woundray.model.base import load_unet
-from woundray.model.lora import add_adapter
-from woundray.model.registry import resolve
+from woundray.models.base_model import load_unet
+from woundray.models.lora import add_adapter
+from woundray.sampling import pipeline
+from woundray.weights.base_models import resolve
 
 PAIRS = 100
 
@@ -51,7 +51,7 @@ def plain_trial(config: Config, threads: int) -> dict[str, float]:
     unet = load_unet(base, dtype=torch.float32, device=torch.device("cpu"))
     add_adapter(unet, config.lora, seed=0)
     trainer = PlainTrainer.load(config, base, unet, source, split.train, perceptual=config.training.perceptual_weight)
-    seeds = sampling.seeds_of(config.validation.pictures)
+    seeds = pipeline.seeds_of(config.validation.pictures)
     scores, reckoned_s = [], 0.0
     for _ in range(config.training.epochs):
         for _ in range(-(-len(split.train) // config.training.batch_size)):

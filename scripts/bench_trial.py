@@ -45,7 +45,7 @@ def configure(arguments: argparse.Namespace, folder: Path) -> Config:
 
 def woundray_study(config: Config, folder: Path, *, imports: bool, cpu: TreeCpu) -> tuple[float, float]:
     """Seconds of a study of empty trials, and of CPU in all its processes."""
-    from woundray.cluster import cluster
+    from woundray.ray_cluster.connection import cluster
     from woundray.search.study import run_study
 
     def empty_loop(config: Config, *, materials: Path, output: Path, place: Any, report: Any) -> None:

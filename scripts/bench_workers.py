@@ -22,9 +22,9 @@ from turns import machine
 from woundray.config import Config
 from woundray.config.layers import load
 from woundray.training import loop
-from woundray.training.materials import prepare_materials
-from woundray.training.place import Place
-from woundray.training.run import build
+from woundray.training.distributed import Place
+from woundray.training.precompute import prepare_materials
+from woundray.training.train_state import build
 
 ONE, TWO, APART = "one worker", "two workers", "two apart"
 

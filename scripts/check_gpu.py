@@ -25,12 +25,13 @@ from check_gpu_studies import Command, mlflow_runs, seconds_of_trials, start_up_
 from torch.profiler import ProfilerActivity, profile
 from turns import machine
 
-from woundray import evaluation, sampling
-from woundray.tracking.events import EpochReported, TrialEnded
+from woundray import evaluation
+from woundray.sampling import pipeline
+from woundray.tracking.journal import EpochReported, TrialEnded
 from woundray.training import loop
-from woundray.training import step as steps
+from woundray.training import train_step as steps
+from woundray.training.distributed import Place
 from woundray.training.loop import train
-from woundray.training.place import Place
 
 ROUNDING = 2e-3
 """Largest relative difference of losses and norms in fp32 that the order of sums can make."""
@@ -153,7 +154,7 @@ def parts_of_an_epoch(setup: Setup) -> str:
     parts = {
         "training": (loop, "train_epoch"),
         "validation loss": (steps, "validation_loss"),
-        "pictures": (sampling, "draw"),
+        "pictures": (pipeline, "draw"),
         "scores": (evaluation, "score"),
         "checkpoint": (loop, "publish"),
     }

@@ -18,12 +18,12 @@ from torch.multiprocessing.spawn import start_processes
 
 from woundray.config import Config
 from woundray.config.layers import load
-from woundray.model.base import free_memory
+from woundray.models.base_model import free_memory
 from woundray.training import loop
-from woundray.training import step as steps
-from woundray.training.materials import prepare_materials
-from woundray.training.place import Place
-from woundray.training.run import Run, build
+from woundray.training import train_step as steps
+from woundray.training.distributed import Place
+from woundray.training.precompute import prepare_materials
+from woundray.training.train_state import Run, build
 
 UPDATES = 3
 METRICS = ("train_loss", "gradient_norm")

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 from check_gpu_runs import Failed, Setup
 
-from woundray.tracking.events import EpochReported, Event, Journal, TrialEnded, TrialStarted
+from woundray.tracking.journal import EpochReported, Event, Journal, TrialEnded, TrialStarted
 
 PATIENCE_S = 300.0
 _WORKER = "ray::RayTrainWorker"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import tyro
 
-from woundray.effect import statistics
-from woundray.effect.statistics import Floats
+from woundray.downstream import statistics
+from woundray.downstream.statistics import Floats
 
 _POPULATION = 300_000  # patients that stand for all
 

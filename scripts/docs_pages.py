@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from woundray.__main__ import COMMANDS
-from woundray.cli import Command
+from woundray.cli.command import Command
 from woundray.config import Config
-from woundray.search import space
+from woundray.search import search_space
 
 REPOSITORY = Path(__file__).parents[1]
 _START_PAGE = "<!-- the README -->"
@@ -75,7 +75,7 @@ def profiles() -> str:
 
 def spaces() -> str:
     """How a search space is written, and the packaged ones."""
-    _, example, rest = (space.__doc__ or "").split("\n\n", 2)
+    _, example, rest = (search_space.__doc__ or "").split("\n\n", 2)
     example = "\n".join(line.removeprefix("    ") for line in example.splitlines())
     files = "\n".join(_yaml(path) for path in sorted((REPOSITORY / "search_spaces").glob("*.yaml")))
     return f"```yaml\n{example}\n```\n\n{rest}\n\n## The packaged spaces\n\n{files}"

@@ -20,13 +20,13 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from woundray.config import Config
-from woundray.data.source import open_source
+from woundray.data.image_source import open_source
 from woundray.evaluation import make_embedder, make_reference
-from woundray.evaluation.report import Sets, evaluate
-from woundray.metrics.bars import Rows, deals, real_floor
-from woundray.metrics.features import Lite0, cached_features
+from woundray.evaluation.full_evaluation import Sets, evaluate
+from woundray.metrics.baseline import Rows, deals, real_floor
+from woundray.metrics.extractors import Lite0, cached_features
 from woundray.metrics.frechet import frechet_distance
-from woundray.metrics.kernel import kid
+from woundray.metrics.kid import kid
 from woundray.metrics.similarity import ssim_matrix
 
 SIDE_PX = 128

@@ -23,10 +23,10 @@ from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from woundray.config import Config
+from woundray.data.image_source import Source
 from woundray.data.manifest import Photo
-from woundray.data.source import Source
-from woundray.metrics.features import Lite0, Lite0Trunk
-from woundray.training.loss import perceptual_distance
+from woundray.metrics.extractors import Lite0, Lite0Trunk
+from woundray.training.losses import perceptual_distance
 
 M = TypeVar("M", bound=nn.Module)
 

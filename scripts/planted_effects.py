@@ -10,14 +10,14 @@ import tyro
 from rich.console import Console
 
 from woundray.config import EffectConfig
-from woundray.config.base import Section
-from woundray.effect.classifier import make_classifier
-from woundray.effect.generators import Generator
-from woundray.effect.outcome import conclude
-from woundray.effect.planted import Copies, DrawnStudy, Renderer
-from woundray.effect.protocol import Bench, measure
-from woundray.effect.report import write_outcome
-from woundray.effect.tables import as_tables
+from woundray.config.section import Section
+from woundray.downstream.classifiers import make_classifier
+from woundray.downstream.generators import Generator
+from woundray.downstream.outcome import conclude
+from woundray.downstream.planted_generators import Copies, DrawnStudy, Renderer
+from woundray.downstream.protocol import Bench, measure
+from woundray.downstream.result_files import write_outcome
+from woundray.downstream.tables import as_tables
 
 PLANTED: dict[str, Generator] = {
     "useful: the renderer": Renderer(),

@@ -13,7 +13,7 @@ A Stable Diffusion in miniature: VAE of factor 8 with 4 latent channels, UNet th
 CLIP text encoder, {size_mb:.1f} MB in float16, pictures of 128 px. woundray fine-tunes it where no
 Stable Diffusion is at hand: in its demonstration and its tests.
 
-**Limits.** It was trained on drawn wounds (`woundray/data/phantoms.py`) and procedural textures alone. No
+**Limits.** It was trained on drawn wounds (`woundray/data/phantoms/render.py`) and procedural textures alone. No
 photograph of a patient entered its training, and nothing that it draws is clinical. Prompts beyond the
 captions of `scripts/pretrain_pictures.py` mean nothing to it.
 

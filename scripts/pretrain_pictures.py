@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from textures import texture
 
-from woundray.data.phantoms import PHASES, Clinic, render
+from woundray.data.phantoms.render import PHASES, Clinic, render
 
 STORED_PX = 144  # of a side; training crops PICTURE_PX squares at random
 PICTURE_PX = 128

@@ -35,7 +35,7 @@ from pretrain_vae import measure_vae, normalise_latents, train_decoder, train_va
 from torch import nn
 from transformers import CLIPTextModel
 
-from woundray.model.tiny_architecture import MICRO, TINY, TinyBase, build_tiny, save_tiny
+from woundray.models.tiny_architecture import MICRO, TINY, TinyBase, build_tiny, save_tiny
 
 
 @dataclass(frozen=True)

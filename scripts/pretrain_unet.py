@@ -13,9 +13,9 @@ from pretrain_vae import Perceptual, mixed_numbers
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
-from woundray.data.phantoms import PHASES
+from woundray.data.phantoms.render import PHASES
 from woundray.metrics.frechet import frechet_distance
-from woundray.model.tiny_architecture import TinyBase
+from woundray.models.tiny_architecture import TinyBase
 
 TEXTURE_SHARE = 0.05
 EMPTY_SHARE = 0.1  # of prompts, for classifier-free guidance (Ho and Salimans, 2022)

@@ -12,7 +12,7 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from woundray.model.tiny_architecture import TinyBase, build_tiny, build_tokenizer, save_tiny
+from woundray.models.tiny_architecture import TinyBase, build_tiny, build_tokenizer, save_tiny
 
 
 def build_sd21() -> TinyBase:

@@ -23,8 +23,8 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from woundray.search.folders import journal_path
-from woundray.tracking.events import EpochReported, Journal
+from woundray.search.study_folders import journal_path
+from woundray.tracking.journal import EpochReported, Journal
 
 SCORE, LOSS = "fd_lite0", "validation_loss"
 TRIAL_S = 1.8  # what a trial costs beyond its epochs, docs/benchmarks.md

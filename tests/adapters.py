@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 
-from woundray.atomic import write_json
 from woundray.config import Config, LoraConfig
-from woundray.model.base import load_unet
-from woundray.model.layout import WEIGHTS_NAME
-from woundray.model.lora import add_adapter, save_adapter
+from woundray.models.base_model import load_unet
+from woundray.models.lora import add_adapter, save_adapter
+from woundray.system.atomic_files import write_json
 from woundray.training.checkpoint import write_config
+from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 
 def write_checkpoint(folder: Path, base: Path, config: Config, *, seed: int = 0) -> Path:

@@ -18,8 +18,8 @@ from families import FAMILIES, build_family
 
 from woundray.config import Config
 from woundray.config.layers import load
-from woundray.model.tiny_architecture import MICRO, build_tiny, save_tiny
-from woundray.training.materials import Materials, prepare_materials
+from woundray.models.tiny_architecture import MICRO, build_tiny, save_tiny
+from woundray.training.precompute import Materials, prepare_materials
 
 assert woundray.training.loop
 

@@ -21,7 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from woundray.config import Config
 from woundray.config.layers import load
-from woundray.model.tiny_architecture import build_tokenizer
+from woundray.models.tiny_architecture import build_tokenizer
 
 SIDE_PX, STEPS, NEGATIVE = 64, 3, "blurry, dark"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-from woundray.model.registry import REPOSITORIES
+from woundray.weights.repositories import REPOSITORIES
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

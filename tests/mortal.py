@@ -12,9 +12,9 @@ from torch import multiprocessing
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from woundray.config import Config
+from woundray.training.distributed import Place
 from woundray.training.loop import train
-from woundray.training.materials import Materials
-from woundray.training.place import Place
+from woundray.training.precompute import Materials
 
 NEVER = 10**9
 

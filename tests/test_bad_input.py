@@ -344,7 +344,7 @@ def answers() -> Iterator[list[tuple[str, str]]]:
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tracking database; making one takes seconds."""
-    from woundray.tracking import check_tracking
+    from woundray.tracking.connection import check_tracking
 
     uri = f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
     check_tracking(uri)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from adapters import write_checkpoint
 
-from woundray import cli
 from woundray.__main__ import COMMANDS
+from woundray.cli import command
 from woundray.config import Config
 from woundray.training.checkpoint import link
 
@@ -28,12 +28,12 @@ NOT_RUN_HERE = {
     # woundray's own: they are parsed here, every setting is checked, and another test runs them
     r"woundray.(tune|train|sync)\b": "minutes each: tests/test_main_job.py, tests/test_outage.py and others",
     r"--phantoms": "makes the raw photographs of `workplace`",
-    r"woundray.fetch .*(sd21|inception|--import)": "wants the internet: tests/test_staging.py, tests/test_archive.py",
-    r"woundray.augment": "trains adapters and classifiers: tests/effect runs it",
-    r"--from (runs|models):|woundray-runs/|--again|OTHER": "wants a study: tests/training/test_generation.py",
+    r"woundray.fetch .*(sd21|inception|--import)": "wants the internet: tests/weights",
+    r"woundray.augment": "trains adapters and classifiers: tests/downstream runs it",
+    r"--from (runs|models):|woundray-runs/|--again|OTHER": "wants a study: tests/checkpoints",
     r"RAY_ADDRESS=": "wants a cluster: tests/search/test_study.py",
-    r"woundray.doctor .*--data|--check_weights": "tests/test_doctor.py",
-    r"--format merged": "held to the trained weights' rounding, which this adapter has not: tests/model/test_export.py",
+    r"woundray.doctor .*--data|--check_weights": "tests/diagnosis/test_diagnosis.py",
+    r"--format merged": "held to the rounding of trained weights: tests/models/test_export.py",
     # other programs
     r"^python scripts/(bench_|regret)": "minutes to hours; for developers of woundray",
     r"^python scripts/check_gpu": "wants a GPU, or minutes: tests/test_check_gpu.py",
@@ -74,10 +74,10 @@ def test_flags_and_settings_are_known(line: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     name, *arguments = words(line)
     described = getattr(importlib.import_module(f"woundray.{name}"), name.capitalize())
-    if issubclass(described, cli.Command):
-        cli.parse(described, arguments)
+    if issubclass(described, command.Command):
+        command.parse(described, arguments)
         return
-    cli.read_flags(described, arguments, prog=name)
+    command.read_flags(described, arguments, prog=name)
 
 
 def why_not(line: str) -> str:
@@ -93,7 +93,7 @@ def test_every_command_is_run_or_marked_with_why_it_is_not() -> None:
 
 
 def test_no_command_tells_the_makers_of_mlflow_or_ray_of_its_use() -> None:
-    printed = (REPOSITORY / "woundray/search/closing.py").read_text(encoding="utf-8")
+    printed = (REPOSITORY / "woundray/search/final_message.py").read_text(encoding="utf-8")
     for program, variable in (
         ("mlflow ui", "MLFLOW_DISABLE_TELEMETRY=true"),
         ("ray start", "RAY_USAGE_STATS_ENABLED=0"),

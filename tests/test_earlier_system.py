@@ -14,27 +14,27 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from woundray import sampling
 from woundray.config import Config, HeuristicsConfig, LoraConfig
-from woundray.data.phantoms import render_cohort
-from woundray.data.source import open_source
+from woundray.data.image_source import open_source
+from woundray.data.phantoms.render import render_cohort
 from woundray.data.split import split_by_patient
 from woundray.errors import UserError
-from woundray.evaluation.filtering import heuristics
-from woundray.evaluation.selection import best_epoch
-from woundray.metrics.features import Lite0, check_images
+from woundray.evaluation.checkpoint_selection import best_epoch
+from woundray.evaluation.filter_rules import heuristics
+from woundray.metrics.extractors import Lite0, check_images
 from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.similarity import lpips_matrix, ssim_matrix, untrained_lpips
-from woundray.model.base import NoiseSchedule, load_unet, load_vae, to_uint8
-from woundray.model.layout import WEIGHTS_NAME
-from woundray.model.lora import add_adapter, load_adapter, save_adapter
-from woundray.training import step as steps
+from woundray.models.base_model import NoiseSchedule, load_unet, load_vae, to_uint8
+from woundray.models.lora import add_adapter, load_adapter, save_adapter
+from woundray.sampling import pipeline
+from woundray.training import train_step as steps
+from woundray.training.distributed import Place
 from woundray.training.ema import Ema
 from woundray.training.loop import train
-from woundray.training.loss import add_noise, predicted_x0, target
-from woundray.training.materials import Materials
-from woundray.training.perceptual import make_perception
-from woundray.training.place import Place
+from woundray.training.losses import add_noise, predicted_x0, target
+from woundray.training.perceptual_loss import make_perception
+from woundray.training.precompute import Materials
+from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 CPU = torch.device("cpu")
 
@@ -211,4 +211,4 @@ def test_almost_black_pictures() -> None:
     assert heuristics(pictures, HeuristicsConfig())["brightness"].all()
     drawn = to_uint8(torch.linspace(-1, 1, 3 * 64).view(1, 3, 8, 8))
     assert (drawn.min(), drawn.max()) == (0, 255)
-    assert np.asarray(sampling.grid(drawn)).max() == 255
+    assert np.asarray(pipeline.grid(drawn)).max() == 255

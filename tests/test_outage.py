@@ -17,8 +17,8 @@ from PIL import Image
 from slow_link import slow_link
 
 from woundray.config import Config
-from woundray.tracking import Tracker, catch_up
-from woundray.tracking.events import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
+from woundray.tracking.journal import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
+from woundray.tracking.tracker import Tracker, catch_up
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's client
 

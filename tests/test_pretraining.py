@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms.functional import gaussian_blur
 
-from woundray.data.phantoms import render_cohort
+from woundray.data.phantoms.render import render_cohort
 
 
 @pytest.fixture(scope="module")

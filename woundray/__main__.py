@@ -4,8 +4,8 @@ import importlib
 import sys
 
 from woundray import __version__
-from woundray.cli import run
-from woundray.config.explain import nearest
+from woundray.cli.terminal import run
+from woundray.config.error_messages import nearest
 from woundray.errors import UserError
 
 COMMANDS = {

@@ -3,11 +3,12 @@
 import logging
 from typing import Any
 
-from woundray.cli import Command, Stages, parse, run
-from woundray.cluster import prepare_workers
+from woundray.cli.command import Command, parse
+from woundray.cli.terminal import Stages, run
 from woundray.errors import UserError
+from woundray.ray_cluster.connection import prepare_workers
 from woundray.search import preflight
-from woundray.search.folders import is_begun
+from woundray.search.study_folders import is_begun
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def _augment() -> None:
     with Stages() as stages:
         stages("starting", 0, 1)
         from woundray.cli.tables import print_whole
-        from woundray.effect.conduct import conduct_effect
+        from woundray.downstream.measurement import conduct_effect
 
         stages("starting", 1, 1)
         shown, folder = conduct_effect(command.settings, stages, typed=command.typed)

@@ -6,11 +6,12 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from woundray.cli import Stages, read_flags, run
-from woundray.config.base import Section
+from woundray.checkpoints.find import refuse_missing
+from woundray.cli.command import read_flags
+from woundray.cli.terminal import Stages, run
+from woundray.config.section import Section
 from woundray.errors import UserError
-from woundray.search.folders import study_folder
-from woundray.training.references import refuse_missing
+from woundray.search.study_folders import study_folder
 
 
 class Compare(Section):
@@ -47,12 +48,12 @@ def _compare() -> None:
         raise UserError("--top: is of --study; leave it out beside REFs")
     refuse_missing(command.sources, command.runs)
     study = command.study and study_folder(command.study, command.runs)
+    from woundray.checkpoints.evaluate import compare
+    from woundray.checkpoints.find import find_checkpoint
+    from woundray.checkpoints.generate import Wish
+    from woundray.checkpoints.names import checkpoint_names
     from woundray.cli.tables import print_whole
-    from woundray.evaluation.table import difference_table
-    from woundray.search.names import checkpoint_names
-    from woundray.training.appraisal import compare
-    from woundray.training.generation import Wish
-    from woundray.training.references import find_checkpoint
+    from woundray.evaluation.score_tables import difference_table
 
     if study:
         from woundray.reporting import best_checkpoints, write_charts

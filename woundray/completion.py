@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal, Union
 
 import tyro
 
-from woundray.cli import read_flags, run
-from woundray.config.base import Section
+from woundray.cli.command import read_flags
+from woundray.cli.terminal import run
+from woundray.config.section import Section
 
 
 class Completion(Section):

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import tyro
 
-from woundray.cli import Stages, parse, run
-from woundray.cli.study import StudyCommand
+from woundray.cli.command import parse
+from woundray.cli.study_command import StudyCommand
+from woundray.cli.terminal import Stages, run
 
 
 class Doctor(StudyCommand):
@@ -32,7 +33,7 @@ def main() -> None:
 def _doctor() -> None:
     command = parse(Doctor)
     from woundray.cli.tables import print_whole
-    from woundray.diagnosis.report import diagnose, report_table
+    from woundray.diagnosis.diagnosis import diagnose, report_table
 
     with Stages() as stages:
         found = diagnose(command, check_weights=command.check_weights, measured=not command.quick, stage=stages)

@@ -7,10 +7,11 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from woundray.cli import Stages, read_flags, run
-from woundray.config.base import Section
+from woundray.checkpoints.find import EVALUATION, evaluation_file, find_checkpoint, refuse_missing
+from woundray.cli.command import read_flags
+from woundray.cli.terminal import Stages, run
+from woundray.config.section import Section
 from woundray.errors import UserError
-from woundray.training.references import EVALUATION, evaluation_file, find_checkpoint, refuse_missing
 
 
 class Evaluate(Section):
@@ -43,10 +44,10 @@ def _evaluate() -> None:
     refuse_missing([command.source], command.runs)
     with Stages() as stages:
         stages("starting", 0, 1)
+        from woundray.checkpoints.evaluate import appraise
+        from woundray.checkpoints.generate import Wish
         from woundray.cli.tables import print_whole
-        from woundray.evaluation.table import score_table
-        from woundray.training.appraisal import appraise
-        from woundray.training.generation import Wish
+        from woundray.evaluation.score_tables import score_table
 
         stages("starting", 1, 1)
         checkpoint, wish = find_checkpoint(command.source, command.runs), Wish(command.n, command.seed)

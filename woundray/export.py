@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from woundray.cli import Stages, read_flags, run
-from woundray.config.base import Section
-from woundray.training.references import refuse_missing
+from woundray.checkpoints.find import refuse_missing
+from woundray.cli.command import read_flags
+from woundray.cli.terminal import Stages, run
+from woundray.config.section import Section
 
 
 class Export(Section):
@@ -34,8 +35,8 @@ def main() -> None:
 def _export() -> None:
     command = read_flags(Export, prog="python -m woundray.export")
     refuse_missing([command.source], command.runs, command.tracking_uri)
-    from woundray.training.export import export_checkpoint
-    from woundray.training.references import find_checkpoint
+    from woundray.checkpoints.export import export_checkpoint
+    from woundray.checkpoints.find import find_checkpoint
 
     checkpoint = find_checkpoint(command.source, command.runs, command.tracking_uri)
     with Stages() as stages:

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import tyro
 
-from woundray import archive, staging
-from woundray.cli import Stages, read_flags, run
-from woundray.config.base import Section
+from woundray.cli.command import read_flags
+from woundray.cli.terminal import Stages, run
+from woundray.config.section import Section
 from woundray.errors import UserError
+from woundray.weights import archive, staging
 
 
 class Fetch(Section):

@@ -7,10 +7,11 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from woundray.cli import Stages, read_flags, refuse_beside, run
-from woundray.config.base import Section
+from woundray.checkpoints.find import refuse_missing
+from woundray.cli.command import read_flags, refuse_beside
+from woundray.cli.terminal import Stages, run
+from woundray.config.section import Section
 from woundray.errors import UserError
-from woundray.training.references import refuse_missing
 
 
 class Generate(Section):
@@ -84,11 +85,11 @@ def _generate() -> None:
 def _draw(command: Generate) -> int:
     with Stages() as stages:
         stages("starting", 0, 1)
+        from woundray.checkpoints.generate import Wish
         from woundray.cli.tables import print_whole
-        from woundray.synthesis.collection import Collection
-        from woundray.synthesis.order import fill, find_sources
-        from woundray.synthesis.produce import Screening
-        from woundray.training.generation import Wish
+        from woundray.generation.fill_folder import fill, find_sources
+        from woundray.generation.generate_until_enough import Screening
+        from woundray.generation.picture_folder import Collection
 
         stages("starting", 1, 1)
         sources = find_sources(command.sources, command.runs, command.tracking_uri)
@@ -111,7 +112,7 @@ def _draw(command: Generate) -> int:
 
 
 def _draw_again(command: Generate, manifest: Path) -> int:
-    from woundray.synthesis.redraw import draw_again
+    from woundray.generation.regenerate import draw_again
 
     out = command.out or manifest.parent / "again"
     with Stages() as stages:

@@ -5,8 +5,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from woundray.cli import Stages, read_flags, refuse_beside, run
-from woundray.config.base import Section
+from woundray.cli.command import read_flags, refuse_beside
+from woundray.cli.terminal import Stages, run
+from woundray.config.section import Section
 from woundray.errors import UserError
 
 
@@ -39,12 +40,12 @@ def _prepare() -> None:
     refuse_beside(command, "raw", but=("out", "max_side"))
     refuse_beside(command, "phantoms", but=("out", "seed"))
     if command.phantoms is not None:
-        from woundray.data.phantoms import write_raw
+        from woundray.data.phantoms.render import write_raw
 
         write_raw(command.out, command.phantoms, seed=command.seed)
         print(f"drawn wounds of {command.phantoms} patients, as raw photographs, in {command.out}")
     if command.raw is not None:
-        from woundray.data.dfu import prepare
+        from woundray.data.prepare import prepare
 
         with Stages() as stages:
             prepare(

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import tyro
 
-from woundray.cli import read_flags, run
-from woundray.config.base import Section
-from woundray.search.folders import study_folder
+from woundray.cli.command import read_flags
+from woundray.cli.terminal import run
+from woundray.config.section import Section
+from woundray.search.study_folders import study_folder
 
 
 class Report(Section):

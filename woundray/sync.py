@@ -4,10 +4,11 @@ from pathlib import Path
 
 import tyro
 
-from woundray.cli import read_flags, run
-from woundray.config.base import Section
+from woundray.cli.command import read_flags
+from woundray.cli.terminal import run
+from woundray.config.section import Section
 from woundray.errors import UserError
-from woundray.search.folders import study_folder
+from woundray.search.study_folders import study_folder
 
 
 class Sync(Section):
@@ -29,8 +30,8 @@ def main() -> None:
 
 def _sync() -> None:
     command = read_flags(Sync, prog="python -m woundray.sync")
-    from woundray.storage import alone_in
-    from woundray.tracking import catch_up
+    from woundray.system.storage import alone_in
+    from woundray.tracking.tracker import catch_up
 
     folder = study_folder(command.study, command.output)
     with alone_in(folder):  # a study that goes on writes its events itself

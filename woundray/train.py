@@ -3,11 +3,12 @@
 import shlex
 from typing import Any
 
-from woundray.cli import Command, Stages, parse, run
-from woundray.cluster import prepare_workers
+from woundray.checkpoints.find import refuse_missing
+from woundray.cli.command import Command, parse
+from woundray.cli.terminal import Stages, run
+from woundray.ray_cluster.connection import prepare_workers
 from woundray.search import preflight
-from woundray.search.folders import is_begun
-from woundray.training.references import refuse_missing
+from woundray.search.study_folders import is_begun
 
 
 class Train(Command):
@@ -44,7 +45,7 @@ def _train() -> None:
     prepare_workers()  # before the imports below
     with Stages() as stages:
         stages("starting", 0, 1)
-        from woundray.search.conduct_run import conduct_run
+        from woundray.search.run_command import conduct_run
 
         stages("starting", 1, 1)
         output, best = conduct_run(settings, stages, start=command.resume, typed=command.typed)

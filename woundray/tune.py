@@ -1,9 +1,10 @@
 """Search the hyperparameters of an adapter: Ray Tune, Optuna and ASHA; every trial in MLflow."""
 
-from woundray.cli import Stages, parse, run
-from woundray.cli.study import StudyCommand
-from woundray.cluster import prepare_workers
+from woundray.cli.command import parse
+from woundray.cli.study_command import StudyCommand
+from woundray.cli.terminal import Stages, run
 from woundray.errors import UserError
+from woundray.ray_cluster.connection import prepare_workers
 
 
 class Tune(StudyCommand):
@@ -29,8 +30,8 @@ def _tune() -> None:
     with Stages() as stages:
         stages("starting", 0, 1)
         from woundray.cli.tables import print_whole
-        from woundray.handover import hand_over
-        from woundray.search.conduct import conduct, resume
+        from woundray.search.finish_study import hand_over
+        from woundray.search.study_command import conduct, resume
 
         stages("starting", 1, 1)
         if command.resume:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from woundray.config import Config
-from woundray.config.explain import flatten, names, nest
+from woundray.config.error_messages import flatten, names, nest
 from woundray.config.layers import PHASE_FILES, load, packaged, read_yaml
 from woundray.errors import UserError
 

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from woundray.augment import Augment
-from woundray.cli import Command, parse
+from woundray.cli.command import Command, parse
 from woundray.config import Config
-from woundray.config.explain import fields, names
+from woundray.config.error_messages import fields, names
 from woundray.doctor import Doctor
 from woundray.errors import UserError
 from woundray.train import Train

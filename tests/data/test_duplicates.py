@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from woundray.data.duplicates import THUMBNAIL_PX, group_patients, near_duplicate_pairs, thumbnail
-from woundray.data.phantoms import HOME_CLINIC, render_cohort
+from woundray.data.phantoms.render import HOME_CLINIC, render_cohort
 
 
 @pytest.fixture(scope="module")

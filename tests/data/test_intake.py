@@ -11,10 +11,10 @@ import pytest
 from data.pictures import RED, encoded, exif_of, flat, png_16_bit_rgb, profile, put, scene
 from PIL import Image
 
-from woundray.data.dfu import BOX_CSV, PHASE_CSV, prepare
+from woundray.data.image_files import open_photo
 from woundray.data.manifest import Dataset, read_dataset
 from woundray.data.notes import Notes
-from woundray.data.photos import open_photo
+from woundray.data.prepare import BOX_CSV, PHASE_CSV, prepare
 from woundray.errors import UserError
 
 Files = Mapping[str, bytes | Image.Image]

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from woundray.data.image_files import write_photo
 from woundray.data.manifest import Dataset, Photo, read_dataset, write_manifest
-from woundray.data.photos import write_photo
 from woundray.errors import UserError
 
 

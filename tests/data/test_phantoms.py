@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from woundray.data.augmentation import plain_view
-from woundray.data.phantom_clinic import HIGHEST, LOWEST
-from woundray.data.phantom_tissue import Patient
-from woundray.data.phantoms import HOME_CLINIC, PHASES, Box, Clinic, render, render_cohort, write_raw
+from woundray.data.phantoms.clinic import HIGHEST, LOWEST
+from woundray.data.phantoms.render import HOME_CLINIC, PHASES, Box, Clinic, render, render_cohort, write_raw
+from woundray.data.phantoms.tissue import Patient
+from woundray.data.transforms import plain_view
 from woundray.errors import UserError
 
 Picture = NDArray[np.uint8]

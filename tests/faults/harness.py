@@ -21,11 +21,11 @@ import yaml
 from safetensors.torch import load_file
 
 from woundray.config import Config
-from woundray.search.folders import journal_path
-from woundray.search.summary import TrialSummary, summarise
-from woundray.tracking.events import EpochReported, Event, Journal, TrialStarted
+from woundray.results.trials import TrialSummary, summarise
+from woundray.search.study_folders import journal_path
+from woundray.tracking.journal import EpochReported, Event, Journal, TrialStarted
+from woundray.training.distributed import Place
 from woundray.training.loop import train
-from woundray.training.place import Place
 
 Victim = Literal["worker", "driver", "controller", "study"]
 Kind = Literal[Victim, "worker twice", "node", "interrupt", "terminate", "hang up", "full disk", "head", "move"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from woundray.errors import UserError
-from woundray.metrics.checks import Matrix
+from woundray.metrics.feature_checks import Matrix
 from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.memorization import auth_pct, bank_views, c_t, copy_rate, mifid, nearest_ratio, train_gap
 

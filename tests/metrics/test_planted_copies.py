@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from woundray.data.manifest import read_dataset
-from woundray.metrics.features import Lite0
+from woundray.metrics.extractors import Lite0
 from woundray.metrics.memorization import Ratios, bank_views, copy_rate, nearest_ratio
 
 SIDE = 128
@@ -39,8 +39,8 @@ def planted(picture: Tensor, generator: np.random.Generator) -> Tensor:
 def crops(real_photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tensor, list[str]]:
     """All wounds and the group of each, of one group after another."""
     from woundray.config import Config
-    from woundray.data.dfu import prepare
-    from woundray.data.source import open_source
+    from woundray.data.image_source import open_source
+    from woundray.data.prepare import prepare
 
     out = tmp_path_factory.mktemp("dfu") / "data"
     prepare(real_photographs, out)

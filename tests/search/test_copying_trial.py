@@ -7,9 +7,9 @@ from torch import Tensor
 
 from woundray.config import Config, CopiesBar
 from woundray.evaluation import make_reference, score
-from woundray.search.conclusion import conclude
-from woundray.search.folders import journal_path
-from woundray.tracking.events import EpochReported, Journal, TrialEnded, TrialStarted
+from woundray.search.finalists import conclude
+from woundray.search.study_folders import journal_path
+from woundray.tracking.journal import EpochReported, Journal, TrialEnded, TrialStarted
 
 
 class Named(Colours):

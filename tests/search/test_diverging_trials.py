@@ -7,16 +7,16 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from woundray.cluster import Cluster, cluster
 from woundray.config import Config
-from woundray.search.conclusion import StudyResult
-from woundray.search.folders import journal_path
+from woundray.ray_cluster.connection import Cluster, cluster
+from woundray.search.finalists import StudyResult
 from woundray.search.study import run_study
-from woundray.tracking import Tracker
-from woundray.tracking.events import Journal, TrialStarted
-from woundray.training.entry import Report
-from woundray.training.materials import Materials
-from woundray.training.place import Place
+from woundray.search.study_folders import journal_path
+from woundray.tracking.journal import Journal, TrialStarted
+from woundray.tracking.tracker import Tracker
+from woundray.training.distributed import Place
+from woundray.training.entry_point import Report
+from woundray.training.precompute import Materials
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Ray's and Optuna's own code
@@ -26,9 +26,9 @@ pytestmark = [
 ]
 
 PLANTED = {
-    "trial_0002": ("woundray.training.step.losses", "epoch 1, step 1: the denoising loss is nan"),
-    "trial_0003": ("woundray.training.step.validation_loss", "epoch 1: validation_loss is nan"),
-    "trial_0004": ("woundray.sampling.denoise", "epoch 1: the picture of seed 0 is not a number"),
+    "trial_0002": ("woundray.training.train_step.losses", "epoch 1, step 1: the denoising loss is nan"),
+    "trial_0003": ("woundray.training.train_step.validation_loss", "epoch 1: validation_loss is nan"),
+    "trial_0004": ("woundray.sampling.pipeline.denoise", "epoch 1: the picture of seed 0 is not a number"),
 }
 
 
@@ -38,7 +38,7 @@ def planted_loop(config: Config, *, materials: Path, output: Path, place: Place,
 
     (output / f"try-{len(list(output.glob('try-*'))) + 1}").touch()
     name, nan = (
-        PLANTED.get(output.name, ("woundray.training.step.losses", ""))[0],
+        PLANTED.get(output.name, ("woundray.training.train_step.losses", ""))[0],
         torch.tensor(float("nan"), requires_grad=True),
     )
     results = {

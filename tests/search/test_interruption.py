@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from woundray.errors import Stopped
+from woundray.results.trials import TrialSummary
 from woundray.search.interruption import OUTPUT_FILE, Interruption, stopped_with
-from woundray.search.summary import TrialSummary
 
 
 @pytest.fixture

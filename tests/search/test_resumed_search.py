@@ -13,14 +13,14 @@ from ray.tune.schedulers import TrialScheduler
 
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.search.conclusion import end_unfinished
-from woundray.search.folders import journal_path
-from woundray.search.scheduler import ResumableASHA
-from woundray.search.searcher import NUMBER, TRIAL, VALUES, ResumableSearch
-from woundray.search.space import Space, load_space
+from woundray.results.trials import TrialSummary, summarise
+from woundray.search.asha import ResumableASHA
+from woundray.search.finalists import end_unfinished
+from woundray.search.optuna_search import NUMBER, TRIAL, VALUES, ResumableSearch
+from woundray.search.search_space import Space, load_space
 from woundray.search.study import check_checkpoints
-from woundray.search.summary import TrialSummary, summarise
-from woundray.tracking.events import EpochReported, Journal, TrialEnded
+from woundray.search.study_folders import journal_path
+from woundray.tracking.journal import EpochReported, Journal, TrialEnded
 
 TRIALS = 12
 COPIES = {"copies_flag": 1.0, "copy_rate": 0.5, "copy_rate_held_out": 0.05}
@@ -190,7 +190,7 @@ def test_a_clock_that_was_set_back_changes_nothing(
 ) -> None:
     """A time zone, summer time, or a machine without a battery: what happened first stands first."""
     clock = itertools.count(2_000_000_000_000, -3_600_000)
-    monkeypatch.setattr("woundray.tracking.events.time.time_ns", lambda: next(clock) * 1_000_000)
+    monkeypatch.setattr("woundray.tracking.journal.time.time_ns", lambda: next(clock) * 1_000_000)
     study = Study(tmp_path / "study", config, space)
     proposed = [given for until in (4, 8, TRIALS) for given in study.session(until)]
     monkeypatch.undo()

@@ -18,18 +18,18 @@ from typing import Literal
 
 import pytest
 
-from woundray import zygote
-from woundray.cluster import Cluster, cluster
 from woundray.config import Config
 from woundray.errors import NonFiniteError, UserError
-from woundray.search.conclusion import conclude
-from woundray.search.folders import journal_path
-from woundray.search.gauges import show
+from woundray.ray_cluster.connection import Cluster, cluster
+from woundray.ray_cluster.dashboard_metrics import show
+from woundray.ray_cluster.fork_server import server
+from woundray.ray_cluster.torch_trainer import RunFailed, fit, settle
+from woundray.search.finalists import conclude
 from woundray.search.study import run_study
-from woundray.tracking.events import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
-from woundray.training.entry import Report
-from woundray.training.launch import RunFailed, fit, settle
-from woundray.training.place import Place
+from woundray.search.study_folders import journal_path
+from woundray.tracking.journal import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
+from woundray.training.distributed import Place
+from woundray.training.entry_point import Report
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Ray's and Optuna's own code
@@ -130,7 +130,9 @@ def test_study(tmp_path: Path, ray_cluster: Cluster, capsys: pytest.CaptureFixtu
 
 def actors_by_name(cluster: Cluster) -> dict[str, set[str]]:
     """Classes of all actors, those that have ended, too, by what the dashboard's column Repr shows."""
-    from ray.util.state import list_actors  # woundray.cluster sets Ray's environment before Ray is imported
+    from ray.util.state import (
+        list_actors,  # woundray.ray_cluster.connection sets Ray's environment before Ray is imported
+    )
 
     found: dict[str, set[str]] = {}
     for actor in list_actors(cluster.dashboard, detail=True, limit=1000):
@@ -163,7 +165,7 @@ def test_workers_ask_their_own_cluster_whichever_one_the_machine_remembers(ray_c
     assert asked == ray_cluster.dashboard
 
 
-@pytest.mark.skipif(not zygote.usable(), reason="a GPU, or another system than Linux")
+@pytest.mark.skipif(not server.usable(), reason="a GPU, or another system than Linux")
 def test_workers_are_forks_that_draw_identifiers_of_their_own(ray_cluster: Cluster) -> None:
     import ray
 
@@ -173,7 +175,7 @@ def test_workers_are_forks_that_draw_identifiers_of_their_own(ray_cluster: Clust
 
     actors = [ray.remote(num_cpus=0)(Actor).remote() for _ in range(3)]
     parents, identifiers = zip(*ray.get([actor.parent_and_identifier.remote() for actor in actors]), strict=True)
-    assert all("woundray.zygote" in parent for parent in parents)
+    assert all("woundray.ray_cluster.fork_server.server" in parent for parent in parents)
     assert len(set(identifiers)) == 3
 
 

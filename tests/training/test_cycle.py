@@ -12,13 +12,12 @@ from PIL import Image
 from torch import Tensor, multiprocessing
 from torchvision.transforms.functional import pil_to_tensor
 
-from woundray import sampling
+from woundray.checkpoints.export import Format, export_checkpoint
 from woundray.config import Config
 from woundray.training.checkpoint import read_progress
-from woundray.training.export import Format, export_checkpoint
+from woundray.training.distributed import Place
 from woundray.training.loop import train
-from woundray.training.materials import prepare_materials
-from woundray.training.place import Place
+from woundray.training.precompute import prepare_materials
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def one_thread() -> Iterator[None]:
 def drawn_by(pipeline: Any, config: Config) -> Tensor:
     """What another program draws, by the seeds of an epoch's grid."""
     side = config.model.resolution
-    seeds = sampling.seeds_of(config.validation.grid)
+    seeds = pipeline.seeds_of(config.validation.grid)
     noise = [torch.randn(4, side // 8, side // 8, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     pictures = pipeline(
         config.prompts.positive,
@@ -46,7 +45,7 @@ def drawn_by(pipeline: Any, config: Config) -> Tensor:
         width=side,
         output_type="pt",
     ).images
-    return sampling.grid((pictures * 255).round().to(torch.uint8))
+    return pipeline.grid((pictures * 255).round().to(torch.uint8))
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -9,7 +9,7 @@ from torch import multiprocessing
 
 from woundray.config import Config
 from woundray.training.checkpoint import read_progress
-from woundray.training.materials import Materials
+from woundray.training.precompute import Materials
 
 
 @pytest.mark.parametrize("world_size", [1, 2])

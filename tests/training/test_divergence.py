@@ -6,15 +6,15 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from woundray import sampling
 from woundray.config import Config
 from woundray.errors import NonFiniteError
-from woundray.training import step as steps
+from woundray.ray_cluster.torch_trainer import error_line
+from woundray.sampling import pipeline
+from woundray.training import train_step as steps
 from woundray.training.checkpoint import newest_checkpoint
-from woundray.training.launch import error_line
+from woundray.training.distributed import Place
 from woundray.training.loop import train
-from woundray.training.materials import Materials
-from woundray.training.place import Place
+from woundray.training.precompute import Materials
 
 NAN = torch.tensor(float("nan"))
 
@@ -25,7 +25,7 @@ NAN = torch.tensor(float("nan"))
         (steps, "losses", lambda *_: (NAN.clone().requires_grad_(), NAN), "epoch 1, step 1: the denoising loss is nan"),
         (steps, "validation_loss", lambda *_: float("nan"), "epoch 1: validation_loss is nan"),
         (
-            sampling,
+            pipeline,
             "denoise",
             lambda unet, noise, *_: torch.where(torch.arange(len(noise)).view(-1, 1, 1, 1) == 0, NAN, noise),
             "epoch 1: the picture of seed 0 is not a number",

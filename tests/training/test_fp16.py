@@ -11,14 +11,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from woundray import sampling
+from woundray.checkpoints.generate import Wish, draw
 from woundray.config import Config
 from woundray.errors import NonFiniteError
-from woundray.training import step as steps
-from woundray.training.generation import Wish, draw
+from woundray.sampling import pipeline
+from woundray.training import train_step as steps
+from woundray.training.distributed import Place
 from woundray.training.loop import train
-from woundray.training.materials import Materials
-from woundray.training.place import Place
+from woundray.training.precompute import Materials
 
 
 @pytest.fixture
@@ -98,5 +98,5 @@ def test_a_whole_unet_draws_what_was_scored(
     )
     train(config, materials=micro_materials.folder, output=tmp_path, place=Place.alone(), report=lambda *_: None)
     checkpoint = tmp_path / "epoch_0001"
-    again = sampling.grid(draw(checkpoint, Wish(4), lambda *_: None)).permute(1, 2, 0).numpy()
+    again = pipeline.grid(draw(checkpoint, Wish(4), lambda *_: None)).permute(1, 2, 0).numpy()
     assert np.array_equal(again, np.asarray(Image.open(checkpoint / "grid.png")))

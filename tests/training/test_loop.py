@@ -15,18 +15,19 @@ from safetensors.torch import load_file
 from torch import distributed as dist
 from torch import multiprocessing
 
-from woundray import evaluation, sampling
+from woundray import evaluation
+from woundray.checkpoints.generate import Wish, draw, open_checkpoint
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.model.base import load_unet, load_vae
-from woundray.model.layout import WEIGHTS_NAME
+from woundray.models.base_model import load_unet, load_vae
+from woundray.sampling import pipeline
 from woundray.training import loop
 from woundray.training.checkpoint import link, read_progress, start_from
-from woundray.training.generation import Wish, draw, open_checkpoint
+from woundray.training.distributed import Place, Value
 from woundray.training.loop import stopped_early, train
-from woundray.training.materials import Materials, sampler_of
-from woundray.training.place import Place, Value
-from woundray.training.run import build
+from woundray.training.precompute import Materials, sampler_of
+from woundray.training.train_state import build
+from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 
 def run(config: Config, materials: Materials, output: Path, until: int = 99) -> None:
@@ -58,7 +59,7 @@ def test_a_checkpoint_draws_its_epochs_pictures_again(
 ) -> None:
     """Weights, prompt, steps, and what pictures begin with: all of it is in the folder."""
     checkpoint, count = (whole / "latest").resolve(), micro_config.validation.grid
-    again = sampling.grid(draw(checkpoint, Wish(count), lambda *_: None)).permute(1, 2, 0)
+    again = pipeline.grid(draw(checkpoint, Wish(count), lambda *_: None)).permute(1, 2, 0)
     grid = torch.tensor(np.asarray(Image.open(checkpoint / "grid.png")))
     assert (again.int() - grid.int()).abs().max() <= 1  # of another batch
     kept, known = open_checkpoint(checkpoint, Wish(1)).sampler.leak, micro_materials.leak
@@ -228,13 +229,13 @@ def test_scores_do_not_depend_on_the_number_of_ranks_or_the_batch(
     """Pictures may differ by a rounded grey level here and there."""
     unet = load_unet(micro_materials.base, dtype=torch.float32, device=torch.device("cpu"))
     vae = load_vae(micro_materials.base, device=torch.device("cpu"))
-    seeds, embedder = sampling.seeds_of(6), evaluation.make_embedder(micro_config, torch.device("cpu"))
+    seeds, embedder = pipeline.seeds_of(6), evaluation.make_embedder(micro_config, torch.device("cpu"))
     found = []
     for world_size, batch_size in ((1, 6), (1, 4), (2, 2)):
         sampler = sampler_of(micro_config.with_values({"validation.batch_size": batch_size}), micro_materials.schedule)
         shares = [Place(rank, world_size, torch.device("cpu")).share(6) for rank in range(world_size)]
         parts = [
-            sampling.draw(unet, vae, micro_materials.prompt, seeds[own.start : own.stop], sampler) for own in shares
+            pipeline.draw(unet, vae, micro_materials.prompt, seeds[own.start : own.stop], sampler) for own in shares
         ]
         found.append(evaluation.score(torch.cat(parts), micro_materials.reference, embedder))
     for scores in found[1:]:

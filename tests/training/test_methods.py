@@ -9,17 +9,17 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from woundray import sampling
+from woundray.checkpoints.generate import Wish, draw
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.model.base import load_unet
-from woundray.model.weights import load_weights
-from woundray.training import step as steps
-from woundray.training.generation import Wish, draw
+from woundray.models.base_model import load_unet
+from woundray.models.trainable_weights import load_weights
+from woundray.sampling import pipeline
+from woundray.training import train_step as steps
+from woundray.training.distributed import Place
 from woundray.training.loop import train
-from woundray.training.materials import Materials, prepare_materials
-from woundray.training.place import Place
-from woundray.training.watch import make_scaler
+from woundray.training.loss_monitor import make_scaler
+from woundray.training.precompute import Materials, prepare_materials
 
 CPU = torch.device("cpu")
 
@@ -55,7 +55,7 @@ def test_each_kind_trains_and_draws_from_its_checkpoint_what_the_trainer_drew(
     assert entry["gradient_norm"] > 0
     checkpoint = tmp_path / "epoch_0001"
     drawn = draw(checkpoint, Wish(4), lambda *_: None)
-    again = sampling.grid(drawn).permute(1, 2, 0).numpy().astype(float)
+    again = pipeline.grid(drawn).permute(1, 2, 0).numpy().astype(float)
     grids = [again, np.asarray(Image.open(checkpoint / "grid.png"), float)]
     grey_levels = 4 if "bf16" in kind else 1  # other kernels, for another batch, round otherwise
     assert np.abs(grids[0] - grids[1]).max() <= grey_levels

@@ -10,8 +10,8 @@ from woundray.config import TrainingConfig
 from woundray.errors import UserError
 from woundray.training.checkpoint import read_state, write_state
 from woundray.training.ema import Ema
+from woundray.training.loss_monitor import make_scaler
 from woundray.training.optimizer import at_averages, learning_rate, make_optimizer
-from woundray.training.watch import make_scaler
 
 SCALER = make_scaler("fp32", torch.device("cpu"))
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 from mortal import outcome
 
+from woundray.checkpoints.find import find_checkpoint
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.tracking import Tracker
-from woundray.tracking.events import EpochReported, Journal, TrialEnded, TrialStarted
+from woundray.tracking.journal import EpochReported, Journal, TrialEnded, TrialStarted
+from woundray.tracking.tracker import Tracker
 from woundray.training.checkpoint import read_progress, start_from
+from woundray.training.distributed import Place
 from woundray.training.loop import train
-from woundray.training.materials import Materials
-from woundray.training.place import Place
-from woundray.training.references import find_checkpoint
+from woundray.training.precompute import Materials
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of mlflow's, sqlalchemy's and alembic's own code

@@ -11,8 +11,8 @@ import tyro
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from woundray.config.base import Section
-from woundray.config.explain import as_written, complaint, nearest
+from woundray.config.error_messages import as_written, complaint, nearest
+from woundray.config.section import Section
 from woundray.errors import UserError
 
 SectionType = TypeVar("SectionType", bound=Section)

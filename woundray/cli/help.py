@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from woundray.cli.flags import Flag, flags_of
 from woundray.config import Config
-from woundray.config.explain import nearest
+from woundray.config.error_messages import nearest
 from woundray.errors import UserError
 
 HELP = ("-h", "--help")

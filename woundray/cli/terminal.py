@@ -11,8 +11,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, Self, TextIO
 
 from woundray.errors import NonFiniteError, UserError
-from woundray.redaction import redact
-from woundray.runtime import provide_home
+from woundray.system.private_folder import provide_home
+from woundray.system.redaction import redact
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

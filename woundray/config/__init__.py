@@ -4,10 +4,9 @@ from typing import Any, Literal, Self
 
 from pydantic import ValidationError
 
-from woundray.config.base import Section
 from woundray.config.data import DataConfig, PromptsConfig
 from woundray.config.effect import EffectConfig
-from woundray.config.explain import explain, flatten, nest
+from woundray.config.error_messages import explain, flatten, nest
 from woundray.config.model import LoraConfig, ModelConfig
 from woundray.config.scoring import (
     CopiesBar,
@@ -17,13 +16,9 @@ from woundray.config.scoring import (
     QualityConfig,
     ValidationConfig,
 )
+from woundray.config.section import Section
 from woundray.config.study import StudyConfig
-from woundray.config.training import (
-    CheckpointingConfig,
-    HardwareConfig,
-    ReproducibilityConfig,
-    TrainingConfig,
-)
+from woundray.config.training import CheckpointingConfig, HardwareConfig, ReproducibilityConfig, TrainingConfig
 from woundray.errors import UserError
 
 Phase = Literal["I", "P", "R", "all"]

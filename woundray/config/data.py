@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from woundray.config.base import Place, Section
+from woundray.config.section import Place, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
 SimilarPatients = Literal["refuse", "join", "apart"]

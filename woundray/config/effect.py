@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from woundray.config.base import Section
+from woundray.config.section import Section
 
 Ratio = Annotated[float, Field(gt=0, le=20)]
 

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from woundray.config import Config
-from woundray.config.explain import nearest
+from woundray.config.error_messages import nearest
 from woundray.errors import UserError
 
 _PACKAGE = Path(__file__).parents[1]

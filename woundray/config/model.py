@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from woundray.config.base import Section
+from woundray.config.section import Section
 
 
 class ModelConfig(Section):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from woundray.config import Config
-from woundray.config.explain import as_written, flatten
+from woundray.config.error_messages import as_written, flatten
 from woundray.errors import UserError
 
 _PLACE = ("data.root", "model.base", "study.dashboard_port", "study.wait_for_nodes_s")
@@ -34,7 +34,7 @@ def extended(config: Config, typed: Mapping[str, Any], folder: Path, *, free: tu
 
     Args:
         config: that it was begun with.
-        typed: settings that are asked for now, by dotted name (see `woundray.cli.Command.typed`).
+        typed: settings that are asked for now, by dotted name (see `woundray.cli.command.Command.typed`).
         folder: where it is: study.name and study.output may say so, and nothing else.
         free: settings that may differ, `STUDY` or `RUN`; trials and epochs may only become more.
 

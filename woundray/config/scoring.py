@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from woundray.config.base import Section
+from woundray.config.section import Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

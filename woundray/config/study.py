@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from woundray.config.base import Place, Section
+from woundray.config.section import Place, Section
 
 
 class StudyConfig(Section):

@@ -8,17 +8,17 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from woundray.atomic import atomic_path
 from woundray.config.data import DataConfig, SimilarPatients
+from woundray.data.dataset import MANIFEST, PHASES, PREPARED_FROM, Box, Candidate, Dataset, LeftOut, Photo
+from woundray.data.deduplicate import Scene, copy_of, sort_out
 from woundray.data.duplicates import LIKENESS
+from woundray.data.image_files import MAX_PIXELS, TURNED, PhotoError, open_photo
 from woundray.data.manifest_rows import read_manifest
 from woundray.data.notes import Notes
-from woundray.data.patients import settle_names
+from woundray.data.patient_names import settle_names
 from woundray.data.phase_folders import read_phase_folders
-from woundray.data.photos import MAX_PIXELS, TURNED, PhotoError, open_photo
-from woundray.data.records import MANIFEST, PHASES, PREPARED_FROM, Box, Candidate, Dataset, LeftOut, Photo
-from woundray.data.scenes import Scene, copy_of, sort_out
 from woundray.errors import UserError
+from woundray.system.atomic_files import atomic_path
 
 __all__ = ["MANIFEST", "PHASES", "Box", "Dataset", "LeftOut", "Photo", "read_as_set", "read_dataset", "write_manifest"]
 
@@ -50,7 +50,7 @@ def read_dataset(
     near-duplicates are one group.
 
     Args:
-        similar_patients: what is done with patients of similar names (see `woundray.data.patients`).
+        similar_patients: what is done with patients of similar names (see `woundray.data.patient_names`).
         likeness: from which two pictures count as near-duplicates (see `woundray.data.duplicates`).
 
     Raises:

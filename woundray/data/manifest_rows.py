@@ -2,10 +2,10 @@
 
 from pathlib import Path, PurePosixPath
 
-from woundray.data.cells import CellError, is_missing, phase_of, pixels, whole_number
-from woundray.data.folder import Places, list_folder
+from woundray.data.dataset import MANIFEST, PHASES, Box, Candidate, LeftOut, Photo
+from woundray.data.folder_listing import Places, list_folder
 from woundray.data.notes import Notes
-from woundray.data.records import MANIFEST, PHASES, Box, Candidate, LeftOut, Photo
+from woundray.data.table_cells import CellError, is_missing, phase_of, pixels, whole_number
 from woundray.data.tables import Row, RowError, Table, header_of, read_table
 from woundray.errors import UserError
 

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from woundray.data.cells import phase_of
-from woundray.data.folder import kinds_of, list_folder
+from woundray.data.dataset import PHASES, Candidate, LeftOut, Photo
+from woundray.data.folder_listing import kinds_of, list_folder
 from woundray.data.notes import Notes
-from woundray.data.records import PHASES, Candidate, LeftOut, Photo
+from woundray.data.table_cells import phase_of
 
 _PATIENT_IN_NAME = re.compile(r"_P(\d{3})\d{2}\d[BA][DT][MLR][WZ]$", re.IGNORECASE)
 

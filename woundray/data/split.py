@@ -9,10 +9,10 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from woundray.atomic import write_json
 from woundray.config import Config
 from woundray.data.manifest import Photo
 from woundray.errors import UserError
+from woundray.system.atomic_files import write_json
 
 FEW_FOLDS = 3
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from woundray.data.cells import plain
+from woundray.data.dataset import LeftOut
 from woundray.data.notes import Notes
-from woundray.data.records import LeftOut
+from woundray.data.table_cells import plain
 from woundray.errors import UserError
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}

@@ -1,1 +1,4 @@
-"""What `woundray doctor` says: what a machine has, and what would run on it."""
+"""`woundray doctor`: what this machine has, and what a study would do on it.
+
+services + photographs + hardware -> study_forecast -> diagnosis (values for a program, a table for a person).
+"""

@@ -6,7 +6,7 @@ from pathlib import Path
 from woundray.config import Config
 from woundray.data.manifest import PHASES, Dataset, none_of_phase, read_as_set
 from woundray.errors import UserError
-from woundray.training.sides import comparable_split
+from woundray.evaluation.comparable_split import comparable_split
 
 
 @dataclass(frozen=True)

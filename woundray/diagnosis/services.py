@@ -6,12 +6,12 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from woundray.cluster import Resources
 from woundray.errors import UserError
-from woundray.model.registry import offline
-from woundray.redaction import redact
-from woundray.runtime import is_free, next_port
+from woundray.ray_cluster.nodes import Resources
+from woundray.system.private_folder import is_free, next_port
+from woundray.system.redaction import redact
 from woundray.tracking.address import database_of, is_server, tracking_uri, why_silent
+from woundray.weights.repositories import offline
 
 MLFLOW_PORT = 5000  # of a bare `mlflow ui`
 
@@ -85,7 +85,7 @@ def ask(*, dashboard_port: int, join: Join) -> Services:
 
 def join_cluster() -> Resources:
     """Joins the cluster of RAY_ADDRESS as a study does, and leaves it."""
-    from woundray.cluster import cluster
+    from woundray.ray_cluster.connection import cluster
 
     with cluster(dashboard_port=0) as joined:
         return joined.resources

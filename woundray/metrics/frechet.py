@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from woundray.metrics.checks import Matrix, feature_matrix, same_width
+from woundray.metrics.feature_checks import Matrix, feature_matrix, same_width
 
 
 def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
@@ -15,7 +15,7 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     covariances included. Computed in float64; 0 or more.
 
     The distance of finite sets is biased upwards and the bias depends on N and M: compare only at equal
-    sizes, beside the floor of `woundray.metrics.bars`.
+    sizes, beside the floor of `woundray.metrics.baseline`.
 
     Raises UserError for fewer than 2 pictures, values that are not finite, or unequal d.
     """

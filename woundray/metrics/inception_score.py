@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import log_softmax, logsumexp
 
-from woundray.metrics.checks import feature_matrix
+from woundray.metrics.feature_checks import feature_matrix
 
 
 def inception_score(logits: ArrayLike) -> float:

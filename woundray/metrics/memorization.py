@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from woundray.errors import UserError
-from woundray.metrics.checks import Matrix, feature_matrix, same_width
-from woundray.metrics.features import check_images
-from woundray.metrics.manifold import neighbour_distance
+from woundray.metrics.extractors import check_images
+from woundray.metrics.feature_checks import Matrix, feature_matrix, same_width
+from woundray.metrics.precision_recall import neighbour_distance
 
 TURN_DEG, ZOOM = 2.0, 0.96  # of the bank's turned crops: side over the picture's
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from woundray.errors import UserError
-from woundray.metrics.checks import Matrix
-from woundray.metrics.features import check_images, check_weights
-from woundray.metrics.weights import LPIPS_TRUNKS, WEIGHTS
+from woundray.metrics.extractors import check_images, check_weights
+from woundray.metrics.feature_checks import Matrix
+from woundray.weights.feature_weights import LPIPS_TRUNKS, WEIGHTS
 
 WINDOW_PX, SIGMA_PX = 11, 1.5
 K1, K2 = 0.01, 0.03

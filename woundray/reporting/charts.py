@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from woundray.metrics.bars import Floor
-from woundray.search.summary import TrialSummary
+from woundray.metrics.baseline import Floor
+from woundray.results.trials import TrialSummary
 
 STYLE = Markup(
     "<style>.c{font:12px system-ui,sans-serif;fill:var(--ink,#222)}.m{fill:var(--soft,#777)}"

@@ -1,3 +1,5 @@
-"""The search over configurations."""
+"""Hyperparameter search: Ray Tune runs trials, Optuna proposes values, ASHA stops poor trials early.
 
-import woundray.cluster  # noqa: F401  Ray reads the settings that it makes when it is imported
+session (data, cluster, tracker) -> study -> trial (one training run) -> finalists -> finish_study."""
+
+import woundray.ray_cluster.connection  # noqa: F401  Ray reads the settings that it makes when it is imported

@@ -13,7 +13,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from woundray.errors import Stopped
-from woundray.search.summary import TrialSummary
+from woundray.results.trials import TrialSummary
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C; what batch systems send before they take a machine away; what a terminal sends when it is closed."""

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.model.registry import REPOSITORIES, resolve
-from woundray.search.folders import journal_path, refuse_bad_name, refuse_taken
-from woundray.search.space import load_space
+from woundray.search.search_space import load_space
+from woundray.search.study_folders import journal_path, refuse_bad_name, refuse_taken
+from woundray.weights.base_models import resolve
+from woundray.weights.repositories import REPOSITORIES
 
 Check = Callable[[Config], object]
 

@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 
 from woundray.config import Config
-from woundray.search.summary import TrialSummary, best_trial, by_number, update
-from woundray.tracking.events import EpochReported, Event, FinalistScored, Journal, TrialEnded
+from woundray.results.trials import TrialSummary, best_trial, by_number, update
+from woundray.tracking.journal import EpochReported, Event, FinalistScored, Journal, TrialEnded
 
 _POLL_S = 0.2
 _GAP = 2  # blanks between columns

@@ -14,31 +14,25 @@ from typing import Any
 from ray import tune
 from ray.exceptions import RayError
 
-from woundray.atomic import atomic_path
-from woundray.cluster import Resources
 from woundray.config import Config
 from woundray.errors import Stopped, UserError
-from woundray.search.conclusion import (
-    Rescore,
-    StudyResult,
-    conclude,
-    end_unfinished,
-    how_to_go_on,
-)
-from woundray.search.first_points import first_points
-from woundray.search.folders import journal_path
+from woundray.ray_cluster.nodes import Resources
+from woundray.ray_cluster.torch_trainer import error_line, runs_at_once, settle
+from woundray.results.trials import TrialSummary, summarise
+from woundray.search.asha import ResumableASHA
+from woundray.search.finalists import Rescore, StudyResult, conclude, end_unfinished, how_to_go_on
+from woundray.search.initial_points import first_points
 from woundray.search.interruption import Interruption
+from woundray.search.optuna_search import ResumableSearch
 from woundray.search.progress import Follower, OnChange
-from woundray.search.scheduler import ResumableASHA
-from woundray.search.searcher import ResumableSearch
-from woundray.search.space import Space, load_space
-from woundray.search.summary import TrialSummary, summarise
+from woundray.search.search_space import Space, load_space
+from woundray.search.study_folders import journal_path
 from woundray.search.trial import ERROR_FILE, Recorder, named_trials, run_trial, trial_folder
-from woundray.storage import lost_storage
-from woundray.tracking.events import Journal, StudyEnded, StudyStarted
+from woundray.system.atomic_files import atomic_path
+from woundray.system.storage import lost_storage
+from woundray.tracking.journal import Journal, StudyEnded, StudyStarted
 from woundray.training.checkpoint import newest_checkpoint, read_progress
-from woundray.training.entry import Loop
-from woundray.training.launch import error_line, runs_at_once, settle
+from woundray.training.entry_point import Loop
 
 SPACE_FILE = "space.yaml"
 """In a study's folder: its search space, whatever becomes of the file that it was read from."""

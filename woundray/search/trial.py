@@ -11,14 +11,14 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.trainable import FunctionTrainable, wrap_function
 
 from woundray.config import Config
-from woundray.redaction import redact
-from woundray.search.gauges import show
-from woundray.search.searcher import TRIAL, VALUES
-from woundray.storage import refuse_lost
-from woundray.tracking.events import JOURNAL_NAME, Journal, TrialEnded
-from woundray.training.entry import Loop
-from woundray.training.launch import RunFailed, epoch_event, error_line, fit
-from woundray.training.worker import CHECKPOINT, Failure
+from woundray.ray_cluster.dashboard_metrics import show
+from woundray.ray_cluster.torch_trainer import RunFailed, epoch_event, error_line, fit
+from woundray.ray_cluster.train_worker import CHECKPOINT, Failure
+from woundray.search.optuna_search import TRIAL, VALUES
+from woundray.system.redaction import redact
+from woundray.system.storage import refuse_lost
+from woundray.tracking.journal import JOURNAL_NAME, Journal, TrialEnded
+from woundray.training.entry_point import Loop
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial

@@ -19,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from woundray.atomic import write_json, write_text
 from woundray.config import Config
 from woundray.errors import UserError
+from woundray.system.atomic_files import write_json, write_text
 from woundray.training.ema import Ema
 from woundray.training.optimizer import optimizer_state, restore_optimizer
 

@@ -12,11 +12,12 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
-from woundray import evaluation, sampling
+from woundray import evaluation
 from woundray.config import Config
 from woundray.errors import NonFiniteError
-from woundray.model.weights import mixed_precision, save_weights
-from woundray.training import step as steps
+from woundray.models.trainable_weights import mixed_precision, save_weights
+from woundray.sampling import pipeline
+from woundray.training import train_step as steps
 from woundray.training.checkpoint import (
     STATE_NAME,
     Progress,
@@ -28,12 +29,12 @@ from woundray.training.checkpoint import (
     write_config,
     write_state,
 )
-from woundray.training.entry import Report
-from woundray.training.materials import sampler_of
+from woundray.training.distributed import Place
+from woundray.training.entry_point import Report
+from woundray.training.loss_monitor import Watch
 from woundray.training.optimizer import at_averages, learning_rate
-from woundray.training.place import Place
-from woundray.training.run import Run, build
-from woundray.training.watch import Watch
+from woundray.training.precompute import sampler_of
+from woundray.training.train_state import Run, build
 
 logger = logging.getLogger(__name__)
 
@@ -216,11 +217,11 @@ def score(run: Run) -> tuple[dict[str, float], Tensor]:
 def _draw(run: Run) -> Tensor:
     """The epoch's pictures, of all ranks, uint8 (N, 3, H, W)."""
     config, place, materials = run.config, run.place, run.materials
-    seeds = sampling.seeds_of(config.validation.pictures)
+    seeds = pipeline.seeds_of(config.validation.pictures)
     own = place.share(len(seeds))
     sampler = sampler_of(config, materials.schedule, materials.leak)
     with mixed_precision(config, place.device):
-        drawn = sampling.draw(run.unet, run.vae, materials.prompt, seeds[own.start : own.stop], sampler)
+        drawn = pipeline.draw(run.unet, run.vae, materials.prompt, seeds[own.start : own.stop], sampler)
     return place.gather(drawn)
 
 
@@ -233,7 +234,7 @@ def _write_part(run: Run, pictures: Tensor) -> None:
     save_weights(run.unet, part)
     if run.materials.leak is not None:
         run.materials.leak.write(part)
-    sampling.write_png(sampling.grid(pictures[: run.config.validation.grid]), part / "grid.png")
+    pipeline.write_png(pipeline.grid(pictures[: run.config.validation.grid]), part / "grid.png")
 
 
 def _save(run: Run, progress: Progress) -> Path:

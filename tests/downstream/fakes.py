@@ -1,0 +1,107 @@
+"""A study that costs nothing: pictures of noise around a pattern a phase, and generators whose worth is known."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from woundray.data.image_source import Source
+from woundray.data.manifest import Dataset, Photo
+from woundray.data.transforms import Augmentation
+from woundray.downstream.arms import TrainingSet
+from woundray.downstream.classifiers import HeldOut
+from woundray.downstream.cohort import Rows
+from woundray.downstream.generators import Drawn
+from woundray.errors import UserError
+
+SIDE = 32
+PHASES = ("I", "P", "R")
+SIGNAL, NOISE = 7.0, 45.0  # grey levels: a classifier of few pictures is right in about two of three
+
+
+@dataclass(frozen=True)
+class NoisyStudy:
+    """So many patients a phase, two pictures each, every one its own noise."""
+
+    patients: int
+    seed: int = 0
+
+    def __call__(self) -> Source:
+        photos, pixels = [], {}
+        for phase in PHASES:
+            for number in range(self.patients):
+                for visit in (1, 2):
+                    path = Path(f"{phase}{number:02}-{visit}.png")
+                    pixels[path] = (
+                        noisy(phase, [self.seed, PHASES.index(phase), number, visit]).permute(1, 2, 0).numpy()
+                    )
+                    name = f"{phase}{number:02}"
+                    photos.append(Photo(path, phase, name, visit, sha256=f"{len(photos):064x}", group=name))
+        return Source(tuple(photos), pixels, Dataset(Path(), tuple(photos)).content_hash, SIDE, AUGMENTATION)
+
+
+AUGMENTATION = Augmentation(margin_min=0, margin_max=0, flip=False, scale=(1, 1), jitter=0)
+
+
+def noisy(phase: str, seed: list[int]) -> Tensor:
+    """uint8 (3, SIDE, SIDE): coarse noise, and the phase's pattern, which all pictures of the phase share."""
+    pattern = np.random.default_rng(PHASES.index(phase)).normal(size=(3, 8, 8))
+    values = 128 + SIGNAL * pattern + np.random.default_rng(seed).normal(0, NOISE, size=(3, 8, 8))
+    fine = values.clip(0, 255).round().astype(np.uint8).repeat(SIDE // 8, axis=1).repeat(SIDE // 8, axis=2)
+    return torch.from_numpy(fine)
+
+
+@dataclass
+class Planted:
+    """Draws new pictures of a phase ("useful"), of the next one ("harmful"), or the photographs again ("useless").
+
+    claims: paths that it says it used, beside the photographs. calls: phases it was asked for.
+    """
+
+    kind: str = "useful"
+    claims: dict[str, list[Path]] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    dies_after: int = 10**6
+
+    @property
+    def key(self) -> str:
+        return self.kind
+
+    def __call__(self, photographs: Source, n: int, seed: int, folder: Path) -> Drawn:
+        if len(self.calls) >= self.dies_after:
+            raise UserError("out of power")
+        phase = photographs.photos[0].phase
+        self.calls.append(phase)
+        used = {"generator": [photo.path for photo in photographs.photos], **self.claims}
+        if self.kind == "useless":
+            pictures = [photographs.plain(photographs.photos[k % len(photographs.photos)]) for k in range(n)]
+        else:
+            drawn = PHASES[(PHASES.index(phase) + (self.kind == "harmful")) % 3]
+            pictures = [noisy(drawn, [10**6, seed, number, PHASES.index(drawn)]) for number in range(n)]
+        return Drawn(torch.stack(pictures), 1.0, 0.0, used)
+
+
+@dataclass
+class Pixels:
+    """Logistic regression on coarse pixels."""
+
+    random: bool = False
+    calls: int = 0
+    key: str = "pixels"
+
+    def __call__(self, train: TrainingSet, test: HeldOut, phases: tuple[str, ...], *, seed: int, folder: Path) -> Rows:
+        self.calls += 1
+        model = LogisticRegression(C=0.03, max_iter=2000)
+        model.fit(coarse(train.pictures), train.labels, sample_weight=train.weights)
+        predicted: Rows = model.predict(coarse(test.pictures))
+        return predicted
+
+
+def coarse(pictures: Tensor) -> NDArray[np.float64]:
+    """(n, 192) around 0."""
+    small = pictures[:, :, :: SIDE // 8, :: SIDE // 8].flatten(1).numpy()
+    return (small.astype(np.float64) - 128) / NOISE

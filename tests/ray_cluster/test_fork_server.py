@@ -1,0 +1,253 @@
+"""Workers that are forked from a warm process: what they are given, how they end, and what happens without one."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from woundray.ray_cluster.fork_server import server
+
+pytestmark = pytest.mark.skipif(not server.usable(), reason="a GPU, or another system than Linux")
+
+SCRIPT = """
+import os, subprocess, sys, time
+nice = os.getpriority(os.PRIO_PROCESS, 0)
+print(sys.argv[1:], os.environ["COLOUR"], os.getcwd(), nice, "colorsys" in sys.modules, __name__, flush=True)
+if "oom" in sys.argv:
+    print(open("/proc/self/oom_score_adj").read(), end="", flush=True)
+if "child" in sys.argv:
+    print(subprocess.Popen(["sleep", "600"]).pid, flush=True)
+if "wait" in sys.argv:
+    sys.stdin.read()
+if "last" in sys.argv:
+    time.sleep(0.5)
+    open("ended", "w").close()
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Of a client."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    return {**os.environ, "RAY_JOB_ID": "01000000", "RAY_RAYLET_PID": str(os.getpid())}
+
+
+@pytest.fixture
+def warm(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A zygote that has imported one module that Python does not import by itself."""
+    with started(tmp_path, environment, "colorsys") as process:
+        yield process
+
+
+@contextmanager
+def started(
+    tmp_path: Path, environment: dict[str, str], *modules: str, master: int | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A zygote that imports these modules, for the time of a block."""
+    (tmp_path / "home").mkdir()
+    code = f"from woundray.ray_cluster.fork_server.server import main; main({modules})"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "home/socket"))
+        listener.listen()
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(listener.fileno()), str(master or os.getpid())],
+            env=environment | server._ONE_THREAD,
+            pass_fds=[listener.fileno()],
+            stderr=subprocess.PIPE,
+        )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def client(
+    tmp_path: Path,
+    environment: dict[str, str],
+    *arguments: str,
+    options: tuple[str, ...] = (),
+    variables: dict[str, str] | None = None,
+    language: str = "PYTHON",
+    **context: object,
+) -> subprocess.Popen[str]:
+    """As a raylet starts it, but for the script, which is ours."""
+    asked: dict[str, object] = {
+        "command_prefix": [],
+        "env_vars": {"COLOUR": "red", server.ADDRESS: str(tmp_path / "home/socket")} | (variables or {}),
+        "py_executable": sys.executable,
+        "override_worker_entrypoint": None,
+        "java_jars": [],
+    }
+    command = ["nice", "-n", "1", sys.executable, str(server.SETUP_WORKER), *options, str(tmp_path / "script.py")]
+    command += [f"--serialized-runtime-env-context={json.dumps(asked | context)}", f"--language={language}", *arguments]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, cwd=tmp_path, text=True, **pipes)
+
+
+def test_a_fork_is_what_its_client_was_asked_to_be(
+    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes]
+) -> None:
+    nicer = os.getpriority(os.PRIO_PROCESS, 0) + 1
+    for colour in ("red", "blue"):
+        process = client(tmp_path, environment, colour, "more", variables={"COLOUR": colour})
+        assert process.communicate()[0] == f"['{colour}', 'more'] {colour} {tmp_path} {nicer} True __main__\n"
+    assert warm.poll() is None
+
+
+def test_a_client_ends_with_its_fork(
+    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes]
+) -> None:
+    with client(tmp_path, environment, "red", "wait") as process:
+        assert process.stdout is not None and process.stdout.readline().startswith("['red', 'wait']")
+        [fork] = Path(f"/proc/{warm.pid}/task/{warm.pid}/children").read_text().split()
+        os.kill(int(fork), signal.SIGKILL)
+        assert process.wait() == 0
+
+
+def test_a_client_does_not_end_before_its_fork(
+    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes]
+) -> None:
+    with client(tmp_path, environment, "red", "last") as process:
+        process.wait()
+        assert (tmp_path / "ended").exists()
+
+
+def test_a_fork_ends_with_its_raylet_and_what_it_started_with_it(
+    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes]
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as raylet:
+        own = environment | {"RAY_RAYLET_PID": str(raylet.pid)}
+        with client(tmp_path, own, "red", "child", "wait") as process:
+            assert process.stdout is not None and process.stdout.readline().startswith("['red', 'child', 'wait']")
+            child = int(process.stdout.readline())
+            raylet.communicate(b"\n")
+            assert process.wait(timeout=60) == 0
+    state = Path(f"/proc/{child}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+    assert warm.poll() is None
+
+
+def test_workers_are_killed_for_memory_before_their_clients(
+    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes]
+) -> None:
+    assert client(tmp_path, environment, "red", "oom").communicate()[0].splitlines()[-1] == "1000"
+
+
+def test_without_a_zygote_a_worker_is_the_plain_one(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "home").mkdir()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "home/socket"))
+    assert client(tmp_path, environment, "red").communicate()[0] == plain(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("own", "asked"),
+    [
+        ({"RAY_JOB_ID": "02000000"}, {}),  # of another job: Ray has read the first one's in the zygote
+        ({}, {"options": ("-s",)}),
+        ({}, {"command_prefix": ["true", "&&"]}),
+        ({}, {"py_executable": f"/usr/bin/env {sys.executable}"}),
+        ({"RED": "red"}, {"variables": {"COLOUR": "${RED}"}}),
+        ({}, {"variables": {"PYTHONPATH": "elsewhere"}}),
+    ],
+)
+def test_what_a_fork_can_not_be_is_the_plain_one(
+    tmp_path: Path,
+    environment: dict[str, str],
+    warm: subprocess.Popen[bytes],
+    own: dict[str, str],
+    asked: dict[str, Any],
+) -> None:
+    assert client(tmp_path, environment | own, "red", **asked).communicate()[0] == plain(tmp_path)
+    assert warm.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"), [({"language": "JAVA"}, "java"), ({"a_later_setting": 1}, "argument 'a_later_setting'")]
+)
+def test_what_only_ray_can_judge_is_left_to_it(
+    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes], asked: dict[str, Any], told: str
+) -> None:
+    with client(tmp_path, environment, "red", **asked) as process:
+        out, err = process.communicate()
+    assert out == "" and told in err
+    assert warm.poll() is None
+
+
+def plain(tmp_path: Path) -> str:
+    """What a worker prints that is not a fork."""
+    return f"['red'] red {tmp_path} {os.getpriority(os.PRIO_PROCESS, 0) + 1} False __main__\n"
+
+
+def test_a_zygote_ends_with_its_master_and_clears_up(tmp_path: Path, environment: dict[str, str]) -> None:
+    with (
+        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as master,
+        started(tmp_path, environment, master=master.pid) as warm,
+    ):
+        master.communicate(b"\n")
+        assert warm.wait(timeout=60) == 0
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_process_has_one_zygote_which_does_not_outlive_it() -> None:
+    code = "from woundray.ray_cluster.fork_server.server import start; print(start()); print(start())"
+    first, second = subprocess.run(
+        [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.split()
+    assert first == second
+    for _ in range(1200):
+        if not Path(first).parent.exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{first} is still served")
+
+
+def test_forks_that_would_draw_the_same_identifiers_are_none(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Ray's pool of random identifiers is seeded at the first draw: after it, forks draw the same ones."""
+    (tmp_path / "drawn.py").write_text("import ray\nray.PlacementGroupID.of(ray.JobID.nil())\n")
+    with started(tmp_path, environment | {"PYTHONPATH": str(tmp_path)}, "drawn") as warm:
+        assert b"the same identifiers" in warm.communicate(timeout=60)[1]
+        assert warm.returncode == 1
+
+
+def test_importing_all_of_ray_draws_no_identifier(tmp_path: Path, environment: dict[str, str]) -> None:
+    with started(tmp_path, environment, *server._MODULES) as warm:
+        process = client(tmp_path, environment, "red")
+        assert process.communicate()[0].startswith("['red'] red")
+        assert warm.poll() is None
+
+
+def test_workers_are_forked_unless_the_user_forbids_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(server.ADDRESS, raising=False)
+    assert server.wanted()
+    monkeypatch.setenv(server.ADDRESS, "0")
+    assert not server.wanted()
+
+
+def test_workers_of_another_ray_start_in_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "version", lambda _: "2.61.0")
+    assert not server.usable()
+    with server.workers_are_forks() as variables:
+        assert variables == {}
+
+
+@pytest.mark.parametrize(("visible", "forked"), [(None, False), ("0", False), ("-1", True), ("", True)])
+def test_where_workers_may_meet_a_gpu_none_is_a_fork(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, forked: bool
+) -> None:
+    """CUDA does not survive a fork. Who hides all GPUs has trials on CPUs alone."""
+    monkeypatch.setattr(server, "_GPU", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert server.usable() is forked

@@ -1,0 +1,71 @@
+"""What processes of a run exchange: in disguise, as no GPU is needed to refuse a tensor that lies elsewhere."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from woundray.config import Config
+from woundray.ray_cluster.nodes import Resources
+from woundray.ray_cluster.torch_trainer import fit, settle
+from woundray.training.distributed import Place
+
+META = torch.device("meta")
+"""Stands for a GPU: a device whose tensors are not on the CPU, and which the backend alone takes."""
+
+
+class OfOneDevice(dist.ProcessGroup):
+    """A backend of the meta device, as NCCL is one of GPUs. It adds nothing up: there are no numbers."""
+
+    def allreduce(self, tensors: list[Tensor], opts: object = None) -> dist.Work:  # type: ignore[override]
+        if any(tensor.device != META for tensor in tensors):
+            raise RuntimeError("No backend type associated with device type cpu")  # as torch says it of NCCL
+        done: torch.futures.Future[list[Tensor]] = torch.futures.Future()
+        done.set_result(tensors)
+        return torch._C._distributed_c10d._create_work_from_future(done)
+
+
+@pytest.fixture
+def group_of_one_device(tmp_path: Path) -> Iterator[None]:
+    """A process group that refuses CPU tensors."""
+
+    def make(store: object, rank: int, size: int, timeout: object) -> OfOneDevice:
+        return OfOneDevice(rank, size)
+
+    if "of_one_device" not in dist.Backend.backend_list:
+        dist.Backend.register_backend("of_one_device", make, devices="meta")
+    dist.init_process_group("meta:of_one_device", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("group_of_one_device")
+def test_sums_are_added_up_on_the_runs_device() -> None:
+    """The epoch's sums and the validation loss were CPU tensors, which NCCL refuses: a run of two GPUs ended there."""
+    with pytest.raises(RuntimeError, match="No backend type associated with device type cpu"):
+        dist.all_reduce(torch.ones(3))
+    assert Place(0, 2, META).total(torch.ones(3, dtype=torch.float64)).device == META
+
+
+@pytest.mark.parametrize(("gpus", "device_backends"), [(0, {"cpu": "gloo"}), (2, {"cpu": "gloo", "cuda": "nccl"})])
+def test_the_backend_of_a_run_takes_objects_of_the_cpu_whatever_gradients_take(
+    tmp_path: Path, gpus: int, device_backends: dict[str, str]
+) -> None:
+    """Names of files, metrics and pictures go between ranks, too."""
+    asked = []
+
+    class Trainer:
+        def __init__(self, work: object, *, torch_config: object, **_: object) -> None:
+            asked.append(torch_config)
+            raise KeyboardInterrupt
+
+    config = settle(Config().with_values({"hardware.workers": 2}), Resources(cpus=8, gpus=gpus, nodes=1))
+    folders = {"materials": tmp_path, "output": tmp_path / "run", "storage": tmp_path / "ray"}
+    with patch("ray.train.torch.TorchTrainer", Trainer), pytest.raises(KeyboardInterrupt):
+        fit(config, loop=lambda *_, **__: None, name="run", **folders)
+    found = dist.BackendConfig(dist.Backend(asked[0].backend)).get_device_backend_map()
+    assert {device: str(found[device]) for device in device_backends} == device_backends

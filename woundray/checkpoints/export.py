@@ -1,0 +1,63 @@
+"""A checkpoint in the formats of other programs."""
+
+from pathlib import Path
+from typing import Literal
+
+from woundray.config import Config
+from woundray.config.layers import read_yaml
+from woundray.models.export import export_diffusers, export_kohya, export_merged
+from woundray.training.checkpoint import Progress, read_progress
+from woundray.training.precompute import Stage
+from woundray.weights.base_models import resolve
+from woundray.weights.diffusers_layout import WEIGHTS_NAME
+
+Format = Literal["kohya", "diffusers", "merged"]
+
+
+def export_checkpoint(checkpoint: Path, out: Path, kind: Format, *, stage: Stage) -> None:
+    """Writes the adapter of a checkpoint to `out`, on the base model that it was trained on, and loads it again.
+
+    Raises:
+        UserError: `out` exists, the checkpoint or its base can not be used, or the export is not what was trained.
+    """
+    config = Config.from_nested(read_yaml(checkpoint / "config.yaml"), source=str(checkpoint / "config.yaml"))
+    progress = read_progress(checkpoint)
+    base, adapter, out = resolve(config.model.base), checkpoint / WEIGHTS_NAME, out.absolute()
+    stage("export and check", 0, 1)
+    if kind == "kohya":
+        export_kohya(adapter, base, out, kohya_training(config, progress))
+    elif kind == "diffusers":
+        export_diffusers(adapter, base, out)
+    else:
+        export_merged(adapter, base, out)
+    stage("export and check", 1, 1)
+
+
+def kohya_training(config: Config, progress: Progress) -> dict[str, str]:
+    """How the adapter was trained, by sd-scripts' names; all values are text there."""
+    training, side = config.training, config.model.resolution
+    values = {
+        "ss_sd_model_name": Path(config.model.base).name,
+        "ss_resolution": f"({side}, {side})",
+        "ss_mixed_precision": config.model.precision.replace("fp32", "no"),
+        "ss_gradient_checkpointing": config.model.gradient_checkpointing,
+        "ss_network_dropout": config.lora.dropout,
+        "ss_epoch": progress.epoch,
+        "ss_steps": progress.updates,
+        "ss_num_epochs": training.epochs,
+        "ss_learning_rate": training.learning_rate,
+        "ss_unet_lr": training.learning_rate,
+        "ss_lr_scheduler": training.schedule,
+        "ss_lr_warmup_steps": training.warmup_steps,
+        "ss_optimizer": f"torch.optim.adamw.AdamW(weight_decay={training.weight_decay})",
+        "ss_batch_size_per_device": training.batch_size,
+        "ss_gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "ss_max_grad_norm": training.max_grad_norm,
+        "ss_min_snr_gamma": training.min_snr_gamma,
+        "ss_noise_offset": training.noise_offset,
+        "ss_caption_dropout_rate": config.prompts.dropout,
+        "ss_seed": config.reproducibility.seed,
+        "modelspec.resolution": f"{side}x{side}",
+        "modelspec.trigger_phrase": config.prompts.positive,
+    }
+    return {name: str(value) for name, value in values.items()}

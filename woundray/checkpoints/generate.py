@@ -1,0 +1,117 @@
+"""Pictures from a checkpoint, each drawn again by its seed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+from woundray import evaluation
+from woundray.checkpoints.find import config_of
+from woundray.config import Config
+from woundray.models.base_model import embed_prompts, free_memory, load_unet, load_vae
+from woundray.models.signal_leak import SignalLeak
+from woundray.models.trainable_weights import load_weights, mixed_precision, weights_dtype
+from woundray.sampling import pipeline
+from woundray.system.atomic_files import write_json
+from woundray.training.precompute import Materials, Stage, sampler_of, schedule_of
+from woundray.weights.base_models import resolve
+
+NEW_BASELINE = "baseline_new.json"
+"""In the folder of materials: what the base model scores by the seeds of finalists."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How many pictures, from which seed on; None: as the run drew its epochs."""
+
+    count: int
+    first_seed: int = 0
+    steps: int | None = None
+    guidance_scale: float | None = None
+    prompt: str | None = None
+    batch_size: int | None = None
+
+
+def score_again(
+    checkpoint: Path, *, materials: Materials, device: torch.device, stage: Stage = lambda *_: None
+) -> tuple[int, dict[str, float]]:
+    """Number and scores of new pictures of a checkpoint: twice as many as an epoch's, with the next seeds."""
+    config = config_of(checkpoint)
+    count = config.validation.pictures
+    pictures = draw(checkpoint, Wish(2 * count, first_seed=count), stage)
+    embedder = evaluation.make_embedder(config, device)
+    scores = evaluation.score(pictures, materials.reference.at(2 * count), embedder)
+    del embedder
+    free_memory()
+    return 2 * count, scores
+
+
+def score_base_again(config: Config, materials: Materials, *, device: torch.device, stage: Stage) -> None:
+    """Scores the base model without an adapter by the seeds of finalists, as `score_again` does those.
+
+    It is kept in the materials' folder, and not scored a second time.
+    """
+    file, count = materials.folder / NEW_BASELINE, config.validation.pictures
+    if file.is_file():
+        return
+    unet = load_unet(materials.base, dtype=weights_dtype(config), device=device)
+    vae, seeds = load_vae(materials.base, device=device), pipeline.seeds_of(2 * count, first=count)
+    sampler, name = sampler_of(config, materials.schedule), "base model's pictures"
+    stage(name, 0, len(seeds))
+    with mixed_precision(config, device):
+        pictures = pipeline.draw(
+            unet, vae, materials.prompt, seeds, sampler, lambda done: stage(name, done, len(seeds))
+        )
+    embedder = evaluation.make_embedder(config, device)
+    scores = evaluation.score(pictures, materials.reference.at(2 * count), embedder)
+    write_json({"pictures": 2 * count, "first_seed": count, "scores": scores}, file)
+    del unet, vae, embedder
+    free_memory()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint's models on their device, and how they draw: as the run drew the pictures that were scored."""
+
+    config: Config
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    prompt: pipeline.Prompt
+    sampler: pipeline.Sampler
+
+    def draw(self, seeds: Sequence[int], progress: Callable[[int], None] | None = None) -> torch.Tensor:
+        """One picture a seed, uint8 (N, 3, H, W); see `woundray.sampling.pipeline.draw`."""
+        with mixed_precision(self.config, self.unet.device):
+            return pipeline.draw(self.unet, self.vae, self.prompt, seeds, self.sampler, progress)
+
+
+def open_checkpoint(checkpoint: Path, wish: Wish) -> Opened:
+    """What draws as a wish asks; its count and seed are left to the caller."""
+    config = config_of(checkpoint)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    base = resolve(config.model.base)
+    prompt = config.prompts.positive if wish.prompt is None else wish.prompt
+    texts = embed_prompts(base, [prompt, config.prompts.negative], device=device)
+    sampler = sampler_of(config, schedule_of(config, base), SignalLeak.read(checkpoint))
+    return Opened(
+        config,
+        load_weights(base, checkpoint, dtype=weights_dtype(config), device=device),
+        load_vae(base, device=device),
+        pipeline.Prompt.of(texts),
+        replace(
+            sampler,
+            steps=wish.steps or sampler.steps,
+            guidance_scale=sampler.guidance_scale if wish.guidance_scale is None else wish.guidance_scale,
+            batch_size=wish.batch_size or sampler.batch_size,
+        ),
+    )
+
+
+def draw(checkpoint: Path, wish: Wish, stage: Stage) -> torch.Tensor:
+    """Pictures of a checkpoint, uint8 (N, 3, H, W), one seed each."""
+    stage("pictures", 0, wish.count)
+    seeds = pipeline.seeds_of(wish.count, first=wish.first_seed)
+    return open_checkpoint(checkpoint, wish).draw(seeds, lambda done: stage("pictures", done, len(seeds)))

@@ -1,0 +1,117 @@
+"""The photographs of one phase, wherever they come from, as views of one size."""
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from woundray.config import Config
+from woundray.data.duplicates import LIKENESS
+from woundray.data.image_files import read_photo
+from woundray.data.manifest import Dataset, Photo, none_of_phase, read_as_set
+from woundray.data.phantoms.render import PHASES, Phantom, render_cohort
+from woundray.data.transforms import Augmentation, plain_view, view
+from woundray.errors import UserError
+
+PHANTOM_SIDE_PX = 192
+
+
+@dataclass(frozen=True)
+class Source:
+    """Photographs with their pixels.
+
+    Attributes:
+        photos: what the manifest says of each.
+        pixels: uint8 HWC of each, by path.
+        content_hash: changes with every pixel, box, phase and group.
+        likeness: from which two of them are near-duplicates (see `woundray.data.duplicates`).
+    """
+
+    photos: tuple[Photo, ...]
+    pixels: dict[Path, NDArray[np.uint8]]
+    content_hash: str
+    resolution: int
+    augmentation: Augmentation
+    likeness: float = LIKENESS
+
+    def only(self, photos: Collection[Photo]) -> "Source":
+        """The same with some of its photographs."""
+        pixels = {photo.path: self.pixels[photo.path] for photo in photos}
+        return replace(
+            self, photos=tuple(photos), pixels=pixels, content_hash=Dataset(Path(), tuple(photos)).content_hash
+        )
+
+    def view(self, photo: Photo, seed: int) -> Tensor:
+        """An augmented view, a pure function of photograph and seed: uint8 (3, H, W)."""
+        picture = view(
+            self.pixels[photo.path],
+            photo.box,
+            size_px=self.resolution,
+            augmentation=self.augmentation,
+            seed=seed,
+        )
+        return torch.tensor(picture).permute(2, 0, 1)  # HWC => CHW
+
+    def plain(self, photo: Photo) -> Tensor:
+        """The middle view without augmentation: uint8 (3, H, W)."""
+        margin = (self.augmentation.margin_min + self.augmentation.margin_max) / 2
+        picture = plain_view(self.pixels[photo.path], photo.box, size_px=self.resolution, margin=margin)
+        return torch.tensor(picture).permute(2, 0, 1)  # HWC => CHW
+
+
+def open_source(config: Config) -> Source:
+    """The photographs of config.phase under config.data.root, or drawn phantoms where that is empty.
+
+    Raises:
+        UserError: no photograph of the phase, or a data set that can not be read.
+    """
+    if config.data.root is None:
+        photos, pixels = _phantoms(config)
+        content_hash = Dataset(Path(), photos).content_hash
+    else:
+        dataset = read_as_set(config.data.root, config.data)
+        if config.phase != "all":
+            dataset = dataset.of_phase(config.phase)
+        if not dataset.photos:
+            raise UserError(none_of_phase(dataset, config.phase))
+        photos, content_hash = dataset.photos, dataset.content_hash
+        pixels = {
+            photo.path: read_photo(dataset.root / photo.path, max_pixels=config.data.max_pixels) for photo in photos
+        }
+    augmentation = Augmentation(
+        margin_min=config.data.margin_min,
+        margin_max=config.data.margin_max,
+        flip=config.data.flip,
+        scale=(1 - config.data.scale, 1 + config.data.scale),
+        jitter=config.data.jitter,
+    )
+    return Source(photos, pixels, content_hash, config.model.resolution, augmentation, config.data.likeness)
+
+
+def _phantoms(config: Config) -> tuple[tuple[Photo, ...], dict[Path, NDArray[np.uint8]]]:
+    phases = PHASES if config.phase == "all" else (config.phase,)
+    cohort = render_cohort(
+        dict.fromkeys(phases, config.data.phantom_patients),
+        seed=config.data.phantom_seed,
+        size_px=PHANTOM_SIDE_PX,
+    )
+    photos = tuple(_photo_of(index, phantom) for index, phantom in enumerate(cohort))
+    return photos, {photo.path: phantom.picture for photo, phantom in zip(photos, cohort, strict=True)}
+
+
+def _photo_of(index: int, phantom: Phantom) -> Photo:
+    """Without its box: the renderer frames the wound, and the limb and drapes around it are the clinic's style."""
+    return Photo(
+        path=Path(f"phantom_{index:04d}"),
+        phase=phantom.phase,
+        patient=phantom.patient,
+        visit=phantom.visit,
+        ulcer=1,
+        sha256=hashlib.sha256(phantom.picture.tobytes()).hexdigest(),
+        group=phantom.patient,
+    )

@@ -1,0 +1,111 @@
+"""Time and memory that a study would take here, from a few updates and pictures of the real training loop."""
+
+import resource
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from woundray.config import Config
+
+_UPDATES, _EPOCHS = 3, 2  # the first epoch warms up, the last is measured
+_ON_A_CPU = 4  # pictures, one at a time
+_START_S = 10.0  # of a trial: processes, models
+_KIB = 2**20 if sys.platform == "linux" else 2**30  # ru_maxrss per GiB: KiB on Linux, bytes on macOS
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What was measured on this machine, with one process.
+
+    Attributes:
+        update_s: one optimizer update, s.
+        picture_s: drawing and scoring one picture, s.
+        memory_gib: largest memory of the process.
+        gpu_memory_gib: largest memory on the GPU; None without one.
+    """
+
+    update_s: float
+    picture_s: float
+    memory_gib: float
+    gpu_memory_gib: float | None
+
+    def trial_s(self, config: Config, training_photographs: int) -> float:
+        """Longest time of one trial, s: all epochs, none of them stopped early."""
+        training, validation = config.training, config.validation
+        rows = training.batch_size * training.gradient_accumulation_steps * config.hardware.workers
+        updates = training.steps_per_epoch or -(-training_photographs // rows)
+        epoch_s = updates * self.update_s + validation.pictures * self.picture_s / config.hardware.workers
+        return _START_S + training.epochs * epoch_s
+
+    def study_s(self, config: Config, training_photographs: int, at_once: int, folds: int = 1) -> float:
+        """Longest time of a study, s.
+
+        All trials to their end; each finalist trained again for each other fold; pictures of base model, finalists and
+        evaluation.
+        """
+        trial_s, finalists = self.trial_s(config, training_photographs), config.study.finalists
+        rounds = -(-config.study.trials // max(1, at_once))
+        sets = 1 + 2 * (finalists + 1) * folds + 2  # of an epoch's size: the base model, new ones, the evaluation
+        pictures_s = sets * config.validation.pictures * self.picture_s
+        return rounds * trial_s + finalists * (folds - 1) * trial_s + pictures_s
+
+
+class OutOfMemory(Exception):
+    """The GPU's memory is too small for a study's settings."""
+
+
+def measure_pace(config: Config) -> Pace:
+    """Trains by a study's settings for a moment, on a few drawn wounds in a temporary folder.
+
+    Raises:
+        UserError: the base model can not be used.
+        OutOfMemory: the GPU's memory is too small for these settings.
+    """
+    import torch
+
+    from woundray.evaluation import settle_objective
+    from woundray.training.distributed import Place
+    from woundray.training.loop import train
+    from woundray.training.perceptual_loss import settle_perception
+    from woundray.training.precompute import prepare_materials
+    from woundray.weights.base_models import resolve
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    pictures = min(config.validation.pictures, config.validation.batch_size if device.type == "cuda" else _ON_A_CPU)
+    few = {
+        "data.root": None,
+        "data.phantom_patients": 8,
+        "validation.share": 0.5,
+        "data.views_per_photo": 1,
+        "training.epochs": _EPOCHS,
+        "training.last_epoch": 0,
+        "training.steps_per_epoch": _UPDATES,
+        "validation.pictures": pictures,
+        "validation.folds": 1,
+        "metrics.floor_repeats": 2,
+        "training.prior_weight": 0.0,
+    }
+    config = config.with_values(few)
+    config = settle_perception(settle_objective(config), resolve(config.model.base))
+    torch.set_num_threads(config.hardware.threads or max(1, round(config.hardware.cpus_per_worker)))
+    found: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory(prefix="woundray-doctor-") as folder:
+        try:
+            materials = prepare_materials(config, Path(folder) / "materials", device=device, stage=lambda *_: None)
+            train(
+                config,
+                materials=materials.folder,
+                output=Path(folder) / "run",
+                place=Place.alone(str(device)),
+                report=lambda metrics, _: found.append(metrics),
+            )
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory from error
+    last = found[-1]
+    return Pace(
+        last["seconds_training"] / _UPDATES,
+        last["seconds_scoring"] / pictures,
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB,
+        torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None,
+    )

@@ -1,0 +1,140 @@
+"""Where synthetic pictures come from: training photographs of one phase -> pictures, and what these were made of."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from woundray import evaluation
+from woundray.checkpoints.generate import Wish, draw
+from woundray.config import Config, QualityConfig
+from woundray.data.image_source import Source
+from woundray.downstream.feature_cache import PictureFeatures
+from woundray.downstream.leakage import Used
+from woundray.evaluation.copy_detection import Judge
+from woundray.evaluation.embedders import embed
+from woundray.evaluation.filter_rules import heuristics, usable
+from woundray.ray_cluster.nodes import Resources
+from woundray.training.distributed import Place
+from woundray.training.entry_point import train
+from woundray.training.precompute import Materials, prepare_materials
+
+FIRST_SEED = 200_000  # beyond the seeds of pictures that a run was steered by
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Synthetic pictures of one phase.
+
+    Attributes:
+        pictures: uint8 (n, 3, H, W).
+        passed: share of all drawn pictures that the filter passed; 1 where there is none.
+        refused: share of `pictures` that it refused: where too few pass, they fill up.
+        used: the photographs that reached generator, filter, reference and search.
+    """
+
+    pictures: Tensor
+    passed: float
+    refused: float
+    used: Used
+
+
+class Generator(Protocol):
+    """Makes n pictures of the phase of some training photographs, which are all that it may look at.
+
+    `key` changes with everything that the pictures depend on, but for photographs, n and seed. `folder` is its own, for
+    what it wants to find again when it goes on after it was killed.
+    """
+
+    @property
+    def key(self) -> str: ...
+
+    def __call__(self, photographs: Source, n: int, seed: int, folder: Path) -> Drawn: ...
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """An adapter of the base model, trained on the photographs by a configuration of their phase.
+
+    A part of the photographs' patients is held out from the training, as in any run: epochs are judged by them, and
+    the filter's thresholds come of both parts. Patients of the test side are in neither.
+
+    configs: phase -> configuration. draws_per_picture: so many are drawn for one that is wanted; where the filter
+    refuses more than that, refused ones fill up the rest. search: the number of trials of a study whose best adapter
+    is taken; 0: none. resources: of the cluster that the study runs on.
+    """
+
+    configs: Mapping[str, Config]
+    features: Path
+    draws_per_picture: float = 1.5
+    search: int = 0
+    resources: Resources | None = None
+
+    @property
+    def key(self) -> str:
+        """All settings that pictures depend on."""
+        left_out = {"effect", "study", "hardware", "checkpointing"}
+        settings = {phase: config.model_dump(mode="json", exclude=left_out) for phase, config in self.configs.items()}
+        return f"{settings} {self.draws_per_picture} {self.search} {FIRST_SEED}"
+
+    def __call__(self, photographs: Source, n: int, seed: int, folder: Path) -> Drawn:
+        phase = photographs.photos[0].phase
+        config = evaluation.settle_objective(
+            self.configs[phase].with_values({"reproducibility.seed": seed, "study.output": folder})
+        )
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        embedder = PictureFeatures(evaluation.make_embedder(config, device), self.features)
+        materials = prepare_materials(
+            config, folder / "materials", device=device, stage=_silent, source=photographs, embedder=embedder
+        )
+        checkpoint = self._searched(config, materials, folder) if self.search else _trained(config, materials, folder)
+        wanted = int(np.ceil(n * self.draws_per_picture))
+        pictures = draw(checkpoint, Wish(wanted, FIRST_SEED), _silent)
+        good = _filter(pictures, materials, embedder, config.quality.of_phase(phase))
+        best_first = np.argsort(~good, kind="stable")[:n]  # those that pass, in the order of seeds, then the others
+        used = _used(materials, searched=self.search > 0)
+        refused = 1 - float(good[best_first].mean())
+        return Drawn(pictures[torch.from_numpy(best_first)], float(good.mean()), refused, used)
+
+    def _searched(self, config: Config, materials: Materials, folder: Path) -> Path:
+        """The best adapter of a study on the connected cluster."""
+        from woundray.search.study import run_study
+
+        assert self.resources is not None
+        config = config.with_values({"study.trials": self.search, "study.name": f"{folder.parent.name}-{folder.name}"})
+        study = run_study(config, materials=materials.folder, folder=folder, loop=train, resources=self.resources)
+        return study.checkpoint
+
+
+def _trained(config: Config, materials: Materials, folder: Path) -> Path:
+    """The best epoch of one run; goes on where it was stopped."""
+    place = Place.alone("cuda" if torch.cuda.is_available() else "cpu")
+    train(config, materials=materials.folder, output=folder / "run", place=place, report=lambda *_: None)
+    return folder / "run" / "best"
+
+
+def _filter(
+    pictures: Tensor, materials: Materials, embedder: evaluation.Embedder, quality: QualityConfig
+) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    """(N,), True for pictures that the filter passes; its thresholds are of the materials' photographs alone."""
+    features = embed(embedder, pictures)
+    threshold = materials.reference.copy_rate(features).threshold
+    passes = Judge.of(materials.reference, quality, threshold).judge(features)
+    return usable(passes, heuristics(pictures, quality.heuristics), quality.filtering, len(pictures))
+
+
+def _used(materials: Materials, *, searched: bool) -> Used:
+    """The photographs of the materials, as `prepare_materials` wrote them down."""
+    sides = json.loads((materials.folder / "split.json").read_text(encoding="utf-8"))
+    trained, judged = ([Path(file) for file in sides[side]["files"]] for side in ("train", "validation"))
+    used = {"generator": trained, "filter": trained + judged, "reference": trained + judged}
+    return used | ({"search": trained + judged} if searched else {})
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Adapters of a cluster's processes have no terminal."""

@@ -1,0 +1,92 @@
+"""Generators whose worth is known, on drawn wounds: what the protocol must call by their names."""
+
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from woundray.data.image_source import Source
+from woundray.data.manifest import Dataset, Photo
+from woundray.data.phantoms.clinic import HIGHEST, LOWEST
+from woundray.data.phantoms.render import PHASES, Clinic, render
+from woundray.data.transforms import Augmentation, plain_view
+from woundray.downstream.generators import Drawn
+
+SIDE_PX, VIEW_PX = 96, 64
+_MARGIN = 0.15
+# Poor light and old cameras: of clinics as `Clinic.sample` draws them, 24 patients a phase teach nearly all there is
+_LOWEST = replace(LOWEST, warmth_stops=-1.0, tint_stops=-0.35, exposure_stops=-1.5, saturation=0.2, noise_sd=0.03)
+_HIGHEST = replace(HIGHEST, warmth_stops=1.0, tint_stops=0.35, exposure_stops=1.0, noise_sd=0.12, p_blur=0.8)
+
+
+def any_clinic(generator: np.random.Generator) -> Clinic:
+    """A clinic of uneven light."""
+    bounds = zip(astuple(_LOWEST), astuple(_HIGHEST), strict=True)
+    return Clinic(*(generator.uniform(low, high) for low, high in bounds))
+
+
+@dataclass(frozen=True)
+class DrawnStudy:
+    """Opens so many drawn patients of each phase, one to three visits each, each patient of a clinic of their own."""
+
+    patients: int
+    seed: int
+
+    def __call__(self) -> Source:
+        photos, pixels = [], {}
+        for place, phase in enumerate(PHASES):
+            for number in range(self.patients):
+                generator = np.random.default_rng([self.seed, place, number])
+                clinic, patient = any_clinic(generator), int(generator.integers(2**62))
+                for visit in range(1, 2 + int(generator.integers(3))):
+                    view = int(generator.integers(2**62))
+                    picture, box = render(
+                        phase, clinic=clinic, patient_seed=patient, visit=visit, view_seed=view, size_px=SIDE_PX
+                    )
+                    path = Path(f"{phase}{number:03}-{visit}")
+                    name = f"{phase}{number:03}"
+                    photos.append(Photo(path, phase, name, visit, box=box, sha256=f"{view:016x}", group=name))
+                    pixels[path] = picture
+        augmentation = Augmentation(margin_min=0.05, margin_max=0.25, flip=True, scale=(0.95, 1.05), jitter=0.03)
+        return Source(tuple(photos), pixels, Dataset(Path(), tuple(photos)).content_hash, VIEW_PX, augmentation)
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """Useful: new patients, drawn by what drew the photographs. `swapped`: harmful, drawn of the next phase."""
+
+    swapped: bool = False
+
+    @property
+    def key(self) -> str:
+        """Which of the two."""
+        return f"renderer {self.swapped}"
+
+    def __call__(self, photographs: Source, n: int, seed: int, folder: Path) -> Drawn:
+        phase = PHASES[(PHASES.index(photographs.photos[0].phase) + self.swapped) % len(PHASES)]
+        return Drawn(torch.stack([_new_patient(phase, [seed, 1, number]) for number in range(n)]), 1.0, 0.0, {})
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Useless: the training photographs again."""
+
+    key: str = "copies"
+
+    def __call__(self, photographs: Source, n: int, seed: int, folder: Path) -> Drawn:
+        order = np.random.default_rng(seed).permutation(len(photographs.photos))
+        photos = [photographs.photos[order[number % len(order)]] for number in range(n)]
+        used = {"generator": [photo.path for photo in photographs.photos]}
+        return Drawn(torch.stack([photographs.plain(photo) for photo in photos]), 1.0, 0.0, used)
+
+
+def _new_patient(phase: str, seed: list[int]) -> Tensor:
+    generator = np.random.default_rng([*seed, PHASES.index(phase)])
+    patient, view = (int(value) for value in generator.integers(2**62, size=2))
+    picture, box = render(
+        phase, clinic=any_clinic(generator), patient_seed=patient, view_seed=view, size_px=SIDE_PX,
+        visit=1 + int(generator.integers(3)),
+    )  # fmt: skip
+    return torch.tensor(plain_view(picture, box, size_px=VIEW_PX, margin=_MARGIN)).permute(2, 0, 1)  # HWC => CHW

@@ -1,0 +1,57 @@
+"""Tables of a measurement for a terminal of 80 columns."""
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from woundray.config import EffectConfig
+from woundray.downstream import sentences
+from woundray.downstream.outcome import ArmScores, Outcome
+from woundray.downstream.protocol import Measurement
+from woundray.downstream.statistics import Estimate
+
+
+def as_tables(outcome: Outcome, measurement: Measurement, config: EffectConfig, *, title: str) -> Group:
+    """The verdict first, then kappa and gain of each arm, its other scores, and what follows from them."""
+    verdict, grounds = sentences.call(outcome, measurement, config)
+    parts: list[Text | Table] = [
+        Text(title, style="bold"),
+        Text.assemble((verdict, "bold"), grounds),
+        Text(sentences.design(measurement, config)),
+        _gains(outcome),
+        _scores(outcome, measurement.cohort.phases),
+        *map(Text, sentences.findings(outcome, measurement)),
+    ]
+    return Group(*(shown for part in parts for shown in (part, Text())))
+
+
+def _gains(outcome: Outcome) -> Table:
+    table = _table("arm", "kappa", "95 % interval", "gain", "95 % interval")
+    for arm in outcome.arms:
+        gain = (f"{arm.gain.value:+.3f}", _interval(arm.gain, "+.3f")) if arm.gain else ("", "")
+        table.add_row(arm.name, f"{arm.kappa.value:.3f}", _interval(arm.kappa, ".3f"), *gain)
+    return table
+
+
+def _scores(outcome: Outcome, phases: tuple[str, ...]) -> Table:
+    table = _table("arm", "quadratic\nkappa", "macro\nF1", "accuracy", *(f"recall\n{phase}" for phase in phases))
+    for arm in outcome.arms:
+        table.add_row(arm.name, *_figures(arm))
+    return table
+
+
+def _figures(arm: ArmScores) -> list[str]:
+    scores = [arm.quadratic_kappa.value, arm.macro_f1, arm.accuracy]
+    return [f"{value:.3f}" for value in scores] + [f"{recall:.2f}" for recall in arm.recalls]
+
+
+def _table(name: str, *headings: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(name, no_wrap=True, vertical="bottom")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _interval(estimate: Estimate, form: str) -> str:
+    return f"{estimate.low:{form}} to {estimate.high:{form}}"

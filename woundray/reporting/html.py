@@ -1,0 +1,186 @@
+"""A study's facts -> `report.html`, and the same without photographs of patients for whoever should not see them."""
+
+import base64
+import io
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from PIL import Image
+
+from woundray.evaluation.verdict import verdict_of
+from woundray.reporting import charts
+from woundray.results.reference_scores import Beside, beside
+from woundray.results.study import FEWEST_TRIALS, StudyFacts, read_study
+from woundray.results.trials import TrialSummary
+from woundray.system.atomic_files import write_text
+from woundray.tracking.tracker import versions
+from woundray.training.checkpoint import GRIDS
+
+_WIDEST_PX = 1200  # of a picture in the report
+_QUALITY = 88
+
+
+@dataclass(frozen=True)
+class EpochGrid:
+    """Pictures of one epoch of the best trial."""
+
+    epoch: int
+    score: float
+    picture: str
+    kept: bool
+
+
+def write_report(folder: Path) -> tuple[Path, Path]:
+    """Writes `report.html` and `report_without_photographs.html` into a study's folder.
+
+    Of drawn phantoms both show everything: no patient is in them.
+
+    Raises:
+        UserError: no study, or one without trials.
+    """
+    study = read_study(folder)
+    files = study.folder / "report.html", study.folder / "report_without_photographs.html"
+    for file, with_photographs in zip(files, (True, not study.of_patients), strict=True):
+        write_text(render(study, with_photographs=with_photographs), file)
+    return files
+
+
+def write_charts(folder: Path, out: Path) -> None:
+    """Writes `learning_curves.svg`, `parallel_coordinates.svg` and, of enough trials, `importance.svg` of a study."""
+    study = read_study(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    drawn = {
+        "learning_curves": _curves(study),
+        "parallel_coordinates": charts.parallel_coordinates(study.trials, study.best, study.objective),
+        "importance": charts.importance(study.importance) if study.importance else "",
+    }
+    for name, chart in drawn.items():
+        if chart:
+            (out / f"{name}.svg").write_text(chart, encoding="utf-8")
+
+
+def render(study: StudyFacts, *, with_photographs: bool) -> str:
+    """The report as HTML that asks nothing of the network."""
+    best, objective, at = study.best, study.objective, _beside(study)
+    return template("report.html").render(
+        study=study,
+        best=best,
+        objective=objective,
+        base=None if at is None else at.base,
+        floor=None if at is None else at.floor,
+        verdict=verdict_of(study.evaluation, study.config, ended=study.ended),
+        score=None if best is None else best.score(objective),
+        grids=_grids(study),
+        held_out=_picture(study.folder / "materials/reference.png") if with_photographs else "",
+        baseline=_picture(study.folder / "materials/baseline.png"),
+        nearest=_pairs(study, "nearest") if with_photographs else [],
+        suspects=_pairs(study, "suspects") if with_photographs else [],
+        with_photographs=with_photographs,
+        curves=_curves(study),
+        standing=_standing(study),
+        importance=charts.importance(study.importance),
+        fewest_trials=FEWEST_TRIALS,
+        coordinates=charts.parallel_coordinates(study.trials, best, objective),
+        settings=list(dict.fromkeys(name for trial in study.trials for name in trial.values)),
+        state=_state,
+        flags=_flags(best),
+        versions={name.removeprefix("version."): version for name, version in versions().items()},
+        config_text=yaml.safe_dump(study.config.model_dump(mode="json"), sort_keys=False),
+        written=datetime.now().astimezone(),
+    )
+
+
+def template(name: str) -> Template:
+    """A template of this folder; a value that is missing is an error."""
+    environment = Environment(
+        loader=PackageLoader("woundray.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["figure"] = _figure
+    return environment.get_template(name)
+
+
+def _curves(study: StudyFacts) -> str:
+    base = study.baseline.get(study.objective)
+    return "" if base is None else charts.learning_curves(study.trials, study.best, study.objective, base)
+
+
+def _standing(study: StudyFacts) -> str:
+    at = _beside(study)
+    score = None if study.best is None else study.best.score(study.objective)
+    if score is None or at is None or at.base is None:
+        return ""
+    return charts.standing(score, at.base, at.floor, study.objective)
+
+
+def _beside(study: StudyFacts) -> Beside | None:
+    """What the best trial's score is read beside."""
+    if study.best is None:
+        return None
+    return beside(study.best, study.config, study.folder / "materials", study.baseline, study.reference)
+
+
+def _grids(study: StudyFacts) -> list[EpochGrid]:
+    """The best trial's pictures, epoch by epoch."""
+    if study.best is None:
+        return []
+    folder = study.folder / "trials" / study.best.id / GRIDS
+    return [
+        EpochGrid(
+            report.epoch,
+            report.metrics[study.objective],
+            _picture(folder / f"epoch_{report.epoch:04d}.png"),
+            report.epoch == study.best.best_epoch,
+        )
+        for report in study.best.reports
+        if (folder / f"epoch_{report.epoch:04d}.png").is_file()
+    ]
+
+
+def _pairs(study: StudyFacts, kind: str) -> list[dict[str, Any]]:
+    """Generated pictures beside photographs: what the evaluation found, each with its picture."""
+    if study.evaluation is None or study.best is None or study.best.checkpoint is None:
+        return []
+    folder = study.best.checkpoint / "evaluation"
+    found = []
+    for place, facts in enumerate(study.evaluation.get(kind, []), start=1):
+        name = facts.get("file", f"suspects/{place:02d}_seed_{facts['seed']:05d}.png")
+        if (folder / name).is_file():
+            found.append({**facts, "picture": _picture(folder / name)})
+    return found
+
+
+def _picture(path: Path) -> str:
+    """A picture as a data address, in WebP; empty: it is not there."""
+    if not path.is_file():
+        return ""
+    with Image.open(path) as image:
+        picture = image.convert("RGB")
+    picture.thumbnail((_WIDEST_PX, _WIDEST_PX))
+    file = io.BytesIO()
+    picture.save(file, format="WEBP", quality=_QUALITY)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+
+
+def _figure(value: object) -> str:
+    """A number in four digits; nothing for what is missing; other values as they are."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"
+    return str(value)
+
+
+def _state(trial: TrialSummary) -> str:
+    if trial.copies:
+        return "copies"
+    return "stopped early" if trial.stopped_early else trial.status
+
+
+def _flags(best: TrialSummary | None) -> str:
+    """The best trial's settings as flags of the command line."""
+    values = best.values if best else {}
+    return " ".join(f"--{name} {value}" for name, value in values.items() if value is not None)

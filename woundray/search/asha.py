@@ -1,0 +1,68 @@
+"""Early stopping of trials: Ray Tune's ASHA, which knows what trials reported before the study was resumed."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from ray.tune.schedulers import ASHAScheduler
+
+from woundray.config import Config
+from woundray.evaluation.checkpoint_selection import Entry, copies
+from woundray.results.trials import TrialSummary
+from woundray.search.optuna_search import NUMBER
+
+if TYPE_CHECKING:
+    from ray.tune.experiment import Trial
+
+_WORST = 1e9  # finite: ASHA interpolates between scores
+
+
+class ResumableASHA(ASHAScheduler):
+    """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934); epochs keep counting when a trial is resumed.
+
+    An epoch whose pictures copy training photographs counts as the worst there is.
+
+    Args:
+        config: the study's configuration.
+        trials: those that the study has.
+    """
+
+    def __init__(self, config: Config, trials: Sequence[TrialSummary]) -> None:
+        self._objective = config.metrics.objective
+        epochs = config.training.epochs
+        self._unused = cast(Any, None)  # Tune's controller, which ASHA takes and does not look at
+        super().__init__(
+            time_attr="epoch",
+            metric=self._objective,
+            mode="min",
+            max_t=epochs,
+            grace_period=min(config.study.grace_epochs, epochs),
+            reduction_factor=config.study.reduction_factor,
+        )
+        self._past = {trial.number: trial.history for trial in trials if trial.unfinished}
+        for trial in trials:
+            if not trial.unfinished:
+                gone: Any = SimpleNamespace(trial_id=trial.id, config={NUMBER: trial.number})
+                super().on_trial_add(self._unused, gone)
+                self._replay(gone, trial.history)
+
+    def on_trial_add(self, tune_controller: Any, trial: "Trial") -> None:
+        """A trial that is resumed brings what it reported before."""
+        super().on_trial_add(tune_controller, trial)
+        self._replay(trial, self._past.pop(trial.config[NUMBER], []))
+
+    def on_trial_result(self, tune_controller: Any, trial: "Trial", result: dict[str, Any]) -> str:
+        """Whether a trial goes on after an epoch."""
+        decision: str = super().on_trial_result(tune_controller, trial, self._judged(result))
+        return decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: "Trial", result: dict[str, Any]) -> None:
+        """A trial has ended."""
+        super().on_trial_complete(tune_controller, trial, self._judged(result))
+
+    def _replay(self, trial: "Trial", history: Sequence[Entry]) -> None:
+        for entry in history:
+            super().on_trial_result(self._unused, trial, self._judged(dict(entry)))
+
+    def _judged(self, result: dict[str, Any]) -> dict[str, Any]:
+        return result | {self._objective: _WORST} if copies(result) else result

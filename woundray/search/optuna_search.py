@@ -1,0 +1,148 @@
+"""Optuna's proposals for a study, as Ray Tune asks for them; everything that it rests on is in the study's journal."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from ray.tune.search import Searcher
+
+from woundray.config import Config
+from woundray.evaluation.checkpoint_selection import Entry, best_epoch, copies
+from woundray.results.study import OPTUNA_FILE
+from woundray.results.trials import TrialSummary
+from woundray.search.search_space import Space, Value
+from woundray.tracking.journal import JOURNAL_NAME, Journal, TrialStarted
+
+TRIAL, NUMBER, VALUES = "trial", "number", "values"
+"""Keys of what a trial is given: its name, its place in the study, from 1, and its searched settings by dotted name."""
+
+_COPIES = "copies training photographs"  # the constraint's name in Optuna
+
+
+class ResumableSearch(Searcher):
+    """Proposes first the trials that had not ended when the study was stopped, then new ones of Optuna.
+
+    Multivariate TPE (Bergstra et al. 2011; Falkner et al. 2018). Each proposal is a function of the seed, its number
+    and the trials before it, so that a study which was killed is proposed what it would have been.
+
+    Optuna's own file in the study's folder is written anew from the journal each time the study starts: it is for
+    `optuna-dashboard`, and nothing is read from it. A trial's value is the score of its best epoch; one whose pictures
+    all copy training photographs violates a constraint; one that failed is told as failed.
+
+    Args:
+        config: the study's configuration.
+        space: what is searched.
+        first_points: values of the first trials.
+        folder: the study's folder.
+        trials: those that the study has, by number.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        space: Space,
+        first_points: Sequence[Mapping[str, Value]],
+        folder: Path,
+        trials: Sequence[TrialSummary],
+    ) -> None:
+        super().__init__(metric=config.metrics.objective, mode="min")
+        self._journal = Journal(folder / JOURNAL_NAME)
+        self._config, self._space, self._first_points, self._folder = config, space, first_points, folder
+        self._waiting = [trial.number for trial in trials if trial.unfinished]
+        self._names = {trial.number: trial.id for trial in trials}
+        self._values: dict[int, dict[str, Any]] = {trial.number: dict(trial.values) for trial in trials}
+        self._histories: dict[int, list[Entry]] = {trial.number: list(trial.history) for trial in trials}
+        self._running: dict[str, int] = {}  # Tune's name of a trial -> its number
+        self._asked: dict[int, optuna.Trial] = {}
+        self._study = self._replay(trials)
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """Name, number and values of the next trial, which the journal then has."""
+        number = self._waiting.pop(0) if self._waiting else self._propose()
+        self._running[trial_id] = number
+        name, values = self._names[number], self._values[number]
+        settings = self._config.with_values(values).flat()
+        self._journal.append(TrialStarted(trial=name, number=number, values=values, settings=settings))
+        return {TRIAL: name, NUMBER: number, VALUES: values}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Keeps an epoch's scores; Optuna's pruners are not used, so it need not know."""
+        history = self._histories[self._running[trial_id]]
+        if self.metric in result and (not history or result["epoch"] > history[-1]["epoch"]):
+            history.append({name: float(value) for name, value in result.items() if isinstance(value, int | float)})
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tells Optuna what the trial came to. Of one that ASHA stops the last epoch comes here alone."""
+        if result and not error:
+            self.on_trial_result(trial_id, result)
+        self._tell(self._running[trial_id], failed=error)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journal has it, and a study is resumed from that (Tune's own restoring is refused)."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what holds files open: Tune pickles it into a file that nothing reads."""
+        return {name: value for name, value in vars(self).items() if name not in ("_study", "_asked")}
+
+    def _propose(self) -> int:
+        number = len(self._values) + 1
+        self._names[number] = f"trial_{number:04d}"
+        if number <= len(self._first_points):
+            self._ask(number, self._first_points[number - 1])
+        else:
+            self._study.sampler = self._sampler(number)
+            self._ask(number)
+        return number
+
+    def _ask(self, number: int, values: Mapping[str, Any] | None = None) -> None:
+        """Begins a trial of Optuna, with these values where there are such."""
+        if values is not None:
+            self._study.enqueue_trial(dict(values))
+        self._asked[number] = self._study.ask()
+        self._values[number] = self._space(self._asked[number])
+        self._histories.setdefault(number, [])
+
+    def _tell(self, number: int, *, failed: bool) -> None:
+        objective, trial, history = self._config.metrics.objective, self._asked[number], self._histories[number]
+        if failed or not history:
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            return
+        best = best_epoch(history, objective)
+        entry = next(entry for entry in history if entry["epoch"] == best)
+        trial.set_constraint(_COPIES, float(copies(entry)))
+        self._study.tell(trial, entry[objective])
+
+    def _replay(self, trials: Sequence[TrialSummary]) -> optuna.Study:
+        """Optuna's file as the study's trials have made it."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        for old in (self._folder / OPTUNA_FILE, self._folder / f"{OPTUNA_FILE}.lock"):
+            old.unlink(missing_ok=True)
+        self._study = optuna.create_study(
+            study_name=self._folder.name,
+            storage=JournalStorage(JournalFileBackend(str(self._folder / OPTUNA_FILE))),
+            sampler=self._sampler(0),
+        )
+        for trial in trials:
+            self._ask(trial.number, trial.values)
+            self._values[trial.number] = dict(trial.values)
+            if not trial.unfinished:
+                self._tell(trial.number, failed=trial.status == "failed")
+        return self._study
+
+    def _sampler(self, number: int) -> optuna.samplers.TPESampler:
+        """The sampler of one proposal."""
+        seeds = np.random.SeedSequence([self._config.reproducibility.seed, number])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.samplers.TPESampler(
+                seed=int(seeds.generate_state(1)[0]),
+                n_startup_trials=self._config.study.startup_trials,
+                multivariate=True,
+                group=True,  # settings with a condition are not in every trial
+                constant_liar=True,  # trials that still run keep others from the same place
+            )

@@ -1,0 +1,89 @@
+"""Models, data, optimizer and average of one process of a run, loaded and made before its first update."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from woundray import evaluation
+from woundray.config import Config
+from woundray.errors import UserError
+from woundray.models.base_model import load_unet, load_vae
+from woundray.models.trainable_weights import make_trainable, weights_dtype
+from woundray.training.cuda_graphs import Replayed, can_replay
+from woundray.training.distributed import Place
+from woundray.training.ema import Ema
+from woundray.training.loss_monitor import make_scaler
+from woundray.training.optimizer import make_optimizer
+from woundray.training.perceptual_loss import Perception, make_perception
+from woundray.training.precompute import Materials, open_materials
+
+
+@dataclass(frozen=True)
+class Run:
+    """State of one process of a run."""
+
+    config: Config
+    materials: Materials
+    place: Place
+    output: Path
+    unet: UNet2DConditionModel
+    model: nn.Module  # the UNet, wrapped for DDP where there are several processes, for replay on one GPU
+    parameters: dict[str, nn.Parameter]
+    ema: Ema
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    vae: AutoencoderKL
+    perception: Perception | None
+    embedder: evaluation.Embedder
+    updates_per_epoch: int
+
+
+def build(config: Config, materials_folder: Path, output: Path, place: Place) -> Run:
+    """Loads and makes everything that a run holds, before its first update."""
+    materials = open_materials(materials_folder)
+    output.mkdir(parents=True, exist_ok=True)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.hardware.tf32
+    unet = load_unet(materials.base, dtype=weights_dtype(config), device=place.device)
+    parameters = make_trainable(unet, config)
+    _set_speed(unet, config)
+    model: nn.Module = Replayed(unet) if can_replay(config, place) else unet
+    if place.world_size > 1:
+        model = DistributedDataParallel(unet, broadcast_buffers=False)
+    vae = load_vae(materials.base, device=place.device)
+    rows = config.training.batch_size * config.training.gradient_accumulation_steps * place.world_size
+    return Run(
+        config=config,
+        materials=materials,
+        place=place,
+        output=output,
+        unet=unet,
+        model=model,
+        parameters=parameters,
+        ema=Ema(parameters, config.training.ema_decay),
+        optimizer=make_optimizer(parameters.values(), config.training),
+        scaler=make_scaler(config.model.precision, place.device),
+        vae=vae,
+        perception=make_perception(config.training, vae),
+        embedder=evaluation.make_embedder(config, place.device),
+        updates_per_epoch=config.training.steps_per_epoch or -(-len(materials.bank.train) // rows),
+    )
+
+
+def _set_speed(unet: UNet2DConditionModel, config: Config) -> None:
+    """Settings of speed and memory, which change results by rounding at most."""
+    if config.model.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    if config.model.channels_last:
+        nn.Module.to(unet, memory_format=torch.channels_last)
+    if config.model.attention == "xformers":
+        try:
+            unet.enable_xformers_memory_efficient_attention()
+        except (ImportError, ValueError) as error:  # not installed, or no GPU
+            raise UserError(f"model.attention: xformers can not be used here ({error}); set sdpa") from None
+    if config.model.compile:
+        unet.compile_repeated_blocks()  # type: ignore[no-untyped-call]  # one graph for all blocks of a shape: compiles in a tenth of the time
