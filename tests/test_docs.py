@@ -174,7 +174,7 @@ MEND = re.compile(
     r"move|mount|start|stop|ask|remove|keep|fetch|check|try|take|multiply|copy|evaluate|mend|should|must)\b"
     r"|did you mean|is not one of|has no effect|goes on|brings it back|is written|stands in quotes|tries again"
 )
-REASONS = re.compile(r"^woundray/data/(cells|photos|dfu|dfu_tables|manifest|tables|manifest_rows)\.py$")
+REASONS = re.compile(r"^woundray/data/(table_cells|image_files|prepare|raw_tables|manifest|tables|manifest_rows)\.py$")
 """Modules whose messages are of one picture, row or cell, which is left out: it is the reason that is wanted."""
 
 

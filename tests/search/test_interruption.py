@@ -106,7 +106,7 @@ import os, pty, signal, sys, time
 from pathlib import Path
 from woundray.errors import Stopped
 from woundray.search.interruption import OUTPUT_FILE, Interruption, stopped_with
-from woundray.search.summary import TrialSummary
+from woundray.results.trials import TrialSummary
 
 def trial(epochs):
     return (TrialSummary("a", 1, "running", {}, epochs=epochs),)

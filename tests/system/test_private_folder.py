@@ -15,7 +15,7 @@ from woundray.system.private_folder import fits_sockets, held_port, is_free, nex
 
 HOLD = """
 import sys
-from woundray.runtime import held_port
+from woundray.system.private_folder import held_port
 with held_port(int(sys.argv[1])) as port:
     print(port, flush=True)
     sys.stdin.read()
@@ -100,8 +100,8 @@ def test_a_folder_that_another_user_laid_there_is_not_used(tmp_path: Path, monke
 WITHOUT_HOME = """
 import encodings.ascii, getpass, os, secrets, traceback  # the interpreter may be out of reach below
 from pathlib import Path
-from woundray.cli import run
-from woundray.cluster import make_token_private
+from woundray.cli.terminal import run
+from woundray.ray_cluster.token import make_token_private
 os.setgid(12345)
 os.setuid(12345)
 def show():

@@ -86,7 +86,7 @@ def test_a_folder_that_was_removed_is_not_made_again(tmp_path: Path) -> None:
 HOLDER = """
     import sys, time
     from pathlib import Path
-    from woundray.storage import alone_in
+    from woundray.system.storage import alone_in
     with alone_in(Path(sys.argv[1])):
         print("held", flush=True)
         time.sleep(600)

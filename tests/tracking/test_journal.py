@@ -13,7 +13,7 @@ from woundray.tracking.journal import EpochReported, Journal, StudyStarted, Tria
 WRITER = """
 import sys
 from pathlib import Path
-from woundray.tracking.events import EpochReported, Journal
+from woundray.tracking.journal import EpochReported, Journal
 journal = Journal(Path(sys.argv[1]))
 for epoch in range(1, 101):
     journal.append(EpochReported(trial=sys.argv[2], epoch=epoch, metrics={}, checkpoint=Path("x")))

@@ -125,7 +125,7 @@ def test_sync_leaves_a_study_that_goes_on_alone(tmp_path: Path) -> None:
     code = """
         import subprocess, sys
         from pathlib import Path
-        from woundray.storage import alone_in
+        from woundray.system.storage import alone_in
         with alone_in(Path("on")):
             sys.exit(subprocess.run([sys.executable, "-m", "woundray.sync", "on"]).returncode)
     """
@@ -147,7 +147,7 @@ def test_an_experiment_that_was_deleted_is_one_line(tmp_path: Path) -> None:
 
 
 def test_first_starts_at_once_make_one_database_and_one_experiment(tmp_path: Path) -> None:
-    code = "import sys; from woundray.tracking.tracker import check_tracking; sys.stdin.read(); check_tracking()"
+    code = "import sys; from woundray.tracking.connection import check_tracking; sys.stdin.read(); check_tracking()"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONWARNINGS": "ignore"}
     environment.pop("MLFLOW_TRACKING_URI", None)
     started = [
