@@ -22,16 +22,16 @@ from plain import plain_distance, plain_pictures
 from torch import Tensor
 from turns import Cost, cost_of, in_turns, machine, print_ratios
 
-from woundray import evaluation
 from woundray.config.layers import load
-from woundray.data.image_source import open_source
+from woundray.data.image_source import open_image_source
 from woundray.data.split import split_by_patient
+from woundray.evaluation import epoch_metrics
 from woundray.metrics.similarity import ssim_matrix, untrained_lpips
 from woundray.sampling import pipeline
 from woundray.training import loop
-from woundray.training.distributed import Place
-from woundray.training.precompute import prepare_materials, sampler_of
-from woundray.training.train_state import build
+from woundray.training.distributed import DistributedContext
+from woundray.training.precompute import precompute, sampler_of
+from woundray.training.train_state import build_train_state
 from woundray.weights.base_models import resolve
 
 OURS, PLAIN = "woundray", "plain"
@@ -74,16 +74,18 @@ def main() -> None:
         flags={
             "data.root": arguments.data,
             "metrics.objective": "fd_lite0",
-            "metrics.floor_repeats": 2,
+            "metrics.baseline_repeats": 2,
             "validation.pictures": arguments.pictures,
         },
     )
     with tempfile.TemporaryDirectory(prefix="woundray-bench-") as scratch:
-        materials = prepare_materials(
-            config, Path(scratch) / "materials", device=torch.device("cpu"), stage=lambda *_: None
+        precomputed = precompute(
+            config, Path(scratch) / "precomputed", device=torch.device("cpu"), progress=lambda *_: None
         )
-        ours = build(config, materials.folder, Path(scratch) / f"run-{time.time_ns()}", Place.alone())
-    source = open_source(config)
+        ours = build_train_state(
+            config, precomputed.folder, Path(scratch) / f"run-{time.time_ns()}", DistributedContext.alone()
+        )
+    source = open_image_source(config)
     split = split_by_patient(source.photos, validation_share=config.validation.share, seed=0)
     real = torch.stack([source.plain(photo) for photo in split.validation])
     base, count = resolve(config.model.base), arguments.plain_pictures or arguments.pictures
@@ -116,11 +118,13 @@ def main() -> None:
     for turn in range(arguments.seed_sets):
         own = pipeline.seeds_of(count, first=turn * count)
         sets = {
-            OURS: pipeline.draw(ours.unet, ours.vae, materials.prompt, own, sampler_of(config, materials.schedule)),
+            OURS: pipeline.sample_images(
+                ours.unet, ours.vae, precomputed.prompt, own, sampler_of(config, precomputed.schedule)
+            ),
             PLAIN: drawn[0] if turn == 0 else plain_pictures(base, ours.unet, config, own),
         }
         for name, pictures in sets.items():
-            scores[name].append(evaluation.score(pictures, materials.reference, ours.embedder)["fd_lite0"])
+            scores[name].append(epoch_metrics.score(pictures, precomputed.reference, ours.embedder)["fd_lite0"])
     for name, values in scores.items():
         mean, sd = statistics.mean(values), statistics.stdev(values)
         print(f"fd_lite0 of {count} pictures by {name}: {mean:.1f}, sd {sd:.1f} over {len(values)} sets of seeds")

@@ -25,14 +25,14 @@ from turns import Cost, Work, cost_of, in_turns, machine, matmul_flops_per_s, pr
 
 from woundray.config import Config
 from woundray.config.layers import load
-from woundray.data.image_source import Source, open_source
+from woundray.data.image_source import ImageSource, open_image_source
 from woundray.data.split import Split, split_by_patient
 from woundray.models.base_model import DTYPES
 from woundray.sampling import pipeline
 from woundray.training import loop
-from woundray.training.distributed import Place
-from woundray.training.precompute import prepare_materials
-from woundray.training.train_state import build
+from woundray.training.distributed import DistributedContext
+from woundray.training.precompute import precompute
+from woundray.training.train_state import build_train_state
 from woundray.weights.base_models import resolve
 
 OURS, PLAIN = "woundray", "plain"
@@ -63,7 +63,7 @@ def configure(arguments: argparse.Namespace, base: str) -> Config:
             "training.perceptual_max_timestep": 1000,  # every update has pictures to decode: the costliest case
             "validation.pictures": 2,
             "validation.sampling_steps": 1,
-            "metrics.floor_repeats": 2,
+            "metrics.baseline_repeats": 2,
             "metrics.objective": "fd_lite0",
         },
     )
@@ -92,7 +92,7 @@ def peer_seconds_a_step(script: Path, base: Path, pictures: Path, config: Config
     return (run(1 + PEER_STEPS).wall_s - run(1).wall_s) / PEER_STEPS
 
 
-def write_pictures(source: Source, split: Split, config: Config, folder: Path) -> Path:
+def write_pictures(source: ImageSource, split: Split, config: Config, folder: Path) -> Path:
     """The training pictures as diffusers' script reads them: an image folder with captions."""
     folder.mkdir(parents=True)
     lines = ["file_name,text"]
@@ -139,9 +139,11 @@ def run(arguments: argparse.Namespace, work: Path) -> None:
     config = configure(arguments, "tiny" if arguments.tiny else str(write_sd21(work)))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind = f"{'tiny' if arguments.tiny else 'sd21'}-{config.model.precision}"
-    materials = prepare_materials(config, work / f"materials-{kind}", device=device, stage=lambda *_: None)
-    ours = build(config, materials.folder, work / f"run-{time.time_ns()}", Place(0, 1, device))
-    source = open_source(config)
+    precomputed = precompute(config, work / f"materials-{kind}", device=device, progress=lambda *_: None)
+    ours = build_train_state(
+        config, precomputed.folder, work / f"run-{time.time_ns()}", DistributedContext(0, 1, device)
+    )
+    source = open_image_source(config)
     split = split_by_patient(source.photos, validation_share=config.validation.share, seed=0)
     base = resolve(config.model.base)
     plain = PlainTrainer.load(

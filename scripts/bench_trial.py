@@ -48,7 +48,7 @@ def woundray_study(config: Config, folder: Path, *, imports: bool, cpu: TreeCpu)
     from woundray.ray_cluster.connection import cluster
     from woundray.search.study import run_study
 
-    def empty_loop(config: Config, *, materials: Path, output: Path, place: Any, report: Any) -> None:
+    def empty_loop(config: Config, *, precomputed: Path, output: Path, context: Any, report: Any) -> None:
         if imports:
             import woundray.training.loop  # noqa: F401
         for epoch in range(1, EPOCHS + 1):
@@ -56,7 +56,7 @@ def woundray_study(config: Config, folder: Path, *, imports: bool, cpu: TreeCpu)
 
     with cluster(dashboard_port=8391, cpus=2) as connected:
         started, cpu_before = time.perf_counter(), cpu.seconds()
-        run_study(config, materials=folder, folder=folder / "study", loop=empty_loop, resources=connected.resources)
+        run_study(config, precomputed=folder, folder=folder / "study", loop=empty_loop, resources=connected.resources)
         return time.perf_counter() - started, cpu.seconds() - cpu_before
 
 

@@ -22,20 +22,22 @@ from turns import machine
 from woundray.config import Config
 from woundray.config.layers import load
 from woundray.training import loop
-from woundray.training.distributed import Place
-from woundray.training.precompute import prepare_materials
-from woundray.training.train_state import build
+from woundray.training.distributed import DistributedContext
+from woundray.training.precompute import precompute
+from woundray.training.train_state import build_train_state
 
 ONE, TWO, APART = "one worker", "two workers", "two apart"
 
 
-def work(index: int, world_size: int, config: Config, materials: Path, folder: Path, ready: Barrier) -> None:
+def work(index: int, world_size: int, config: Config, precomputed: Path, folder: Path, ready: Barrier) -> None:
     """One process: an epoch to warm up, and one that is timed."""
     torch.set_num_threads(1)
     if world_size > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=index, world_size=world_size)
     rank = index if world_size > 1 else 0
-    run = build(config, materials, folder / f"run-{index}", Place(rank, world_size, torch.device("cpu")))
+    run = build_train_state(
+        config, precomputed, folder / f"run-{index}", DistributedContext(rank, world_size, torch.device("cpu"))
+    )
     loop.train_epoch(run, 1, 0)
     ready.wait()
     started = time.perf_counter()
@@ -45,12 +47,12 @@ def work(index: int, world_size: int, config: Config, materials: Path, folder: P
         dist.destroy_process_group()
 
 
-def pictures_per_s(kind: str, config: Config, materials: Path) -> float:
+def pictures_per_s(kind: str, config: Config, precomputed: Path) -> float:
     """Of all processes together."""
     processes, world_size = {ONE: (1, 1), TWO: (2, 2), APART: (2, 1)}[kind]
     with tempfile.TemporaryDirectory(prefix="woundray-bench-") as name:
         folder = Path(name)
-        arguments = (world_size, config, materials, folder, multiprocessing.get_context("spawn").Barrier(processes))
+        arguments = (world_size, config, precomputed, folder, multiprocessing.get_context("spawn").Barrier(processes))
         start_processes(work, arguments, nprocs=processes, start_method="spawn")  # type: ignore[no-untyped-call]
         slowest_s = max(float(file.read_text()) for file in folder.glob("seconds-*"))
     return processes * config.training.batch_size * config.training.steps_per_epoch / slowest_s
@@ -68,10 +70,10 @@ def main() -> None:
     )
     speeds: dict[str, list[float]] = {ONE: [], TWO: [], APART: []}
     with tempfile.TemporaryDirectory(prefix="woundray-bench-") as name:
-        materials = prepare_materials(config, Path(name), device=torch.device("cpu"), stage=lambda *_: None).folder
+        precomputed = precompute(config, Path(name), device=torch.device("cpu"), progress=lambda *_: None).folder
         for turn in range(arguments.rounds):
             for kind, each in speeds.items():
-                each.append(pictures_per_s(kind, config, materials))
+                each.append(pictures_per_s(kind, config, precomputed))
             now = ", ".join(f"{kind} {each[-1]:.1f}" for kind, each in speeds.items())
             print(f"  round {turn + 1}: {now} pictures a second", flush=True)
     for kind, against in ((TWO, ONE), (APART, ONE), (TWO, APART)):

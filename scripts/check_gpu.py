@@ -25,12 +25,12 @@ from check_gpu_studies import Command, mlflow_runs, seconds_of_trials, start_up_
 from torch.profiler import ProfilerActivity, profile
 from turns import machine
 
-from woundray import evaluation
+from woundray.evaluation import epoch_metrics
 from woundray.sampling import pipeline
 from woundray.tracking.journal import EpochReported, TrialEnded
 from woundray.training import loop
 from woundray.training import train_step as steps
-from woundray.training.distributed import Place
+from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
 
 ROUNDING = 2e-3
@@ -154,8 +154,8 @@ def parts_of_an_epoch(setup: Setup) -> str:
     parts = {
         "training": (loop, "train_epoch"),
         "validation loss": (steps, "validation_loss"),
-        "pictures": (pipeline, "draw"),
-        "scores": (evaluation, "score"),
+        "pictures": (pipeline, "sample_images"),
+        "scores": (epoch_metrics, "score"),
         "checkpoint": (loop, "publish"),
     }
     seconds: dict[str, float] = {}
@@ -164,9 +164,9 @@ def parts_of_an_epoch(setup: Setup) -> str:
             stack.enter_context(_timed(module, function, name, seconds))
         train(
             config,
-            materials=setup.materials(config),
+            precomputed=setup.precomputed(config),
             output=setup.work / "parts",
-            place=Place(0, 1, setup.device),
+            context=DistributedContext(0, 1, setup.device),
             report=lambda *_: None,
         )
     return ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())

@@ -21,9 +21,9 @@ from woundray.config.layers import load
 from woundray.models.base_model import free_memory
 from woundray.training import loop
 from woundray.training import train_step as steps
-from woundray.training.distributed import Place
-from woundray.training.precompute import prepare_materials
-from woundray.training.train_state import Run, build
+from woundray.training.distributed import DistributedContext
+from woundray.training.precompute import precompute
+from woundray.training.train_state import TrainState, build_train_state
 
 UPDATES = 3
 METRICS = ("train_loss", "gradient_norm")
@@ -86,7 +86,7 @@ class Setup:
             "validation.pictures": 8,
             "validation.batch_size": 8,
             "validation.sampling_steps": 4,
-            "metrics.floor_repeats": 2,
+            "metrics.baseline_repeats": 2,
             "metrics.objective": "fd_lite0",
         }
 
@@ -94,10 +94,10 @@ class Setup:
         """The settings with some changed, by dotted name with `__` for the dot."""
         return load("I", profile="demo", flags=self.flags() | {k.replace("__", "."): v for k, v in changes.items()})
 
-    def materials(self, config: Config) -> Path:
+    def precomputed(self, config: Config) -> Path:
         """What runs at a resolution share, prepared once."""
         folder = self.work / f"materials-{self.base_name}-{config.model.resolution}"
-        prepare_materials(config, folder, device=self.device, stage=lambda *_: None)
+        precompute(config, folder, device=self.device, progress=lambda *_: None)
         return folder
 
     @property
@@ -106,10 +106,10 @@ class Setup:
         return Path(self.base).name
 
     @contextmanager
-    def run(self, config: Config) -> Iterator[Run]:
+    def run(self, config: Config) -> Iterator[TrainState]:
         """A run of one rank, whose memory is given back at the end."""
         folder = self.work / f"run-{os.getpid()}-{len(os.listdir(self.work))}"
-        yield build(config, self.materials(config), folder, Place(0, 1, self.device))
+        yield build_train_state(config, self.precomputed(config), folder, DistributedContext(0, 1, self.device))
         free_memory()
 
 
@@ -121,7 +121,7 @@ class Outcome:
     weights: Tensor
 
 
-def epoch(run: Run) -> Outcome:
+def epoch(run: TrainState) -> Outcome:
     """The first epoch of a run: UPDATES updates."""
     metrics = loop.train_epoch(run, 1, 0)
     return Outcome(metrics, torch.cat([value.detach().flatten().cpu() for value in run.parameters.values()]))
@@ -133,14 +133,14 @@ def epoch_of(setup: Setup, config: Config) -> Outcome:
         return epoch(run)
 
 
-def _rank(rank: int, config: Config, materials: Path, folder: Path, backend: str, devices: Sequence[str]) -> None:
+def _rank(rank: int, config: Config, precomputed: Path, folder: Path, backend: str, devices: Sequence[str]) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", FutureWarning)  # of an argument of DDP's that later versions call otherwise
     device = torch.device(devices[rank])
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group(backend, init_method=f"file://{folder}/meeting", rank=rank, world_size=len(devices))
-    outcome = epoch(build(config, materials, folder, Place(rank, len(devices), device)))
+    outcome = epoch(build_train_state(config, precomputed, folder, DistributedContext(rank, len(devices), device)))
     if rank == 0:
         values = {name: torch.tensor(value, dtype=torch.float64) for name, value in outcome.metrics.items()}
         save_file(values | {"weights": outcome.weights}, folder / "outcome.safetensors")
@@ -152,7 +152,7 @@ def epoch_of_ranks(setup: Setup, config: Config, backend: str, devices: Sequence
     """The first epoch of a new run of several ranks, each a process on its device."""
     folder = setup.work / f"ranks-{len(os.listdir(setup.work))}"
     folder.mkdir()
-    arguments = (config, setup.materials(config), folder, backend, tuple(devices))
+    arguments = (config, setup.precomputed(config), folder, backend, tuple(devices))
     sys.stdout.flush()
     start_processes(_rank, arguments, nprocs=len(devices), start_method="spawn")  # type: ignore[no-untyped-call]
     values = load_file(folder / "outcome.safetensors")

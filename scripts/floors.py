@@ -20,10 +20,11 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from woundray.config import Config
-from woundray.data.image_source import open_source
-from woundray.evaluation import make_embedder, make_reference
-from woundray.evaluation.full_evaluation import Sets, evaluate
-from woundray.metrics.baseline import Rows, deals, real_floor
+from woundray.data.image_source import open_image_source
+from woundray.evaluation.embedders import make_embedder
+from woundray.evaluation.full_evaluation import ImageSets, evaluate
+from woundray.evaluation.real_reference import make_reference
+from woundray.metrics.baseline import Rows, deals, measure_real_baseline
 from woundray.metrics.extractors import Lite0, cached_features
 from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.kid import kid
@@ -89,8 +90,11 @@ def print_floors(extractors: dict[str, Matrix], groups: list[str]) -> None:
         for name, distance in {"FD": frechet_distance, "KID": kid}.items():
             cells = []
             for n in (25, 50, 100):
-                floor = real_floor(features, groups, n=n, repeats=REPEATS, seed=0, distance=distance)
-                cells.append(f"{floor.mean:.3g} ± {floor.sd:.2g}" + ("" if floor.n == n else f" (n = {floor.n})"))
+                real_baseline = measure_real_baseline(features, groups, n=n, repeats=REPEATS, seed=0, distance=distance)
+                cells.append(
+                    f"{real_baseline.mean:.3g} ± {real_baseline.sd:.2g}"
+                    + ("" if real_baseline.n == n else f" (n = {real_baseline.n})")
+                )
             print(f"{name + ' ' + extractor:22}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
 
 
@@ -128,7 +132,7 @@ def print_cost(pictures: Tensor, groups: list[str]) -> None:
         repeats=20, seed=0,
     )  # fmt: skip
 
-    sets = Sets(generated, real[half:], real[:half])
+    sets = ImageSets(generated, real[half:], real[:half])
     with tempfile.TemporaryDirectory() as folder:
         cached_features(embedder, generated, Path(folder))
         started, cpu = time.perf_counter(), time.process_time()
@@ -160,7 +164,7 @@ def main() -> None:
     parser.add_argument("--cost", action="store_true", help="time a full evaluation")
     arguments = parser.parse_args()
     config = Config().with_values({"phase": "all", "data.root": arguments.data, "model.resolution": SIDE_PX})
-    source = open_source(config)
+    source = open_image_source(config)
     pictures = torch.stack([source.plain(photo) for photo in source.photos])
     groups = [photo.group for photo in source.photos]
     print(f"{len(pictures)} photographs of {len(set(groups))} groups of patients, {SIDE_PX} px", flush=True)

@@ -21,7 +21,7 @@ def main() -> None:
     model = config["model"]
     assert isinstance(model, dict)
     side = int(model["resolution"])
-    grids = [study / "materials/reference.png", study / "materials/baseline.png", study / "best/grid.png"]
+    grids = [study / "precomputed/reference.png", study / "precomputed/base_model.png", study / "best/grid.png"]
     rows = [np.concatenate(pictures(path, side)[:COLUMNS], axis=1) for path in grids]
     Image.fromarray(np.concatenate(rows)).save(out)
 

@@ -23,7 +23,7 @@ from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from woundray.config import Config
-from woundray.data.image_source import Source
+from woundray.data.image_source import ImageSource
 from woundray.data.manifest import Photo
 from woundray.metrics.extractors import Lite0, Lite0Trunk
 from woundray.training.losses import perceptual_distance
@@ -42,7 +42,7 @@ class PlainTrainer:
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
     scheduler: DDPMScheduler
-    source: Source
+    source: ImageSource
     photos: Sequence[Photo]
     perceptual: float
     trunk: nn.Module = field(default_factory=Lite0Trunk)
@@ -55,7 +55,7 @@ class PlainTrainer:
         config: Config,
         base: Path,
         unet: UNet2DConditionModel,
-        source: Source,
+        source: ImageSource,
         photos: Sequence[Photo],
         *,
         perceptual: float,

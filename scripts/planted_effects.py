@@ -15,7 +15,7 @@ from woundray.downstream.classifiers import make_classifier
 from woundray.downstream.generators import Generator
 from woundray.downstream.outcome import conclude
 from woundray.downstream.planted_generators import Copies, DrawnStudy, Renderer
-from woundray.downstream.protocol import Bench, measure
+from woundray.downstream.protocol import MeasurementSetup, measure
 from woundray.downstream.result_files import write_outcome
 from woundray.downstream.tables import as_tables
 
@@ -46,16 +46,16 @@ def main() -> None:
         folder = options.out / name.partition(":")[0]
         classifier = make_classifier(options.effect, options.out / "features")
         study = DrawnStudy(options.patients, options.seed)
-        bench = Bench(options.effect, study, generator, classifier, folder, options.seed)
-        measurement = measure(bench, stage=_tell)
+        bench = MeasurementSetup(options.effect, study, generator, classifier, folder, options.seed)
+        measurement = measure(bench, progress=_tell)
         outcome = conclude(measurement, options.effect, seed=options.seed)
         write_outcome(outcome, measurement, options.effect, folder, title=name, generator=generator.key)
         Console(highlight=False).print(as_tables(outcome, measurement, options.effect, title=name), "\n")
 
 
-def _tell(stage: str, done: int, total: int) -> None:
+def _tell(progress: str, done: int, total: int) -> None:
     if done in (0, total):
-        sys.stderr.write(f"{stage} {done} of {total}\n")
+        sys.stderr.write(f"{progress} {done} of {total}\n")
 
 
 if __name__ == "__main__":

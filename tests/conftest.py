@@ -19,7 +19,7 @@ from families import FAMILIES, build_family
 from woundray.config import Config
 from woundray.config.layers import load
 from woundray.models.tiny_architecture import MICRO, build_tiny, save_tiny
-from woundray.training.precompute import Materials, prepare_materials
+from woundray.training.precompute import Precomputed, precompute
 
 assert woundray.training.loop
 
@@ -84,14 +84,14 @@ def micro_config(micro_base: Path) -> Config:
             "validation.pictures": 6,
             "validation.sampling_steps": 2,
             "validation.grid": 4,
-            "metrics.floor_repeats": 3,
+            "metrics.baseline_repeats": 3,
             "metrics.objective": "fd_lite0",
         },
     )
 
 
 @pytest.fixture(scope="session")
-def micro_materials(micro_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Materials:
+def micro_precomputed(micro_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Precomputed:
     """What runs of `micro_config` share."""
-    folder = tmp_path_factory.mktemp("materials")
-    return prepare_materials(micro_config, folder, device=torch.device("cpu"), stage=lambda *_: None)
+    folder = tmp_path_factory.mktemp("precomputed")
+    return precompute(micro_config, folder, device=torch.device("cpu"), progress=lambda *_: None)

@@ -116,7 +116,7 @@ def family_config(base: Path) -> Config:
         "validation.guidance_scale": 2.0,
         "validation.loss_draws": 1,
         "validation.grid": 4,
-        "metrics.floor_repeats": 2,
+        "metrics.baseline_repeats": 2,
         "prompts.negative": NEGATIVE,
     }
     return load("I", profile="demo", flags=flags)

@@ -12,14 +12,14 @@ from torch import multiprocessing
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from woundray.config import Config
-from woundray.training.distributed import Place
+from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
-from woundray.training.precompute import Materials
+from woundray.training.precompute import Precomputed
 
 NEVER = 10**9
 
 
-def _rank(rank: int, world_size: int, config: Config, materials: Path, output: Path, fatal_update: int) -> None:
+def _rank(rank: int, world_size: int, config: Config, precomputed: Path, output: Path, fatal_update: int) -> None:
     """One worker, which kills itself after an optimizer update."""
     torch.set_num_threads(1)
     if world_size > 1:
@@ -34,19 +34,19 @@ def _rank(rank: int, world_size: int, config: Config, materials: Path, output: P
             os.kill(os.getpid(), signal.SIGKILL)
 
     register_optimizer_step_post_hook(count)
-    place = Place(rank, world_size, torch.device("cpu"))
-    train(config, materials=materials, output=output, place=place, report=lambda *_: None)
+    place = DistributedContext(rank, world_size, torch.device("cpu"))
+    train(config, precomputed=precomputed, output=output, place=place, report=lambda *_: None)
     if world_size > 1:
         dist.destroy_process_group()
 
 
-def work(config: Config, materials: Materials, output: Path, world_size: int, fatal_update: int = NEVER) -> None:
+def work(config: Config, precomputed: Precomputed, output: Path, world_size: int, fatal_update: int = NEVER) -> None:
     """Trains on `world_size` workers of one thread each; each kills itself after an optimizer update.
 
     Raises:
         torch.multiprocessing.ProcessExitedException: they did.
     """
-    arguments = (world_size, config, materials.folder, output, fatal_update)
+    arguments = (world_size, config, precomputed.folder, output, fatal_update)
     multiprocessing.start_processes(_rank, arguments, nprocs=world_size, start_method="spawn")  # type: ignore[no-untyped-call]
 
 

@@ -389,7 +389,7 @@ def test_a_mistake_is_answered_in_one_line(
     assert not [name for name in case.names if name not in lines[0]]
     assert {name: content for name, content in contents(tmp_path).items() if name in before} == before
     if case.mistake in TRACKING:
-        assert not list(tmp_path.glob("woundray-runs/*/materials"))  # told before photographs are encoded
+        assert not list(tmp_path.glob("woundray-runs/*/precomputed"))  # told before photographs are encoded
     assert not (tmp_path / "hacked").exists() and not Path("hacked").exists()
 
 

@@ -104,7 +104,7 @@ def test_no_command_tells_the_makers_of_mlflow_or_ray_of_its_use() -> None:
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory, micro_base: Path, micro_config: Config) -> Path:
+def open_session(tmp_path_factory: pytest.TempPathFactory, micro_base: Path, micro_config: Config) -> Path:
     """A folder as a user's after a study: runs, `best`, and raw photographs of the tutorial."""
     folder = tmp_path_factory.mktemp("workplace")
     checkpoint = write_checkpoint(folder / "woundray-runs/study/epoch_0001", micro_base, micro_config)
@@ -127,12 +127,12 @@ def call(name: str, arguments: list[str]) -> int:
 @pytest.mark.parametrize("line", [line for line in OURS if not why_not(line)])
 @pytest.mark.filterwarnings("ignore")  # of other packages
 def test_commands_run(
-    line: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    line: str, open_session: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(workplace)
+    monkeypatch.chdir(open_session)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     name, *arguments = words(re.sub(r"-n \d+", "-n 6", line))
-    out = workplace / arguments[arguments.index("--out") + 1] if "--out" in arguments else None
+    out = open_session / arguments[arguments.index("--out") + 1] if "--out" in arguments else None
     assert call(name, arguments) == 0
     shown = capsys.readouterr()
     assert shown.out.strip() or (out and out.exists())

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from woundray.config import Config, HeuristicsConfig, LoraConfig
-from woundray.data.image_source import open_source
+from woundray.data.image_source import open_image_source
 from woundray.data.phantoms.render import render_cohort
 from woundray.data.split import split_by_patient
 from woundray.errors import UserError
@@ -28,12 +28,12 @@ from woundray.models.base_model import NoiseSchedule, load_unet, load_vae, to_ui
 from woundray.models.lora import add_adapter, load_adapter, save_adapter
 from woundray.sampling import pipeline
 from woundray.training import train_step as steps
-from woundray.training.distributed import Place
+from woundray.training.distributed import DistributedContext
 from woundray.training.ema import Ema
 from woundray.training.loop import train
 from woundray.training.losses import add_noise, predicted_x0, target
-from woundray.training.perceptual_loss import make_perception
-from woundray.training.precompute import Materials
+from woundray.training.perceptual_loss import make_perceptual_networks
+from woundray.training.precompute import Precomputed
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 CPU = torch.device("cpu")
@@ -45,15 +45,15 @@ def wounds(count: int, side_px: int = 64) -> torch.Tensor:
     return torch.stack([torch.tensor(phantom.picture).permute(2, 0, 1) for phantom in drawn[:count]])
 
 
-def test_perceptual_loss_without_gradient(micro_config: Config, micro_materials: Materials) -> None:
+def test_perceptual_loss_without_gradient(micro_config: Config, micro_precomputed: Precomputed) -> None:
     """The x0 estimate and its decoding stood inside torch.no_grad(): the term had a value, and moved nothing."""
     config = micro_config.with_values({"training.perceptual_batch": 4, "training.perceptual_max_timestep": 1000})
-    unet = load_unet(micro_materials.base, dtype=torch.float32, device=CPU)
+    unet = load_unet(micro_precomputed.base, dtype=torch.float32, device=CPU)
     parameters = add_adapter(unet, config.lora, seed=0)
-    perception = make_perception(config.training, load_vae(micro_materials.base, device=CPU))
-    bank, schedule = micro_materials.bank, micro_materials.schedule
-    draws = steps.draw(torch.arange(4), bank, schedule, config, epoch=1, step=1)
-    _, perceptual = steps.losses(unet, perception, bank, schedule, draws, config)
+    perceptual_networks = make_perceptual_networks(config.training, load_vae(micro_precomputed.base, device=CPU))
+    latent_cache, schedule = micro_precomputed.latent_cache, micro_precomputed.schedule
+    draws = steps.draw_random_inputs(torch.arange(4), latent_cache, schedule, config, epoch=1, step=1)
+    _, perceptual = steps.losses(unet, perceptual_networks, latent_cache, schedule, draws, config)
     assert perceptual > 0
     perceptual.backward()
     gradients = {name: parameter.grad for name, parameter in parameters.items() if "lora_B" in name}
@@ -61,10 +61,10 @@ def test_perceptual_loss_without_gradient(micro_config: Config, micro_materials:
     assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients.values())
 
 
-def test_one_timestep_for_the_batch(micro_materials: Materials) -> None:
+def test_one_timestep_for_the_batch(micro_precomputed: Precomputed) -> None:
     """`timesteps[0]` was used for every picture of a batch."""
     x0, noise = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    timesteps, schedule = torch.tensor([10, 400, 900]), micro_materials.schedule
+    timesteps, schedule = torch.tensor([10, 400, 900]), micro_precomputed.schedule
     x_t = add_noise(schedule, x0, noise, timesteps)
     together = predicted_x0(schedule, x_t, target(schedule, x0, noise, timesteps), timesteps)
     for row in range(3):
@@ -125,16 +125,16 @@ def _metadata(path: Path) -> dict[str, str]:
     return found
 
 
-def test_best_never_saved(micro_config: Config, micro_materials: Materials, tmp_path: Path) -> None:
+def test_best_never_saved(micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path) -> None:
     """It watched `val_fid`; the key was `fid`."""
     for objective in ("fd_lite0", "validation_loss"):
         config = micro_config.with_values({"metrics.objective": objective, "training.epochs": 1})
         output, seen = tmp_path / objective, list[dict[str, float]]()
         train(
             config,
-            materials=micro_materials.folder,
+            precomputed=micro_precomputed.folder,
             output=output,
-            place=Place.alone(),
+            context=DistributedContext.alone(),
             report=lambda metrics, _, seen=seen: seen.append(metrics),  # type: ignore[misc]
         )
         assert math.isfinite(seen[0][objective])
@@ -159,7 +159,7 @@ def test_velocity_of_the_prediction() -> None:
 
 def test_split_by_picture(micro_config: Config) -> None:
     """One patient's pictures stood on both sides."""
-    photos = open_source(micro_config).photos
+    photos = open_image_source(micro_config).photos
     assert len(photos) > len({photo.patient for photo in photos}), "patients with several pictures"
     for seed in range(20):
         split = split_by_patient(photos, validation_share=0.3, seed=seed)
@@ -178,11 +178,11 @@ def test_one_pair_per_call() -> None:
     assert ssim_matrix(x, y).shape == (3, 4)
 
 
-def test_encoders_run_again_each_step(micro_config: Config, micro_materials: Materials, tmp_path: Path) -> None:
+def test_encoders_run_again_each_step(micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path) -> None:
     """VAE and text encoder ran at every step on pictures and words that never change."""
-    base, folder = tmp_path / "base", tmp_path / "materials"
-    shutil.copytree(micro_materials.base, base)
-    shutil.copytree(micro_materials.folder, folder)
+    base, folder = tmp_path / "base", tmp_path / "precomputed"
+    shutil.copytree(micro_precomputed.base, base)
+    shutil.copytree(micro_precomputed.folder, folder)
     for part in ("text_encoder", "tokenizer"):
         shutil.rmtree(base / part)
     weights = base / "vae/diffusion_pytorch_model.safetensors"
@@ -191,12 +191,18 @@ def test_encoders_run_again_each_step(micro_config: Config, micro_materials: Mat
         for name, tensor in load_file(weights).items()
     }
     save_file(broken, weights, metadata={"format": "pt"})
-    facts = json.loads((folder / "baseline.json").read_text())
-    (folder / "baseline.json").write_text(json.dumps(facts | {"base": str(base)}))
+    facts = json.loads((folder / "base_model_scores.json").read_text())
+    (folder / "base_model_scores.json").write_text(json.dumps(facts | {"base": str(base)}))
 
     seen: list[dict[str, float]] = []
     config = micro_config.with_values({"training.epochs": 1})
-    train(config, materials=folder, output=tmp_path / "run", place=Place.alone(), report=lambda m, _: seen.append(m))
+    train(
+        config,
+        precomputed=folder,
+        output=tmp_path / "run",
+        context=DistributedContext.alone(),
+        report=lambda m, _: seen.append(m),
+    )
     assert all(math.isfinite(value) for value in seen[0].values())
 
 

@@ -70,7 +70,7 @@ def test_from_raw_photographs_to_pictures(tmp_path: Path, micro_base: Path) -> N
         *("--phase", "I", "--data", "data", "--trials", "3"),
         *("--model.base", str(micro_base), "--model.resolution", "64"),
         *("--training.epochs", "3", "--study.grace_epochs", "1", "--study.name", "first"),
-        *("--validation.pictures", "8", "--validation.sampling_steps", "2", "--metrics.floor_repeats", "3"),
+        *("--validation.pictures", "8", "--validation.sampling_steps", "2", "--metrics.baseline_repeats", "3"),
         *("--study.finalists", "1", "--validation.folds", "2", "--refit"),
     )
     assert "best trial" in summary and "mlflow ui" in summary
@@ -81,7 +81,7 @@ def test_from_raw_photographs_to_pictures(tmp_path: Path, micro_base: Path) -> N
     study = tmp_path / "woundray-runs/first"
     [refit] = [path.relative_to(study) for path in study.glob("refit/*")]
     sides = [json.loads((study / folder / "split.json").read_text()) for folder in (
-        "materials", "folds/1/materials", f"{refit}/materials",
+        "precomputed", "folds/1/precomputed", f"{refit}/precomputed",
     )]  # fmt: skip
     files = [{side: set(split[side]["files"]) for side in split} for split in sides]
     assert files[0]["validation"] == files[1]["train"] != set()

@@ -113,8 +113,8 @@ EXPECTED = {
 
 def study_folder(folder: Path) -> Path:
     """As `tune` leaves one, as far as tracking reads it."""
-    (folder / "materials").mkdir(parents=True)
-    (folder / "materials" / "baseline.json").write_text('{"key": "abc"}')
+    (folder / "precomputed").mkdir(parents=True)
+    (folder / "precomputed" / "base_model_scores.json").write_text('{"key": "abc"}')
     (folder / "config.yaml").write_text(yaml.safe_dump(Config().model_dump(mode="json")))
     return folder
 

@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 from woundray.cli.command import Command, parse
-from woundray.cli.terminal import Stages, run
+from woundray.cli.terminal import ProgressBars, run
 from woundray.errors import UserError
 from woundray.ray_cluster.connection import prepare_workers
 from woundray.search import preflight
@@ -55,13 +55,13 @@ def _augment() -> None:
     if not is_begun(command.settings):
         command.tell_profile()
     prepare_workers()  # before the imports below
-    with Stages() as stages:
+    with ProgressBars() as stages:
         stages("starting", 0, 1)
         from woundray.cli.tables import print_whole
-        from woundray.downstream.measurement import conduct_effect
+        from woundray.downstream.measurement import measure_effect
 
         stages("starting", 1, 1)
-        shown, folder = conduct_effect(command.settings, stages, typed=command.typed)
+        shown, folder = measure_effect(command.settings, stages, typed=command.typed)
     print_whole(shown)
     print(f"as a page: {folder / 'result.html'}\nall figures: {folder / 'result.json'}")
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from woundray.checkpoints.find import refuse_missing
 from woundray.cli.command import read_flags
-from woundray.cli.terminal import Stages, run
+from woundray.cli.terminal import ProgressBars, run
 from woundray.config.section import Section
 from woundray.errors import UserError
 from woundray.search.study_folders import study_folder
@@ -50,7 +50,7 @@ def _compare() -> None:
     study = command.study and study_folder(command.study, command.runs)
     from woundray.checkpoints.evaluate import compare
     from woundray.checkpoints.find import find_checkpoint
-    from woundray.checkpoints.generate import Wish
+    from woundray.checkpoints.generate import SamplingOptions
     from woundray.checkpoints.names import checkpoint_names
     from woundray.cli.tables import print_whole
     from woundray.evaluation.score_tables import difference_table
@@ -66,9 +66,9 @@ def _compare() -> None:
         raise UserError(
             f"compare: {command.study} has {len(checkpoints)} trial to compare; give a study with 2 or more"
         )
-    names, wish = checkpoint_names(checkpoints), Wish(command.n, command.seed)
-    with Stages() as stages:
-        found = compare(checkpoints, wish, names=names, data=command.data, out=command.out, stage=stages)
+    names, options = checkpoint_names(checkpoints), SamplingOptions(command.n, command.seed)
+    with ProgressBars() as stages:
+        found = compare(checkpoints, options, names=names, data=command.data, out=command.out, progress=stages)
     print_whole(difference_table(found, names))
     print(f"bold: the interval of the difference to {names[0]} leaves 0 out")
     print(f"pictures: {command.out / 'compare.png'}")

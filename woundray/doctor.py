@@ -8,7 +8,7 @@ import tyro
 
 from woundray.cli.command import parse
 from woundray.cli.study_command import StudyCommand
-from woundray.cli.terminal import Stages, run
+from woundray.cli.terminal import ProgressBars, run
 
 
 class Doctor(StudyCommand):
@@ -35,8 +35,8 @@ def _doctor() -> None:
     from woundray.cli.tables import print_whole
     from woundray.diagnosis.diagnosis import diagnose, report_table
 
-    with Stages() as stages:
-        found = diagnose(command, check_weights=command.check_weights, measured=not command.quick, stage=stages)
+    with ProgressBars() as stages:
+        found = diagnose(command, check_weights=command.check_weights, measured=not command.quick, progress=stages)
     if command.as_json:
         print(json.dumps(found.values(), indent=1, default=str))
     else:

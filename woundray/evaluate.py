@@ -9,7 +9,7 @@ from pydantic import Field
 
 from woundray.checkpoints.find import EVALUATION, evaluation_file, find_checkpoint, refuse_missing
 from woundray.cli.command import read_flags
-from woundray.cli.terminal import Stages, run
+from woundray.cli.terminal import ProgressBars, run
 from woundray.config.section import Section
 from woundray.errors import UserError
 
@@ -28,8 +28,8 @@ class Evaluate(Section):
     checkpoint's folder."""
     seed: Annotated[int, Field(ge=0)] = 100_000
     """Seed of the first picture; by default none that a run was steered by."""
-    fail_below_bars: bool = False
-    """Exit code 1 where a bar that real photographs hold is missed."""
+    fail_below_thresholds: bool = False
+    """Exit code 1 where a threshold that real photographs hold is missed."""
     runs: Path = Path("woundray-runs")
     """Folder of all studies and runs, where `best` is looked up."""
 
@@ -42,22 +42,22 @@ def main() -> None:
 def _evaluate() -> None:
     command = read_flags(Evaluate, prog="python -m woundray.evaluate")
     refuse_missing([command.source], command.runs)
-    with Stages() as stages:
+    with ProgressBars() as stages:
         stages("starting", 0, 1)
-        from woundray.checkpoints.evaluate import appraise
-        from woundray.checkpoints.generate import Wish
+        from woundray.checkpoints.evaluate import evaluate_checkpoint
+        from woundray.checkpoints.generate import SamplingOptions
         from woundray.cli.tables import print_whole
         from woundray.evaluation.score_tables import score_table
 
         stages("starting", 1, 1)
-        checkpoint, wish = find_checkpoint(command.source, command.runs), Wish(command.n, command.seed)
+        checkpoint, options = find_checkpoint(command.source, command.runs), SamplingOptions(command.n, command.seed)
         file = command.json_file or evaluation_file(checkpoint, command.n, command.seed)
         if file.resolve().parent == (checkpoint / EVALUATION).resolve().parent:
             raise UserError(f"--json: {file} is beside what the study itself found; give another folder")
-        report = appraise(checkpoint, wish, data=command.data, file=file, stage=stages)
+        report = evaluate_checkpoint(checkpoint, options, data=command.data, file=file, progress=stages)
     print_whole(score_table(report.scores))
     print_whole("\n".join([*report.notes, f"all figures: {file}"]))
-    sys.exit(1 if command.fail_below_bars and report.failed else 0)
+    sys.exit(1 if command.fail_below_thresholds and report.failed else 0)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import tyro
 
 from woundray.checkpoints.find import refuse_missing
 from woundray.cli.command import read_flags
-from woundray.cli.terminal import Stages, run
+from woundray.cli.terminal import ProgressBars, run
 from woundray.config.section import Section
 
 
@@ -39,8 +39,8 @@ def _export() -> None:
     from woundray.checkpoints.find import find_checkpoint
 
     checkpoint = find_checkpoint(command.source, command.runs, command.tracking_uri)
-    with Stages() as stages:
-        export_checkpoint(checkpoint, command.out, command.format, stage=stages)
+    with ProgressBars() as stages:
+        export_checkpoint(checkpoint, command.out, command.format, progress=stages)
     print(f"{command.out} draws the same pictures as {checkpoint}")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from woundray.cli.command import read_flags
-from woundray.cli.terminal import Stages, run
+from woundray.cli.terminal import ProgressBars, run
 from woundray.config.section import Section
 from woundray.errors import UserError
 from woundray.weights import archive, staging
@@ -45,14 +45,14 @@ def _fetch() -> None:
     if command.half and (command.export_to or not command.names):
         raise UserError("--half: is of what is fetched; give names, without --export")
     staging.check_names(command.names)
-    with Stages() as stages:
+    with ProgressBars() as stages:
         if command.import_from is not None:
-            print("brought in:", *archive.bring_in(command.import_from, stage=stages))
+            print("brought in:", *archive.bring_in(command.import_from, progress=stages))
         if command.export_to is not None:
-            print("exported:", *archive.export(command.names, command.export_to, stage=stages))
+            print("exported:", *archive.export(command.names, command.export_to, progress=stages))
         for name in command.names if command.export_to is None else ():
             print(f"{name}: licence {staging.licence_of(name)}", flush=True)
-            print(f"{name}: {staging.fetch(name, half=command.half, stage=stages)}")
+            print(f"{name}: {staging.fetch(name, half=command.half, progress=stages)}")
     if command.list and command.as_json:
         print(json.dumps([asdict(entry) for entry in staging.inventory()], indent=1, default=str))
         return

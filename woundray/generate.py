@@ -9,7 +9,7 @@ from pydantic import Field
 
 from woundray.checkpoints.find import refuse_missing
 from woundray.cli.command import read_flags, refuse_beside
-from woundray.cli.terminal import Stages, run
+from woundray.cli.terminal import ProgressBars, run
 from woundray.config.section import Section
 from woundray.errors import UserError
 
@@ -83,39 +83,41 @@ def _generate() -> None:
 
 
 def _draw(command: Generate) -> int:
-    with Stages() as stages:
+    with ProgressBars() as stages:
         stages("starting", 0, 1)
-        from woundray.checkpoints.generate import Wish
+        from woundray.checkpoints.generate import SamplingOptions
         from woundray.cli.tables import print_whole
         from woundray.generation.fill_folder import fill, find_sources
-        from woundray.generation.generate_until_enough import Screening
+        from woundray.generation.generate_until_enough import FilterOptions
         from woundray.generation.picture_folder import Collection
 
         stages("starting", 1, 1)
         sources = find_sources(command.sources, command.runs, command.tracking_uri)
         out = command.out or sources[0].checkpoint / "generated"
-        wish = Wish(command.n, command.seed, command.steps, command.guidance_scale, command.prompt, command.batch_size)
+        options = SamplingOptions(
+            command.n, command.seed, command.steps, command.guidance_scale, command.prompt, command.batch_size
+        )
         tallies = fill(
             out,
             sources,
-            wish,
-            screening=Screening(command.tries, command.keep_rejected) if command.filter else None,
+            options,
+            filter_options=FilterOptions(command.tries, command.keep_rejected) if command.filter else None,
             balance=command.balance,
             data=command.data,
-            stage=stages,
+            progress=stages,
         )
     print_whole("\n".join(map(str, tallies)))
     print(f"pictures and manifest.csv in {out}")
     if command.grid:
         print(f"grid of the first {Collection(out).write_grid()}")
-    return 1 if any(tally.short for tally in tallies) else 0
+    return 1 if any(pass_rate.short for pass_rate in tallies) else 0
 
 
 def _draw_again(command: Generate, manifest: Path) -> int:
     from woundray.generation.regenerate import draw_again
 
     out = command.out or manifest.parent / "again"
-    with Stages() as stages:
+    with ProgressBars() as stages:
         total, same = draw_again(manifest, out, command.runs, command.tracking_uri, stages)
     print(f"{same} of {total} pictures have the same pixels; they are in {out}")
     return 0 if same == total else 1

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from woundray.cli.command import read_flags, refuse_beside
-from woundray.cli.terminal import Stages, run
+from woundray.cli.terminal import ProgressBars, run
 from woundray.config.section import Section
 from woundray.errors import UserError
 
@@ -47,7 +47,7 @@ def _prepare() -> None:
     if command.raw is not None:
         from woundray.data.prepare import prepare
 
-        with Stages() as stages:
+        with ProgressBars() as stages:
             prepare(
                 command.raw,
                 command.out,

@@ -5,7 +5,7 @@ from typing import Any
 
 from woundray.checkpoints.find import refuse_missing
 from woundray.cli.command import Command, parse
-from woundray.cli.terminal import Stages, run
+from woundray.cli.terminal import ProgressBars, run
 from woundray.ray_cluster.connection import prepare_workers
 from woundray.search import preflight
 from woundray.search.study_folders import is_begun
@@ -43,7 +43,7 @@ def _train() -> None:
     if not is_begun(settings):
         command.tell_profile()
     prepare_workers()  # before the imports below
-    with Stages() as stages:
+    with ProgressBars() as stages:
         stages("starting", 0, 1)
         from woundray.search.run_command import conduct_run
 

@@ -2,7 +2,7 @@
 
 from woundray.cli.command import parse
 from woundray.cli.study_command import StudyCommand
-from woundray.cli.terminal import Stages, run
+from woundray.cli.terminal import ProgressBars, run
 from woundray.errors import UserError
 from woundray.ray_cluster.connection import prepare_workers
 
@@ -27,7 +27,7 @@ def _tune() -> None:
     if not command.resume:
         command.tell_profile()
     prepare_workers()  # before the imports below
-    with Stages() as stages:
+    with ProgressBars() as stages:
         stages("starting", 0, 1)
         from woundray.cli.tables import print_whole
         from woundray.search.finish_study import hand_over

@@ -83,7 +83,7 @@ def test_a_run_of_mlflow_is_its_checkpoint(
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         path.name: path.read_bytes() for path in checkpoint.iterdir()
     }
-    export_checkpoint(folder, tmp_path / "wound.safetensors", "kohya", stage=lambda *_: None)
+    export_checkpoint(folder, tmp_path / "wound.safetensors", "kohya", progress=lambda *_: None)
     up = load_file(tmp_path / "wound.safetensors")[
         "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q.lora_up.weight"
     ]

@@ -6,29 +6,35 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from woundray.checkpoints.evaluate import appraise, compare
-from woundray.checkpoints.generate import Wish
+from woundray.checkpoints.evaluate import compare, evaluate_checkpoint
+from woundray.checkpoints.generate import SamplingOptions
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.training.checkpoint import write_config
-from woundray.training.distributed import Place
+from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
-from woundray.training.precompute import Materials
+from woundray.training.precompute import Precomputed
 
-WISH = Wish(6, first_seed=100)
+WISH = SamplingOptions(6, first_seed=100)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(micro_config: Config, micro_materials: Materials, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(micro_config: Config, micro_precomputed: Precomputed, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
-    (folder / "materials").mkdir()  # where a study keeps them: `features` is beside
+    (folder / "precomputed").mkdir()  # where a study keeps them: `features` is beside
     config = micro_config.with_values({"training.epochs": 1})
     output = folder / "run"
-    train(config, materials=micro_materials.folder, output=output, place=Place.alone(), report=lambda *_: None)
+    train(
+        config,
+        precomputed=micro_precomputed.folder,
+        output=output,
+        context=DistributedContext.alone(),
+        report=lambda *_: None,
+    )
     return (output / "latest").resolve()
 
 
-def stage(*_: object) -> None: ...
+def progress(*_: object) -> None: ...
 
 
 def with_quality(checkpoint: Path, config: Config, **changes: object) -> None:
@@ -40,11 +46,11 @@ def test_an_evaluation_leaves_its_figures_and_pictures_as_quality_wants_them(
 ) -> None:
     flat = {"heuristics.check_saturation.min_std_saturation": 1.0}  # refuses every picture
     with_quality(checkpoint, micro_config, **flat, **{"reporting.max_rejected_images_to_save": 4})
-    report = appraise(checkpoint, WISH, data=None, file=tmp_path / "a/report.json", stage=stage)
+    report = evaluate_checkpoint(checkpoint, WISH, data=None, file=tmp_path / "a/report.json", progress=progress)
     values = json.loads((tmp_path / "a/report.json").read_text())
     assert [score["name"] for score in values["scores"]] == [score.name for score in report.scores]
     by_name = {score["name"]: score for score in values["scores"]}
-    for part in ("value", "low", "high", "floor", "z"):
+    for part in ("value", "low", "high", "real_baseline", "z"):
         assert by_name["fd_lite0"][part] is not None
     assert values["first_seed"] == 100 and values["pictures"] == 6
     assert values["usable"] == 0 and set(values["fail"]["flat"]) == set(range(100, 106))
@@ -56,24 +62,26 @@ def test_an_evaluation_leaves_its_figures_and_pictures_as_quality_wants_them(
 
     silent = {"reporting.save_rejected_images": False, "reporting.save_rejection_report": False}
     with_quality(checkpoint, micro_config, **flat, **silent, **{"ssim.enabled": False, "fid.enabled": False})
-    again = appraise(checkpoint, WISH, data=None, file=tmp_path / "b/report.json", stage=stage)
+    again = evaluate_checkpoint(checkpoint, WISH, data=None, file=tmp_path / "b/report.json", progress=progress)
     values = json.loads((tmp_path / "b/report.json").read_text())
     assert "usable" not in values and not (tmp_path / "b/refused").exists()
     assert {path.name for path in cache.iterdir()} == known, "read, not measured again"
     assert [score.value for score in again.scores] == [score.value for score in report.scores]
-    assert all(score.bar is None for score in again.scores if score.name in ("ssim_nn", "fd_lite0"))
+    assert all(score.threshold is None for score in again.scores if score.name in ("ssim_nn", "fd_lite0"))
 
     with_quality(checkpoint, micro_config, **{"caching.enabled": False, "filtering.enabled": False, **flat})
     for path in cache.iterdir():
         path.unlink()
-    assert appraise(checkpoint, WISH, data=None, file=tmp_path / "c/report.json", stage=stage).usable.all()
+    assert evaluate_checkpoint(
+        checkpoint, WISH, data=None, file=tmp_path / "c/report.json", progress=progress
+    ).usable.all()
     assert not list(cache.iterdir())
 
 
 def test_checkpoints_are_compared_on_the_same_seeds(checkpoint: Path, micro_config: Config, tmp_path: Path) -> None:
     with_quality(checkpoint, micro_config)
     names = ["trial 1", "trial 2"]
-    found = compare([checkpoint, checkpoint], WISH, names=names, data=None, out=tmp_path, stage=stage)
+    found = compare([checkpoint, checkpoint], WISH, names=names, data=None, out=tmp_path, progress=progress)
     with Image.open(tmp_path / "compare.png") as picture:
         side = micro_config.model.resolution
         left, top = picture.width - 6 * (side + 2) + 2, picture.height - 2 * (side + 2) + 2
@@ -92,4 +100,4 @@ def test_what_was_trained_on_all_photographs_has_no_score(
 ) -> None:
     write_config(micro_config.with_values({"validation.share": 0.0}), checkpoint)
     with pytest.raises(UserError, match="trained on all photographs: none is left to score it against"):
-        appraise(checkpoint, WISH, data=None, file=tmp_path / "report.json", stage=stage)
+        evaluate_checkpoint(checkpoint, WISH, data=None, file=tmp_path / "report.json", progress=progress)

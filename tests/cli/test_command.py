@@ -11,7 +11,7 @@ import pytest
 from woundray import __version__
 from woundray.__main__ import COMMANDS
 from woundray.augment import Augment
-from woundray.cli import command
+from woundray.cli import terminal
 from woundray.cli.command import Command, choose_profile, parse
 from woundray.cli.terminal import rate
 from woundray.config import Config
@@ -103,7 +103,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixtu
         raise UserError("data: none\nthere")
 
     with pytest.raises(SystemExit) as caught:
-        command.run(body)
+        terminal.run(body)
     assert caught.value.code == 2
     assert capsys.readouterr().err == "woundray: data: none there\n"
 
@@ -163,7 +163,7 @@ def test_rates_are_of_things_or_bytes() -> None:
 
 
 def test_a_pipe_gets_a_line_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    with command.Stages() as stages:
+    with terminal.ProgressBars() as stages:
         for done in range(4):
             stages("pictures", done, 3)
     assert capsys.readouterr() == ("", "pictures ...\n")

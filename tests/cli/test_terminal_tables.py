@@ -9,15 +9,15 @@ from rich.table import Table
 from woundray.cli import tables
 from woundray.config import Config
 from woundray.evaluation.score_tables import score_table
-from woundray.metrics.baseline import Bar, Floor, Score
+from woundray.metrics.baseline import RealBaseline, Score, Threshold
 from woundray.results.trials import TrialSummary
 from woundray.search import progress
 
-FLOOR = Floor(68.93, 7.21, 48, 20, 48)
+FLOOR = RealBaseline(68.93, 7.21, 48, 20, 48)
 SCORES = [
-    Score("fd_lite0", 298.63, 48, FLOOR, 0, "lite0", 24, 280.1, 331.2, bar=Bar(50, "max")),
-    Score("inception_score_lite0", 1.834, 48, FLOOR, 0, "lite0", None, 1.71, 1.92, bar=Bar(2, "min")),
-    Score("copy_rate_inception", 0.02083, 48, None, 0, "x", 24, 0.0, 0.1101, 0.0417, Bar(0.1, "max")),
+    Score("fd_lite0", 298.63, 48, FLOOR, 0, "lite0", 24, 280.1, 331.2, threshold=Threshold(50, "max")),
+    Score("inception_score_lite0", 1.834, 48, FLOOR, 0, "lite0", None, 1.71, 1.92, threshold=Threshold(2, "min")),
+    Score("copy_rate_inception", 0.02083, 48, None, 0, "x", 24, 0.0, 0.1101, 0.0417, Threshold(0.1, "max")),
 ]
 TRIALS = tuple(
     TrialSummary(

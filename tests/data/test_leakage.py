@@ -11,7 +11,7 @@ from data.pictures import put, scene
 
 from woundray.config import Config
 from woundray.data.deduplicate import Pixels, Scene
-from woundray.data.image_source import Source, open_source
+from woundray.data.image_source import ImageSource, open_image_source
 from woundray.data.leakage import LeakError, Seen, find_leaks, refuse_shared
 from woundray.data.manifest import Photo
 from woundray.data.phantoms.render import write_raw
@@ -73,13 +73,13 @@ def photographs(tmp_path: Path) -> Config:
     return Config().with_values({"data.root": tmp_path / "data", "phase": "all", "model.resolution": 64})
 
 
-def by_picture(source: Source) -> Split:
+def by_picture(source: ImageSource) -> Split:
     """The mistake of old: every second picture is held out, whoever its patient is."""
     return Split(source.photos[::2], source.photos[1::2])
 
 
 def test_a_split_by_picture_is_refused_and_one_by_patient_is_not(photographs: Config) -> None:
-    source = open_source(photographs)
+    source = open_image_source(photographs)
     few = photographs.with_values({"validation.folds": 1})
     refuse_shared(split_for(source.photos, few), source, photographs.data)
     with pytest.raises(LeakError, match=r"pairs of photographs stand on both sides .* are of patient \d\d\d") as error:
@@ -89,7 +89,7 @@ def test_a_split_by_picture_is_refused_and_one_by_patient_is_not(photographs: Co
 
 
 def test_pixels_are_believed_and_names_are_not(photographs: Config) -> None:
-    source = open_source(photographs)
+    source = open_image_source(photographs)
     first, second = source.photos[0], next(p for p in source.photos if p.group != source.photos[0].group)
     pixels = {**source.pixels, second.path: source.pixels[first.path]}
     told = replace(second, box=first.box, sha256="0" * 64)
@@ -100,7 +100,7 @@ def test_pixels_are_believed_and_names_are_not(photographs: Config) -> None:
 
 def test_drawn_wounds_that_look_alike_are_known_to_be_of_different_patients() -> None:
     config = Config().with_values({"data.phantom_patients": 40, "model.resolution": 64})
-    source = open_source(config)
+    source = open_image_source(config)
     for fold in range(3):
         folds = config.with_values({"validation.folds": 3, "validation.fold": fold})
         refuse_shared(split_for(source.photos, folds), source, config.data)
@@ -116,7 +116,7 @@ def test_no_study_begins_with_a_leak(
         precompute, "comparable_split", lambda photos, _: Split(tuple(photos[::2]), tuple(photos[1::2]))
     )
     with pytest.raises(LeakError, match="both sides of the split"):
-        precompute.prepare_materials(config, tmp_path / "m", device=torch.device("cpu"), stage=lambda *_: None)
+        precompute.precompute(config, tmp_path / "m", device=torch.device("cpu"), progress=lambda *_: None)
     assert not (tmp_path / "m" / "split.json").exists()
 
 
@@ -131,7 +131,7 @@ def test_near_duplicates_never_part_in_any_layout(tmp_path: Path, layout: str) -
         rows = [f"{name},I,n{place}" for place, name in enumerate(names)]
         (tmp_path / "manifest.csv").write_text("\n".join(["path,phase,patient", *rows]))
     config = Config().with_values({"data.root": tmp_path, "model.resolution": 64})
-    source = open_source(config)
+    source = open_image_source(config)
     assert len(source.photos) == 24
     for seed in range(5):
         split = split_for(source.photos, config.with_values({"reproducibility.seed": seed}))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_gpus import SMI
 from families import build_family
 from loopback import serve
-from test_machine import SMI
 
 from woundray.cli.command import parse
 from woundray.config import Config

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from woundray.data.image_source import Source
+from woundray.data.image_source import ImageSource
 from woundray.data.manifest import Dataset, Photo
 from woundray.data.transforms import Augmentation
 from woundray.downstream.arms import TrainingSet
 from woundray.downstream.classifiers import HeldOut
 from woundray.downstream.cohort import Rows
-from woundray.downstream.generators import Drawn
+from woundray.downstream.generators import SyntheticImages
 from woundray.errors import UserError
 
 SIDE = 32
@@ -30,7 +30,7 @@ class NoisyStudy:
     patients: int
     seed: int = 0
 
-    def __call__(self) -> Source:
+    def __call__(self) -> ImageSource:
         photos, pixels = [], {}
         for phase in PHASES:
             for number in range(self.patients):
@@ -41,7 +41,7 @@ class NoisyStudy:
                     )
                     name = f"{phase}{number:02}"
                     photos.append(Photo(path, phase, name, visit, sha256=f"{len(photos):064x}", group=name))
-        return Source(tuple(photos), pixels, Dataset(Path(), tuple(photos)).content_hash, SIDE, AUGMENTATION)
+        return ImageSource(tuple(photos), pixels, Dataset(Path(), tuple(photos)).content_hash, SIDE, AUGMENTATION)
 
 
 AUGMENTATION = Augmentation(margin_min=0, margin_max=0, flip=False, scale=(1, 1), jitter=0)
@@ -71,7 +71,7 @@ class Planted:
     def key(self) -> str:
         return self.kind
 
-    def __call__(self, photographs: Source, n: int, seed: int, folder: Path) -> Drawn:
+    def __call__(self, photographs: ImageSource, n: int, seed: int, folder: Path) -> SyntheticImages:
         if len(self.calls) >= self.dies_after:
             raise UserError("out of power")
         phase = photographs.photos[0].phase
@@ -82,7 +82,7 @@ class Planted:
         else:
             drawn = PHASES[(PHASES.index(phase) + (self.kind == "harmful")) % 3]
             pictures = [noisy(drawn, [10**6, seed, number, PHASES.index(drawn)]) for number in range(n)]
-        return Drawn(torch.stack(pictures), 1.0, 0.0, used)
+        return SyntheticImages(torch.stack(pictures), 1.0, 0.0, used)
 
 
 @dataclass

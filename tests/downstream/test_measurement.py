@@ -10,8 +10,8 @@ from mlflow import MlflowClient
 from rich.console import Console, Group
 
 from woundray.config import Config
-from woundray.data.image_source import open_source
-from woundray.downstream.measurement import conduct_effect
+from woundray.data.image_source import open_image_source
+from woundray.downstream.measurement import measure_effect
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of mlflow's, sqlalchemy's and alembic's own code
@@ -48,11 +48,11 @@ def measured(micro_config: Config, tmp_path_factory: pytest.TempPathFactory) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{runs / 'mlflow.db'}")
         config = micro_config.with_values({**SETTINGS, "study.output": runs})
-        shown, found = conduct_effect(config, lambda *_: None)
+        shown, found = measure_effect(config, lambda *_: None)
         text = in_terminal(shown)
         config = config.with_values({"study.name": found.name})  # by which one goes on with it
         pools = {file: file.stat().st_mtime_ns for file in found.glob("pools/*/*/pool.json")}
-        assert in_terminal(conduct_effect(config, lambda *_: None)[0]) == text
+        assert in_terminal(measure_effect(config, lambda *_: None)[0]) == text
         assert pools == {file: file.stat().st_mtime_ns for file in found.glob("pools/*/*/pool.json")}
     return text, found
 
@@ -88,7 +88,7 @@ def test_which_pictures_were_used_is_said_where_the_filter_passed_too_few(measur
 
 
 def test_no_adapter_saw_a_test_patient_of_its_fold(folder: Path, micro_config: Config) -> None:
-    source = open_source(micro_config.with_values({**SETTINGS, "phase": "all"}))
+    source = open_image_source(micro_config.with_values({**SETTINGS, "phase": "all"}))
     patient = {photo.path.as_posix(): photo.patient for photo in source.photos}
     everyone = {photo.patient for photo in source.photos if photo.phase in ("I", "R")}
     unseen = []

@@ -12,27 +12,29 @@ from woundray.downstream.arms import RECIPES, Arm
 from woundray.downstream.cohort import gather, patient_folds
 from woundray.downstream.leakage import LeakError
 from woundray.downstream.outcome import Outcome, conclude
-from woundray.downstream.protocol import Bench, Measurement, best_recipe, measure
+from woundray.downstream.protocol import Measurement, MeasurementSetup, best_recipe, measure
 from woundray.errors import UserError
 
 CONFIG = EffectConfig(ratios=(1.0, 8.0), primary_ratio=8.0, folds=3, seeds=2, views=1, resamples=500)
 
 
-def bench(folder: Path, generator: Planted, *, patients: int = 24, classifier: Pixels | None = None) -> Bench:
-    return Bench(CONFIG, NoisyStudy(patients), generator, classifier or Pixels(), folder, 0)
+def setup(
+    folder: Path, generator: Planted, *, patients: int = 24, classifier: Pixels | None = None
+) -> MeasurementSetup:
+    return MeasurementSetup(CONFIG, NoisyStudy(patients), generator, classifier or Pixels(), folder, 0)
 
 
-def measured(setting: Bench) -> Measurement:
-    return measure(setting, stage=lambda *_: None)
+def measured(setting: MeasurementSetup) -> Measurement:
+    return measure(setting, progress=lambda *_: None)
 
 
 def outcome(folder: Path, kind: str) -> Outcome:
-    return conclude(measured(bench(folder, Planted(kind))), CONFIG, seed=0)
+    return conclude(measured(setup(folder, Planted(kind))), CONFIG, seed=0)
 
 
 def test_a_useful_generator_is_found(tmp_path: Path) -> None:
     """In studies of three sets of patients: one of them may be so easy that little is left to gain."""
-    studies = [replace(bench(tmp_path / str(seed), Planted()), opener=NoisyStudy(24, seed)) for seed in range(3)]
+    studies = [replace(setup(tmp_path / str(seed), Planted()), opener=NoisyStudy(24, seed)) for seed in range(3)]
 
     found = [conclude(measured(study), CONFIG, seed=0) for study in studies]
 
@@ -59,7 +61,7 @@ def test_pictures_of_the_wrong_phase_hurt(tmp_path: Path) -> None:
 def test_too_few_patients_to_tell(tmp_path: Path) -> None:
     """The same useful pictures at a ratio that does little, for a third of the patients."""
     config = CONFIG.model_copy(update={"ratios": (0.25,), "primary_ratio": 0.25})
-    small = replace(bench(tmp_path, Planted(), patients=8), config=config)
+    small = replace(setup(tmp_path, Planted(), patients=8), config=config)
 
     found = conclude(measured(small), config, seed=0)
 
@@ -69,7 +71,7 @@ def test_too_few_patients_to_tell(tmp_path: Path) -> None:
 
 
 def test_every_photograph_is_tested_once_by_models_that_never_saw_its_patient(tmp_path: Path) -> None:
-    found = measured(bench(tmp_path, Planted()))
+    found = measured(setup(tmp_path, Planted()))
     tested = np.concatenate([fold.test for fold in found.folds])
     groups = np.array(found.cohort.groups)
 
@@ -79,12 +81,12 @@ def test_every_photograph_is_tested_once_by_models_that_never_saw_its_patient(tm
 
 
 def test_patients_can_be_dealt_to_folds_anew(tmp_path: Path) -> None:
-    once = measured(bench(tmp_path / "once", Planted()))
-    config = CONFIG.model_copy(update={"deals": 2})
-    twice = measured(replace(bench(tmp_path / "twice", Planted()), config=config))
+    once = measured(setup(tmp_path / "once", Planted()))
+    config = CONFIG.model_copy(update={"repeats": 2})
+    twice = measured(replace(setup(tmp_path / "twice", Planted()), config=config))
     count = len(once.folds)
 
-    assert (once.deals, twice.deals) == (1, 2)
+    assert (once.repeats, twice.repeats) == (1, 2)
     assert len({fold.number for fold in twice.folds}) == len(twice.folds) == 2 * count
     for deal in range(2):
         folds = twice.folds[deal * count : (deal + 1) * count]
@@ -104,7 +106,7 @@ def test_patients_can_be_dealt_to_folds_anew(tmp_path: Path) -> None:
 
 
 def test_the_best_control_of_a_fold_is_chosen_without_its_test_side(tmp_path: Path) -> None:
-    found = measured(bench(tmp_path, Planted()))
+    found = measured(setup(tmp_path, Planted()))
     fold, others = found.folds[0], dict(found.predicted)
     for number, arm in enumerate((Arm("real"), Arm("oversampling"), Arm("augmentation"))):
         spoilt = others[arm].copy()
@@ -117,36 +119,36 @@ def test_the_best_control_of_a_fold_is_chosen_without_its_test_side(tmp_path: Pa
 
 
 def test_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
-    whole = measured(bench(tmp_path / "whole", Planted()))
+    whole = measured(setup(tmp_path / "whole", Planted()))
     with pytest.raises(UserError, match="out of power"):
-        measured(bench(tmp_path / "part", Planted(dies_after=5)))
+        measured(setup(tmp_path / "part", Planted(dies_after=5)))
 
     rest, classifier = Planted(), Pixels()
-    found = measured(bench(tmp_path / "part", rest, classifier=classifier))
+    found = measured(setup(tmp_path / "part", rest, classifier=classifier))
 
     assert len(rest.calls) == 9 - 5
     assert all((found.predicted[arm] == whole.predicted[arm]).all() for arm in whole.predicted)
     classified = classifier.calls
-    measured(bench(tmp_path / "part", rest, classifier=classifier))
+    measured(setup(tmp_path / "part", rest, classifier=classifier))
     assert (len(rest.calls), classifier.calls) == (4, classified)
 
 
 def test_another_generator_makes_its_pictures_and_predictions_anew(tmp_path: Path) -> None:
-    measured(bench(tmp_path, Planted("useful")))
+    measured(setup(tmp_path, Planted("useful")))
     other = Planted("harmful")
 
-    assert conclude(measured(bench(tmp_path, other)), CONFIG, seed=0).verdict.call == "hurts"
+    assert conclude(measured(setup(tmp_path, other)), CONFIG, seed=0).verdict.call == "hurts"
     assert len(other.calls) == 9
 
 
 @pytest.mark.parametrize("stage", ["filter", "reference", "search"])
-def test_a_planted_leak_is_refused(tmp_path: Path, stage: str) -> None:
-    setting = bench(tmp_path, Planted())
+def test_a_planted_leak_is_refused(tmp_path: Path, progress: str) -> None:
+    setting = setup(tmp_path, Planted())
     cohort = gather(setting.opener(), CONFIG.phases, views=1)
     fold = patient_folds(cohort, folds=3, seed=0)[0]
-    leaky = replace(setting, generator=Planted(claims={stage: [cohort.photos[fold.test[0]].path]}))
+    leaky = replace(setting, generator=Planted(claims={progress: [cohort.photos[fold.test[0]].path]}))
 
-    with pytest.raises(LeakError, match=f"{stage} used .* who is a test patient"):
+    with pytest.raises(LeakError, match=f"{progress} used .* who is a test patient"):
         measured(leaky)
 
 
@@ -180,4 +182,4 @@ class Twins(NoisyStudy):
 
 def test_too_few_patients_for_the_folds(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"effect\.folds: phase I has 4 groups"):
-        measured(bench(tmp_path, Planted(), patients=4))
+        measured(setup(tmp_path, Planted(), patients=4))

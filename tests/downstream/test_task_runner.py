@@ -9,7 +9,7 @@ import pytest
 
 from downstream.fakes import NoisyStudy, Pixels, Planted
 from woundray.config import EffectConfig
-from woundray.downstream.protocol import Bench, measure
+from woundray.downstream.protocol import MeasurementSetup, measure
 from woundray.downstream.task_runner import OnRay
 from woundray.errors import UserError
 from woundray.ray_cluster.connection import cluster
@@ -30,10 +30,11 @@ def on_ray() -> Iterator[OnRay]:
 
 def test_the_same_predictions_as_in_one_process(on_ray: OnRay, tmp_path: Path) -> None:
     alone, together = (
-        Bench(CONFIG, NoisyStudy(8), Planted(), Pixels(), tmp_path / name, 0) for name in ("alone", "together")
+        MeasurementSetup(CONFIG, NoisyStudy(8), Planted(), Pixels(), tmp_path / name, 0)
+        for name in ("alone", "together")
     )
-    expected = measure(alone, stage=lambda *_: None)
-    found = measure(together, pools_by=on_ray, jobs_by=on_ray, stage=lambda *_: None)
+    expected = measure(alone, progress=lambda *_: None)
+    found = measure(together, pools_by=on_ray, jobs_by=on_ray, progress=lambda *_: None)
 
     assert found.recipes == expected.recipes
     assert all((found.predicted[arm] == expected.predicted[arm]).all() for arm in expected.predicted)

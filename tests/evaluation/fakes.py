@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from woundray.config import CopiesBar
-from woundray.evaluation import Reference, make_reference
+from woundray.config import CopiesThreshold
+from woundray.evaluation.real_reference import RealReference, make_reference
 
 SIDE = 16
 PER_PATIENT = 2
@@ -40,9 +40,9 @@ def groups(count: int, side: str) -> list[str]:
 TRAIN, HELD_OUT = pictures(60, seed=0), pictures(40, seed=1)
 
 
-def reference(n: int = 30, copies: CopiesBar | None = None) -> Reference:
+def reference(n: int = 30, copies: CopiesThreshold | None = None) -> RealReference:
     """Of 60 training and 40 held-out pictures."""
     return make_reference(
         TRAIN, groups(60, "t"), HELD_OUT, groups(40, "h"), Colours(),
-        n=n, copies=copies or CopiesBar(), repeats=10, seed=0,
+        n=n, copies=copies or CopiesThreshold(), repeats=10, seed=0,
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from woundray.evaluation import best_epoch, contenders, leading_epoch
+from woundray.evaluation.checkpoint_selection import best_epoch, contenders, leading_epoch
 
 
 def history(*scores: float, copying: tuple[int, ...] = (), sd: float | None = 1.0) -> list[dict[str, float]]:

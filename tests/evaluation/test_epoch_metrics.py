@@ -8,7 +8,8 @@ import torch
 
 from evaluation.fakes import HELD_OUT, TRAIN, Colours, pictures, reference
 from woundray.errors import UserError
-from woundray.evaluation import read_reference, score, write_reference
+from woundray.evaluation.epoch_metrics import score
+from woundray.evaluation.real_reference import read_reference, write_reference
 from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.kid import kid
 
@@ -19,7 +20,9 @@ def test_scores_are_distances_to_held_out_pictures_and_z_counts_floor_sds() -> N
     means = [x.float().mean(dim=(2, 3)).numpy() for x in (drawn, HELD_OUT)]
     assert scores["fd_fake"] == pytest.approx(frechet_distance(*means))
     assert scores["kid_fake"] == pytest.approx(kid(*means))
-    assert scores["fd_fake_z"] == pytest.approx((scores["fd_fake"] - against.floor.mean) / against.floor.sd)
+    assert scores["fd_fake_z"] == pytest.approx(
+        (scores["fd_fake"] - against.real_baseline.mean) / against.real_baseline.sd
+    )
     near = score(pictures(30, seed=3), against, Colours())
     assert near["fd_fake_z"] < 4 < scores["fd_fake_z"]
 
@@ -48,18 +51,22 @@ def test_a_reference_is_what_was_written(tmp_path: Path) -> None:
     read = read_reference(tmp_path)
     drawn = pictures(30, seed=2)
     assert score(drawn, read, Colours()) == score(drawn, written, Colours())
-    assert (read.floor, read.train.groups, read.copies) == (written.floor, written.train.groups, written.copies)
+    assert (read.real_baseline, read.train.groups, read.copies) == (
+        written.real_baseline,
+        written.train.groups,
+        written.copies,
+    )
     assert not list(tmp_path.glob(".*"))
 
 
 def test_the_floor_is_at_the_asked_number_against_as_many_as_are_held_out() -> None:
     against = reference(n=30)
-    assert (against.floor.n, against.floor.m) == (30, 40)
+    assert (against.real_baseline.n, against.real_baseline.m) == (30, 40)
     assert against.at(30) is against
-    more = against.at(50).floor
+    more = against.at(50).real_baseline
     assert (more.n, more.m) == (50, 40)
-    assert more.mean < against.floor.mean  # the bias of the distance falls with n
-    too_many = against.at(160).floor
+    assert more.mean < against.real_baseline.mean  # the bias of the distance falls with n
+    too_many = against.at(160).real_baseline
     assert (too_many.n, too_many.m) == (80, 20)  # both sides shrink alike
 
 

@@ -1,4 +1,4 @@
-"""The full evaluation: what is real passes, planted faults are named, and bars that real pictures fail say so."""
+"""The full evaluation: what is real passes, planted faults are named, and thresholds that real pictures fail say so."""
 
 import hashlib
 import json
@@ -12,8 +12,8 @@ import torch
 from evaluation.fakes import HELD_OUT, TRAIN, Colours, pictures, reference
 from woundray.config import Config, QualityConfig
 from woundray.errors import UserError
-from woundray.evaluation.embedders import INCEPTION_FILE, embed, settle_objective
-from woundray.evaluation.full_evaluation import Report, Sets, evaluate
+from woundray.evaluation.embedders import INCEPTION_FILE, embed, resolve_objective
+from woundray.evaluation.full_evaluation import Evaluation, ImageSets, evaluate
 from woundray.evaluation.paired_comparison import differences
 from woundray.evaluation.score_context import binomial
 from woundray.evaluation.score_tables import score_table, score_values
@@ -24,21 +24,21 @@ from woundray.metrics.similarity import untrained_lpips
 NEW = pictures(40, seed=5)
 
 
-def report(generated: torch.Tensor, **settings: object) -> Report:
+def report(generated: torch.Tensor, **settings: object) -> Evaluation:
     quality = Config().with_values({f"quality.{name}": value for name, value in settings.items()}).quality
-    return evaluate(Sets(generated, TRAIN, HELD_OUT), reference(), Colours(), quality)
+    return evaluate(ImageSets(generated, TRAIN, HELD_OUT), reference(), Colours(), quality)
 
 
-def by_name(found: Report) -> dict[str, Score]:
+def by_name(found: Evaluation) -> dict[str, Score]:
     return {score.name: score for score in found.scores}
 
 
 @pytest.fixture(scope="module")
-def new() -> Report:
+def new() -> Evaluation:
     return report(NEW)
 
 
-def test_new_real_pictures_lie_within_what_real_pictures_score(new: Report) -> None:
+def test_new_real_pictures_lie_within_what_real_pictures_score(new: Evaluation) -> None:
     for score in new.scores:
         if score.z is not None:
             assert abs(score.z) < 4.5, score
@@ -50,7 +50,7 @@ def test_new_real_pictures_lie_within_what_real_pictures_score(new: Report) -> N
     assert new.usable.mean() > 0.8
 
 
-def test_a_bar_that_real_pictures_fail_is_meaningless_and_one_of_other_features_is_not_judged(new: Report) -> None:
+def test_a_bar_that_real_pictures_fail_is_meaningless_and_one_of_other_features_is_not_judged(new: Evaluation) -> None:
     scores = by_name(new)
     assert scores["ssim_nn"].of_real is not None and scores["ssim_nn"].of_real < 0.7
     assert scores["ssim_nn"].verdict == "meaningless at n = 40"
@@ -93,13 +93,13 @@ def test_copies_fail_and_are_named_with_their_photographs() -> None:
     assert not found.usable[:12].any()
 
 
-def test_the_order_of_pictures_changes_no_score_and_only_intervals_are_dealt_anew(new: Report) -> None:
+def test_the_order_of_pictures_changes_no_score_and_only_intervals_are_dealt_anew(new: Evaluation) -> None:
     turned = by_name(report(NEW.flip(0)))
     for name, score in by_name(new).items():
         assert turned[name].value == pytest.approx(score.value, rel=1e-9, abs=1e-6), name
 
 
-def test_a_collapsed_generator_has_no_diversity_and_equal_pictures_are_scored(new: Report) -> None:
+def test_a_collapsed_generator_has_no_diversity_and_equal_pictures_are_scored(new: Evaluation) -> None:
     equal = by_name(report(NEW[:1].expand(40, -1, -1, -1)))
     assert equal["diversity_fake"].value == 0
     assert equal["inception_score_fake"].value == pytest.approx(1)
@@ -120,9 +120,9 @@ def test_lpips_is_taken_where_its_network_is_there() -> None:
     model = untrained_lpips("squeeze")
     for layer in model.lins:
         layer.model[-1].weight.abs_()
-    found = evaluate(Sets(*sets), reference(), Colours(), QualityConfig(), lpips=model)
+    found = evaluate(ImageSets(*sets), reference(), Colours(), QualityConfig(), lpips=model)
     score = by_name(found)["lpips_nn"]
-    assert score.bar is not None and score.bar.kind == "max"
+    assert score.threshold is not None and score.threshold.kind == "max"
     assert 0 <= score.value < 2
     assert not any("lpips" in note for note in found.notes)
 
@@ -139,23 +139,23 @@ class Patches:
 def test_one_more_extractor_adds_scores_under_its_own_name(tmp_path: Path) -> None:
     copied = NEW.clone()
     copied[:12] = TRAIN[30:42]
-    sets = Sets(copied, TRAIN, HELD_OUT)
+    sets = ImageSets(copied, TRAIN, HELD_OUT)
     found = evaluate(sets, reference(), Colours(), QualityConfig(), extractors=[Patches()], cache=tmp_path)
     scores = by_name(found)
     more = scores.keys() - by_name(evaluate(sets, reference(), Colours(), QualityConfig())).keys()
     assert more == {"fd_patches", "kid_patches", "copy_rate_patches"}
     x, y = (Patches()(pictures).numpy() for pictures in (copied, HELD_OUT))
     assert scores["fd_patches"].value == pytest.approx(frechet_distance(x, y))
-    assert scores["fd_patches"].floor is not None
+    assert scores["fd_patches"].real_baseline is not None
     real = scores["copy_rate_patches"].of_real
     assert real is not None and scores["copy_rate_patches"].value >= 12 / 40 > 3 * real
     assert len(list(tmp_path.glob("patches-*"))) == 4  # generated, training, held out, views of the training ones
 
 
-def test_every_figure_is_jsons_and_a_row(new: Report) -> None:
+def test_every_figure_is_jsons_and_a_row(new: Evaluation) -> None:
     values = [score_values(score) for score in new.scores]
     json.loads(json.dumps(values, allow_nan=False))
-    assert values[0]["floor"]["n"] == 40
+    assert values[0]["real_baseline"]["n"] == 40
     assert score_table(new.scores).row_count == len(new.scores)
 
 
@@ -183,13 +183,13 @@ def test_pairs_of_the_same_seeds_show_a_difference_that_single_intervals_hide() 
 def test_auto_is_fid_only_where_inceptions_weights_are_staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WOUNDRAY_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    assert settle_objective(Config()).metrics.objective == "fd_lite0"
+    assert resolve_objective(Config()).metrics.objective == "fd_lite0"
     place = tmp_path / "torch/hub/checkpoints" / INCEPTION_FILE
     place.parent.mkdir(parents=True)
     place.write_bytes(hashlib.sha256(b"").digest())
-    assert settle_objective(Config()).metrics.objective == "fid"
+    assert resolve_objective(Config()).metrics.objective == "fid"
     fixed = Config().with_values({"metrics.objective": "validation_loss"})
-    assert settle_objective(fixed) == fixed
+    assert resolve_objective(fixed) == fixed
 
 
 def test_a_share_of_none_has_an_interval() -> None:

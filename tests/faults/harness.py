@@ -24,7 +24,7 @@ from woundray.config import Config
 from woundray.results.trials import TrialSummary, summarise
 from woundray.search.study_folders import journal_path
 from woundray.tracking.journal import EpochReported, Event, Journal, TrialStarted
-from woundray.training.distributed import Place
+from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
 
 Victim = Literal["worker", "driver", "controller", "study"]
@@ -381,7 +381,7 @@ def check(command: Command, undisturbed: Path) -> None:
         # Adapters, averages, optimizers and scores are those of a trial that nothing happened to, to the bit
         own = Config().with_values(settings[trial.id])
         assert own.hardware.workers == 1, "ranks are not trained again here"
-        in_peace = train_in_peace(own, command.folder / "materials", undisturbed / trial.id)
+        in_peace = train_in_peace(own, command.folder / "precomputed", undisturbed / trial.id)
         assert history == history_of(in_peace)
         expected, found = (
             load_file(folder / "latest/state.safetensors") for folder in (in_peace, command.output_of(trial.id))
@@ -390,12 +390,14 @@ def check(command: Command, undisturbed: Path) -> None:
         assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
-def train_in_peace(config: Config, materials: Path, output: Path) -> Path:
+def train_in_peace(config: Config, precomputed: Path, output: Path) -> Path:
     """The same trial in this process, on as many threads as a worker has."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        train(config, materials=materials, output=output, place=Place.alone(), report=lambda *_: None)
+        train(
+            config, precomputed=precomputed, output=output, context=DistributedContext.alone(), report=lambda *_: None
+        )
     finally:
         torch.set_num_threads(threads)
     return output

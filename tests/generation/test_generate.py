@@ -15,16 +15,16 @@ from PIL import Image
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from woundray.checkpoints.find import EVALUATION
-from woundray.checkpoints.generate import Wish
+from woundray.checkpoints.generate import SamplingOptions
 from woundray.config import Config
 from woundray.data.manifest import read_dataset
 from woundray.data.phantoms.render import write_raw
 from woundray.data.prepare import prepare
 from woundray.errors import Stopped, UserError
 from woundray.generation.fill_folder import fill, find_sources, lacking
-from woundray.generation.generate_until_enough import Screening, Source
-from woundray.generation.generator import Painter, origin_of
-from woundray.generation.pass_rate import Tally
+from woundray.generation.generate_until_enough import CheckpointSource, FilterOptions
+from woundray.generation.generator import ImageGenerator, origin_of
+from woundray.generation.pass_rate import PassRate
 from woundray.generation.picture_folder import Collection, Picture
 from woundray.generation.regenerate import draw_again
 from woundray.system.atomic_files import write_json
@@ -43,10 +43,10 @@ def checkpoints(micro_base: Path, micro_config: Config, tmp_path_factory: pytest
     }
 
 
-def add(folder: Path, checkpoint: Path, wish: Wish, *, screened: bool = False) -> Tally:
-    sources = [Source(checkpoint, str(checkpoint))]
-    screening = Screening(keep=2) if screened else None
-    return fill(folder, sources, wish, screening=screening, balance=None, data=None, stage=quiet)[0]
+def add(folder: Path, checkpoint: Path, options: SamplingOptions, *, screened: bool = False) -> PassRate:
+    sources = [CheckpointSource(checkpoint, str(checkpoint))]
+    filter_options = FilterOptions(keep=2) if screened else None
+    return fill(folder, sources, options, filter_options=filter_options, balance=None, data=None, progress=quiet)[0]
 
 
 def rows(folder: Path, name: str = "manifest.csv") -> list[dict[str, str]]:
@@ -65,8 +65,8 @@ def by_seed(folder: Path) -> dict[str, NDArray[np.uint8]]:
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_a_picture_depends_on_its_seed_alone(checkpoints: dict[str, Path], tmp_path: Path, batch_size: int) -> None:
     many, one = tmp_path / "many", tmp_path / "one"
-    add(many, checkpoints["I"], Wish(7, 10, batch_size=batch_size))
-    add(one, checkpoints["I"], Wish(1, 14, batch_size=batch_size))
+    add(many, checkpoints["I"], SamplingOptions(7, 10, batch_size=batch_size))
+    add(one, checkpoints["I"], SamplingOptions(1, 14, batch_size=batch_size))
     assert np.array_equal(by_seed(many)["14"], by_seed(one)["14"])
     drawn = list(by_seed(many).values())
     assert len(drawn) == 7 and not any(np.array_equal(a, b) for a, b in pairwise(drawn))
@@ -74,8 +74,8 @@ def test_a_picture_depends_on_its_seed_alone(checkpoints: dict[str, Path], tmp_p
 
 def test_all_batches_have_one_shape(checkpoints: dict[str, Path]) -> None:
     """Others round differently: by what a picture shares its batch with, it would change."""
-    origin = replace(origin_of(checkpoints["I"], "", Wish(5)), batch_size=3)  # as on a GPU
-    painter = Painter(checkpoints["I"], origin)
+    origin = replace(origin_of(checkpoints["I"], "", SamplingOptions(5)), batch_size=3)  # as on a GPU
+    image_generator = ImageGenerator(checkpoints["I"], origin)
     widths = set()
 
     def note(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -84,7 +84,7 @@ def test_all_batches_have_one_shape(checkpoints: dict[str, Path]) -> None:
 
     hook = register_module_forward_pre_hook(note)
     try:
-        assert len(painter.draw(range(5))) == 5
+        assert len(image_generator.draw(range(5))) == 5
     finally:
         hook.remove()
     assert widths == {3}
@@ -92,13 +92,15 @@ def test_all_batches_have_one_shape(checkpoints: dict[str, Path]) -> None:
 
 def test_pictures_are_drawn_again_from_the_manifest_alone(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     folder, alone = tmp_path / "pictures", tmp_path / "alone"
-    add(folder, checkpoints["I"], Wish(5, 3, steps=3, guidance_scale=2.0, prompt="a wound, größer"))
-    add(folder, checkpoints["P"], Wish(4, batch_size=3))
+    add(folder, checkpoints["I"], SamplingOptions(5, 3, steps=3, guidance_scale=2.0, prompt="a wound, größer"))
+    add(folder, checkpoints["P"], SamplingOptions(4, batch_size=3))
     expected = {(row["phase"], row["seed"]): pixels(folder / row["path"]) for row in rows(folder)}
     alone.mkdir()
     (folder / "manifest.csv").rename(alone / "manifest.csv")
     assert draw_again(alone / "manifest.csv", alone / "again", tmp_path, "", quiet) == (9, 9)
-    add(alone, checkpoints["I"], Wish(6, 3, steps=3, guidance_scale=2.0, prompt="a wound, größer"))  # more beside them
+    add(
+        alone, checkpoints["I"], SamplingOptions(6, 3, steps=3, guidance_scale=2.0, prompt="a wound, größer")
+    )  # more beside them
     for (phase, seed), picture in expected.items():
         [path] = (alone / "again").glob(f"{phase}_*_seed_{int(seed):05d}.png")
         assert np.array_equal(pixels(path), picture)
@@ -106,7 +108,7 @@ def test_pictures_are_drawn_again_from_the_manifest_alone(checkpoints: dict[str,
 
 def test_another_adapter_in_the_same_place_is_noticed(micro_base: Path, micro_config: Config, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "a", micro_base, micro_config)
-    add(tmp_path / "pictures", checkpoint, Wish(1))
+    add(tmp_path / "pictures", checkpoint, SamplingOptions(1))
     write_checkpoint(tmp_path / "b", micro_base, micro_config, seed=1)
     (tmp_path / "b" / WEIGHTS_NAME).rename(checkpoint / WEIGHTS_NAME)
     with pytest.raises(UserError, match="holds other weights now"):
@@ -114,7 +116,7 @@ def test_another_adapter_in_the_same_place_is_noticed(micro_base: Path, micro_co
 
 
 def test_files_say_what_they_are(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    add(tmp_path, checkpoints["I"], Wish(1, 5, prompt="größer"))
+    add(tmp_path, checkpoints["I"], SamplingOptions(1, 5, prompt="größer"))
     [row] = rows(tmp_path)
     with Image.open(tmp_path / row["path"]) as picture:
         texts = picture.text  # type: ignore[attr-defined]
@@ -125,8 +127,8 @@ def test_files_say_what_they_are(checkpoints: dict[str, Path], tmp_path: Path) -
 
 def test_the_folder_is_a_data_set_and_raw_photographs(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
-    add(folder, checkpoints["I"], Wish(12))
-    add(folder, checkpoints["P"], Wish(3))
+    add(folder, checkpoints["I"], SamplingOptions(12))
+    add(folder, checkpoints["P"], SamplingOptions(3))
     dataset = read_dataset(folder)
     assert [photo.phase for photo in dataset.photos] == ["I"] * 12 + ["P"] * 3
     prepared = prepare(folder, tmp_path / "prepared")
@@ -139,7 +141,7 @@ def test_the_folder_is_a_data_set_and_raw_photographs(checkpoints: dict[str, Pat
 
 def test_no_picture_bears_a_patients_number(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     collection = Collection(tmp_path, patients={1, 970, 971})
-    origin = origin_of(checkpoints["I"], "here", Wish(1))
+    origin = origin_of(checkpoints["I"], "here", SamplingOptions(1))
     blank = torch.zeros(3, 64, 64, dtype=torch.uint8)
     collection.add([Picture(blank, seed, origin, {}) for seed in range(3)])
     assert {row["patient"] for row in collection.rows} == {"972"}
@@ -151,18 +153,18 @@ def test_photographs_are_not_added_to(checkpoints: dict[str, Path], tmp_path: Pa
     write_raw(tmp_path / "raw", 8, seed=0, size_px=64)
     prepare(tmp_path / "raw", tmp_path / "data")
     with pytest.raises(UserError, match="lists photographs"):
-        add(tmp_path / "data", checkpoints["I"], Wish(1))
+        add(tmp_path / "data", checkpoints["I"], SamplingOptions(1))
     (tmp_path / "data/manifest.csv").unlink()
     for folder in ("data", "raw"):
         with pytest.raises(UserError, match=f"{folder} holds pictures, such as .*: drawn ones would mix with them"):
-            add(tmp_path / folder, checkpoints["I"], Wish(1))
+            add(tmp_path / folder, checkpoints["I"], SamplingOptions(1))
 
 
 def test_a_folder_is_filled_up(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    add(tmp_path, checkpoints["I"], Wish(3))
+    add(tmp_path, checkpoints["I"], SamplingOptions(3))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("Depth_RGB/*")}
-    tally = add(tmp_path, checkpoints["I"], Wish(5))
-    assert (tally.there, tally.kept) == (3, 2)
+    pass_rate = add(tmp_path, checkpoints["I"], SamplingOptions(5))
+    assert (pass_rate.there, pass_rate.kept) == (3, 2)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     assert [row["seed"] for row in rows(tmp_path)] == list("01234")
 
@@ -170,15 +172,17 @@ def test_a_folder_is_filled_up(checkpoints: dict[str, Path], tmp_path: Path) -> 
 def test_refused_pictures_are_listed_with_their_reasons(micro_base: Path, micro_config: Config, tmp_path: Path) -> None:
     """An untrained model draws nothing like a wound: the filter refuses all of it, and few of the photographs."""
     config = micro_config.with_values({"quality.copies.false_alarm_rate": 0.2})
-    tally = add(tmp_path / "p", write_checkpoint(tmp_path / "c", micro_base, config), Wish(1), screened=True)
-    assert (tally.kept, tally.short, tally.drawn) == (0, 1, 20)
-    assert tally.refused_photographs is not None and tally.refused_photographs < 0.6
-    assert "given up after 20 pictures, 1 short of 1" in str(tally)
+    pass_rate = add(
+        tmp_path / "p", write_checkpoint(tmp_path / "c", micro_base, config), SamplingOptions(1), screened=True
+    )
+    assert (pass_rate.kept, pass_rate.short, pass_rate.drawn) == (0, 1, 20)
+    assert pass_rate.refused_photographs is not None and pass_rate.refused_photographs < 0.6
+    assert "given up after 20 pictures, 1 short of 1" in str(pass_rate)
     refused = rows(tmp_path / "p", "rejected.csv")
     assert len(refused) == 20 and all("knn" in row["reason"] and "not ≤" in row["reason"] for row in refused)
     assert len(list((tmp_path / "p/rejected").glob("*.png"))) == 2  # `keep`
-    assert tally.reasons and all(
-        times == sum(name in row["reason"] for row in refused) for name, times in tally.reasons.items()
+    assert pass_rate.reasons and all(
+        times == sum(name in row["reason"] for row in refused) for name, times in pass_rate.reasons.items()
     )
 
 
@@ -186,25 +190,33 @@ def test_pictures_that_pass_are_kept_until_there_are_enough(
     checkpoints: dict[str, Path], micro_base: Path, micro_config: Config, tmp_path: Path
 ) -> None:
     """Judged by brightness alone, at a limit that about half of the pictures hold."""
-    painter = Painter(checkpoints["I"], origin_of(checkpoints["I"], "", Wish(1)))
-    means = (painter.draw(range(16)).float() / 255).mean(dim=(1, 2, 3))
+    image_generator = ImageGenerator(checkpoints["I"], origin_of(checkpoints["I"], "", SamplingOptions(1)))
+    means = (image_generator.draw(range(16)).float() / 255).mean(dim=(1, 2, 3))
     limit = float(means.median()) + 1e-6
     settings = {"quality.filtering.metrics": [], "quality.heuristics.check_brightness.max_mean_brightness": limit}
     config = micro_config.with_values(settings)
     checkpoint = write_checkpoint(tmp_path / "c", micro_base, config)
-    tally = add(tmp_path / "p", checkpoint, Wish(6), screened=True)
+    pass_rate = add(tmp_path / "p", checkpoint, SamplingOptions(6), screened=True)
     passing = [seed for seed, mean in enumerate(means) if mean <= limit][:6]
     assert [int(row["seed"]) for row in rows(tmp_path / "p")] == passing
-    assert (tally.kept, tally.drawn) == (6, passing[-1] + 1)
+    assert (pass_rate.kept, pass_rate.drawn) == (6, passing[-1] + 1)
     assert {row["reason"] for row in rows(tmp_path / "p", "rejected.csv")} == {"brightness"}
 
 
 def test_phases_are_filled_up_to_one_number(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     write_raw(tmp_path / "raw", 12, seed=0, size_px=64)
     have = [photo.phase for photo in prepare(tmp_path / "raw", tmp_path / "data").photos]
-    sources = [Source(checkpoints[phase], "") for phase in "IP"]
+    sources = [CheckpointSource(checkpoints[phase], "") for phase in "IP"]
     total = max(have.count(phase) for phase in "IPR") + 2
-    fill(tmp_path / "p", sources, Wish(1), screening=None, balance=total, data=tmp_path / "data", stage=quiet)
+    fill(
+        tmp_path / "p",
+        sources,
+        SamplingOptions(1),
+        filter_options=None,
+        balance=total,
+        data=tmp_path / "data",
+        progress=quiet,
+    )
     drawn = [row["phase"] for row in rows(tmp_path / "p")]
     assert all(have.count(phase) + drawn.count(phase) == total for phase in "IP")
     assert max(lacking(["I", "P"], 0, tmp_path / "data")) > 0
@@ -214,7 +226,7 @@ def test_phases_are_filled_up_to_one_number(checkpoints: dict[str, Path], tmp_pa
 
 def test_a_folder_is_its_own_reference(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     [source] = find_sources([str(checkpoints["I"])], tmp_path, "")
-    assert source == Source(checkpoints["I"], str(checkpoints["I"]))
+    assert source == CheckpointSource(checkpoints["I"], str(checkpoints["I"]))
     assert replace(source, reference="x").phase == "I"
 
 
@@ -224,14 +236,14 @@ def test_drawing_ends_when_too_few_pictures_pass_and_counts_what_is_known(
     """By the rule of three 0 of 59 is below 1 in 20 with 95 % confidence; an earlier evaluation counts."""
     config = micro_config.with_values({"validation.sampling_steps": 1})
     checkpoint = write_checkpoint(tmp_path / "c", micro_base, config)
-    alone = add(tmp_path / "alone", checkpoint, Wish(20), screened=True)
+    alone = add(tmp_path / "alone", checkpoint, SamplingOptions(20), screened=True)
     assert 59 <= alone.drawn < 59 + 16
     assert "each picture would take more than 20 tries" in str(alone)
     (checkpoint / EVALUATION).parent.mkdir()
     write_json({"pictures": 48, "scores": [{"name": "usable", "value": 0.0}]}, checkpoint / EVALUATION)
-    known = add(tmp_path / "known", checkpoint, Wish(20), screened=True)
+    known = add(tmp_path / "known", checkpoint, SamplingOptions(20), screened=True)
     assert known.drawn == 16 and "and 0 of the 48 that were evaluated" in str(known)
-    other = add(tmp_path / "other", checkpoint, Wish(20, prompt="a foot"), screened=True)
+    other = add(tmp_path / "other", checkpoint, SamplingOptions(20, prompt="a foot"), screened=True)
     assert other.drawn == alone.drawn  # it was not that which was evaluated
 
 
@@ -241,7 +253,7 @@ def test_ctrl_c_says_what_is_kept(micro_base: Path, micro_config: Config, tmp_pa
     )
     told: list[str] = []
 
-    def interrupt(stage: str, done: int, total: int, note: str = "", /) -> None:
+    def interrupt(progress: str, done: int, total: int, note: str = "", /) -> None:
         told.append(note)
         if "16 drawn" in note:
             raise KeyboardInterrupt
@@ -249,26 +261,28 @@ def test_ctrl_c_says_what_is_kept(micro_base: Path, micro_config: Config, tmp_pa
     with pytest.raises(Stopped, match=r"kept 0 of 40, 16 drawn; refused 16 unlike a wound.*the same command goes on"):
         fill(
             tmp_path / "p",
-            [Source(checkpoint, "")],
-            Wish(40),
-            screening=Screening(),
+            [CheckpointSource(checkpoint, "")],
+            SamplingOptions(40),
+            filter_options=FilterOptions(),
             balance=None,
             data=None,
-            stage=interrupt,
+            progress=interrupt,
         )
     assert "kept 0 of 40, 0 drawn" in told
 
 
 def test_the_time_left_follows_from_what_passes() -> None:
-    tally = Tally("I", 20, tries=20, drawn=40, kept=10, refused_photographs=0.06)
-    assert tally.progress(60.0) == "kept 10 of 20, 40 drawn; about 60 s left"
-    assert not tally.too_few_pass()
+    pass_rate = PassRate("I", 20, tries=20, drawn=40, kept=10, refused_photographs=0.06)
+    assert pass_rate.progress(60.0) == "kept 10 of 20, 40 drawn; about 60 s left"
+    assert not pass_rate.too_few_pass()
     assert (
-        Tally("I", 20, tries=20, drawn=10, refused_photographs=0.06).progress(10.0).endswith("at most about 6 min left")
+        PassRate("I", 20, tries=20, drawn=10, refused_photographs=0.06)
+        .progress(10.0)
+        .endswith("at most about 6 min left")
     )
 
 
 def test_few_tries_do_not_give_an_adapter_up_that_draws_what_is_wanted() -> None:
-    assert not Tally("I", 100, tries=1, drawn=16, kept=15, refused_photographs=0.06).too_few_pass()
-    assert Tally("I", 100, tries=1, drawn=64, kept=0, refused_photographs=0.06).too_few_pass()
-    assert not Tally("I", 100, tries=1000, drawn=64, kept=0, refused_photographs=0.06).too_few_pass()
+    assert not PassRate("I", 100, tries=1, drawn=16, kept=15, refused_photographs=0.06).too_few_pass()
+    assert PassRate("I", 100, tries=1, drawn=64, kept=0, refused_photographs=0.06).too_few_pass()
+    assert not PassRate("I", 100, tries=1000, drawn=64, kept=0, refused_photographs=0.06).too_few_pass()

@@ -11,10 +11,10 @@ import pytest
 from adapters import write_checkpoint
 from PIL import Image
 
-from woundray.checkpoints.generate import Wish
+from woundray.checkpoints.generate import SamplingOptions
 from woundray.config import Config
 from woundray.generation.fill_folder import find_sources
-from woundray.generation.generator import Painter, origin_of, weights_sha256
+from woundray.generation.generator import ImageGenerator, origin_of, weights_sha256
 from woundray.search.finish_study import _CODE
 from woundray.tracking.journal import Journal, ModelSaved, StudyEnded, TrialEnded, TrialStarted
 from woundray.tracking.model_registry import save_model
@@ -56,7 +56,12 @@ def test_a_model_answers_requests_with_pictures(models: list[tuple[Path, Path]])
     assert list(answer["seed"]) == [5, 6, 5] and answer["prompt"][2] == "a scar"
     files = [Image.open(io.BytesIO(base64.b64decode(text))) for text in answer["png_base64"]]
     pictures = [np.asarray(file) for file in files]
-    drawn = Painter(checkpoint, origin_of(checkpoint, "", Wish(1))).draw([5, 6]).permute(0, 2, 3, 1).numpy()
+    drawn = (
+        ImageGenerator(checkpoint, origin_of(checkpoint, "", SamplingOptions(1)))
+        .draw([5, 6])
+        .permute(0, 2, 3, 1)
+        .numpy()
+    )
     assert np.array_equal(pictures[0], drawn[0]) and np.array_equal(pictures[1], drawn[1])
     assert not np.array_equal(pictures[2], drawn[0])
     assert files[0].text["synthetic"] == "true"  # type: ignore[attr-defined]
@@ -120,7 +125,7 @@ def test_the_alias_decides_what_is_drawn(models: list[tuple[Path, Path]], tmp_pa
     assert source.reference == "models:/woundray-phase-I/2"
     assert weights_sha256(source.checkpoint) == weights_sha256(second[0])
 
-    # a model that holds its bars replaces a champion only of the same photographs, and only a worse one
+    # a model that holds its thresholds replaces a champion only of the same photographs, and only a worse one
     publish(tmp_path, uri, "c", first[1], score=40.0, missed=[], data="other wounds")
     assert (version_of(client, "champion"), version_of(client, "challenger")) == ("2", "3")
     publish(tmp_path, uri, "d", first[1], score=55.0, missed=[], data="wounds")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from woundray.errors import UserError
-from woundray.metrics.baseline import Bar, Floor, Score, deals, real_floor, z
+from woundray.metrics.baseline import RealBaseline, Score, Threshold, deals, measure_real_baseline, z
 from woundray.metrics.feature_checks import Matrix
 from woundray.metrics.frechet import frechet_distance
 
@@ -20,42 +20,42 @@ def test_no_patient_stands_on_both_sides_and_each_side_has_n_pictures() -> None:
         return float(len(seen))
 
     rows = np.column_stack([np.arange(120), np.arange(120) // 3]).astype(float)
-    floor = real_floor(rows, PATIENTS, n=25, repeats=10, seed=0, distance=record)
-    assert (floor.n, floor.repeats, len(seen)) == (25, 10, 10)
+    real_baseline = measure_real_baseline(rows, PATIENTS, n=25, repeats=10, seed=0, distance=record)
+    assert (real_baseline.n, real_baseline.repeats, len(seen)) == (25, 10, 10)
     for x, y in seen:
         assert len(x) == len(y) == 25 == len({*x[:, 0]}) == len({*y[:, 0]})
         assert not {*x[:, 1]} & {*y[:, 1]}
-    assert floor.mean == 5.5
-    assert floor.sd == pytest.approx(np.std(range(10), ddof=1))
+    assert real_baseline.mean == 5.5
+    assert real_baseline.sd == pytest.approx(np.std(range(10), ddof=1))
 
 
 def test_is_the_same_for_the_same_seed_only() -> None:
-    def floor(seed: int) -> Floor:
-        return real_floor(FEATURES, PATIENTS, n=30, repeats=5, seed=seed, distance=frechet_distance)
+    def real_baseline(seed: int) -> RealBaseline:
+        return measure_real_baseline(FEATURES, PATIENTS, n=30, repeats=5, seed=seed, distance=frechet_distance)
 
-    assert floor(0) == floor(0) != floor(1)
+    assert real_baseline(0) == real_baseline(0) != real_baseline(1)
 
 
 def test_says_when_there_are_too_few_real_pictures() -> None:
-    floor = real_floor(FEATURES, PATIENTS, n=100, repeats=5, seed=0, distance=frechet_distance)
-    assert floor.n == 60
-    assert floor.n_wanted == 100
-    assert "too few real pictures for 100" in str(floor)
+    real_baseline = measure_real_baseline(FEATURES, PATIENTS, n=100, repeats=5, seed=0, distance=frechet_distance)
+    assert real_baseline.n == 60
+    assert real_baseline.n_wanted == 100
+    assert "too few real pictures for 100" in str(real_baseline)
 
 
 def test_unseen_real_pictures_lie_near_z_0_and_shifted_ones_far_above() -> None:
-    floor = real_floor(FEATURES, PATIENTS, n=60, repeats=50, seed=0, distance=frechet_distance)
+    real_baseline = measure_real_baseline(FEATURES, PATIENTS, n=60, repeats=50, seed=0, distance=frechet_distance)
     others = np.random.default_rng(1).normal(size=(120, 4))
-    assert abs(z(frechet_distance(others[:60], others[60:]), floor)) < 4
-    assert z(frechet_distance(others[:60] + 1, others[60:]), floor) > 10
+    assert abs(z(frechet_distance(others[:60], others[60:]), real_baseline)) < 4
+    assert z(frechet_distance(others[:60] + 1, others[60:]), real_baseline) > 10
 
 
 def test_a_score_prints_all_it_takes_to_read_it() -> None:
-    floor = Floor(mean=25.0, sd=2.0, n=100, repeats=20, n_wanted=100)
-    score = Score("fd_lite0", 31.0, n=100, floor=floor, seed=7, extractor="lite0", reference_n=70)
+    real_baseline = RealBaseline(mean=25.0, sd=2.0, n=100, repeats=20, n_wanted=100)
+    score = Score("fd_lite0", 31.0, n=100, real_baseline=real_baseline, seed=7, extractor="lite0", reference_n=70)
     assert score.z == 3.0
     assert str(score) == ("fd_lite0 31 (n = 100 against 70 real, lite0, seed 7; floor 25 ± 2 at n = 100; z +3.0)")
-    assert Score("inception_score", 2.0, n=9, floor=None, seed=0, extractor="lite0").z is None
+    assert Score("inception_score", 2.0, n=9, real_baseline=None, seed=0, extractor="lite0").z is None
 
 
 def test_sides_of_two_sizes_are_dealt_and_shrink_alike_where_there_are_too_few() -> None:
@@ -70,21 +70,24 @@ def test_sides_of_two_sizes_are_dealt_and_shrink_alike_where_there_are_too_few()
 
 
 @pytest.mark.parametrize(
-    ("value", "real", "bar", "verdict"),
+    ("value", "real", "threshold", "verdict"),
     [
-        (40.0, 30.0, Bar(50, "max"), "passes"),
-        (60.0, 30.0, Bar(50, "max"), "fails"),
-        (40.0, 60.0, Bar(50, "max"), "meaningless at n = 9"),
-        (0.8, 0.5, Bar(0.7, "min"), "meaningless at n = 9"),
-        (0.6, 0.8, Bar(0.7, "min"), "fails"),
-        (0.8, 0.8, Bar(0.7, "min", comparable=False), "not judged"),
+        (40.0, 30.0, Threshold(50, "max"), "passes"),
+        (60.0, 30.0, Threshold(50, "max"), "fails"),
+        (40.0, 60.0, Threshold(50, "max"), "meaningless at n = 9"),
+        (0.8, 0.5, Threshold(0.7, "min"), "meaningless at n = 9"),
+        (0.6, 0.8, Threshold(0.7, "min"), "fails"),
+        (0.8, 0.8, Threshold(0.7, "min", comparable=False), "not judged"),
         (0.8, 0.8, None, ""),
     ],
 )
 def test_a_verdict_says_first_whether_real_pictures_hold_the_bar(
-    value: float, real: float, bar: Bar | None, verdict: str
+    value: float, real: float, threshold: Threshold | None, verdict: str
 ) -> None:
-    assert Score("x", value, n=9, floor=None, seed=0, extractor="lite0", real=real, bar=bar).verdict == verdict
+    assert (
+        Score("x", value, n=9, real_baseline=None, seed=0, extractor="lite0", real=real, threshold=threshold).verdict
+        == verdict
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,9 +100,9 @@ def test_a_verdict_says_first_whether_real_pictures_hold_the_bar(
 )
 def test_refuses_what_has_no_floor(groups: list[str], n: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        real_floor(FEATURES, groups, n=n, repeats=5, seed=0, distance=frechet_distance)
+        measure_real_baseline(FEATURES, groups, n=n, repeats=5, seed=0, distance=frechet_distance)
 
 
 def test_z_of_a_floor_without_spread_is_refused() -> None:
     with pytest.raises(UserError, match="no spread"):
-        z(1.0, Floor(0.0, 0.0, n=10, repeats=5, n_wanted=10))
+        z(1.0, RealBaseline(0.0, 0.0, n=10, repeats=5, n_wanted=10))

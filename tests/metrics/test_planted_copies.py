@@ -39,13 +39,13 @@ def planted(picture: Tensor, generator: np.random.Generator) -> Tensor:
 def crops(real_photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tensor, list[str]]:
     """All wounds and the group of each, of one group after another."""
     from woundray.config import Config
-    from woundray.data.image_source import open_source
+    from woundray.data.image_source import open_image_source
     from woundray.data.prepare import prepare
 
     out = tmp_path_factory.mktemp("dfu") / "data"
     prepare(real_photographs, out)
     config = Config().with_values({"phase": "all", "data.root": out, "model.resolution": SIDE})
-    source = open_source(config)
+    source = open_image_source(config)
     assert len(read_dataset(out).photos) == len(source.photos)
     generator = np.random.default_rng(0)
     order = {

@@ -26,7 +26,7 @@ from woundray.models.lora import add_adapter, save_adapter
 from woundray.models.tiny_architecture import MICRO, build_tiny, save_tiny
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
-Exported = tuple[Path, Path, export.Reference]
+Exported = tuple[Path, Path, export.ExportReference]
 
 ATTENTION = LoraConfig(rank=3, alpha=7.0)
 EVERYWHERE = LoraConfig(

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from woundray.checkpoints.generate import Wish, draw
+from woundray.checkpoints.generate import SamplingOptions, generate_images
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.models.base_model import (
@@ -30,9 +30,9 @@ from woundray.models.lora import add_adapter, load_adapter, save_adapter
 from woundray.sampling import pipeline
 from woundray.sampling.pipeline import Prompt, Sampler, denoise
 from woundray.training import train_step as steps
-from woundray.training.distributed import Place
+from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
-from woundray.training.precompute import Materials, prepare_materials
+from woundray.training.precompute import Precomputed, precompute
 from woundray.weights import diffusers_layout
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 from woundray.weights.repositories import REPOSITORIES
@@ -179,17 +179,17 @@ def test_latents_are_scaled_as_the_family_has_it(family_base: Path) -> None:
     torch.testing.assert_close(encode_moments(vae, picture)[:, :4], mean * factor)
 
 
-def told_the_unet_the_same_of_a_row(config: Config, materials: Materials) -> None:
+def told_the_unet_the_same_of_a_row(config: Config, precomputed: Precomputed) -> None:
     """In training, tokens and pooled text of a row are both the caption's, or both the empty one's; and its size."""
-    bank, seen = materials.bank, list[dict[str, Any]]()
-    texts = embed_prompts(materials.base, [config.prompts.positive, config.prompts.negative], device=CPU)
-    unet = fresh(materials.base)
+    latent_cache, seen = precomputed.latent_cache, list[dict[str, Any]]()
+    texts = embed_prompts(precomputed.base, [config.prompts.positive, config.prompts.negative], device=CPU)
+    unet = fresh(precomputed.base)
     inputs_of(unet, seen)
-    draws = steps.draw(torch.arange(2), bank, materials.schedule, config, epoch=1, step=1)
+    draws = steps.draw_random_inputs(torch.arange(2), latent_cache, precomputed.schedule, config, epoch=1, step=1)
     draws = replace(draws, text_kept=torch.tensor([False, True]))
     with torch.no_grad():
-        steps.losses(unet, None, bank, materials.schedule, draws, config)
-    steps.validation_loss(unet, bank, materials.schedule, config, Place.alone())
+        steps.losses(unet, None, latent_cache, precomputed.schedule, draws, config)
+    steps.validation_loss(unet, latent_cache, precomputed.schedule, config, DistributedContext.alone())
     for inputs, rows in ((seen[0], [1, 0]), (seen[1], [0] * len(seen[1]["sample"]))):
         torch.testing.assert_close(inputs["encoder_hidden_states"], texts.hidden[rows])
         if texts.pooled is None:
@@ -201,15 +201,15 @@ def told_the_unet_the_same_of_a_row(config: Config, materials: Materials) -> Non
 
 
 def test_from_photographs_to_an_adapter_that_draws_the_trainers_pictures(family_base: Path, tmp_path: Path) -> None:
-    materials = prepare_materials(family_config(family_base), tmp_path / "materials", device=CPU, stage=lambda *_: None)
-    told_the_unet_the_same_of_a_row(family_config(family_base), materials)
+    precomputed = precompute(family_config(family_base), tmp_path / "precomputed", device=CPU, progress=lambda *_: None)
+    told_the_unet_the_same_of_a_row(family_config(family_base), precomputed)
     output = tmp_path / "run"
     reports: list[dict[str, float]] = []
     train(
         family_config(family_base),
-        materials=materials.folder,
+        precomputed=precomputed.folder,
         output=output,
-        place=Place.alone(),
+        context=DistributedContext.alone(),
         report=lambda metrics, _: reports.append(metrics),
     )
     assert [report["epoch"] for report in reports] == [1, 2]
@@ -220,9 +220,9 @@ def test_from_photographs_to_an_adapter_that_draws_the_trainers_pictures(family_
     ends = ("to_v.lora_B.weight", "to_out.0.lora_B.weight")
     assert all(tensor.abs().max() > 0 for name, tensor in adapter.items() if name.endswith(ends))
 
-    drawn = draw(checkpoint, Wish(4), lambda *_: None)
+    drawn = generate_images(checkpoint, SamplingOptions(4), lambda *_: None)
     grid = pil_to_tensor(Image.open(checkpoint / "grid.png"))
-    base_grid = pil_to_tensor(Image.open(materials.folder / "baseline.png"))
+    base_grid = pil_to_tensor(Image.open(precomputed.folder / "base_model.png"))
     difference = (pipeline.grid(drawn).int() - grid.int()).abs()
     assert difference.max() <= 1
     assert (base_grid.int() - grid.int()).abs().float().mean() > 1

@@ -14,7 +14,7 @@ from woundray.config import LoraConfig
 from woundray.errors import UserError
 from woundray.models.base_model import NoiseSchedule, embed_prompts, load_unet, load_vae
 from woundray.models.lora import add_adapter, load_adapter, merged, save_adapter
-from woundray.sampling.pipeline import Prompt, Sampler, draw
+from woundray.sampling.pipeline import Prompt, Sampler, sample_images
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def trained(base: Path, config: LoraConfig = CONFIG) -> UNet2DConditionModel:
 def picture(unet: UNet2DConditionModel, base: Path) -> Tensor:
     prompt = Prompt.of(embed_prompts(base, ["a photo of a diabetic foot ulcer", ""], device=CPU))
     sampler = Sampler(NoiseSchedule.of(base), resolution=64, steps=3, guidance_scale=2.0, batch_size=2)
-    return draw(unet, load_vae(base, device=CPU), prompt, [5], sampler)
+    return sample_images(unet, load_vae(base, device=CPU), prompt, [5], sampler)
 
 
 def test_the_adapter_and_nothing_else_is_trainable(micro_base: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.ray_cluster.nodes import Resources
-from woundray.ray_cluster.torch_trainer import RunFailed, fit, runs_at_once, settle
+from woundray.ray_cluster.torch_trainer import RunFailed, fit, resolve_gpus, runs_at_once
 
 LAPTOP = Resources(cpus=8, gpus=0, nodes=1)
 WORKSTATION = Resources(cpus=16, gpus=2, nodes=1)
@@ -33,7 +33,7 @@ WORKSTATION = Resources(cpus=16, gpus=2, nodes=1)
 def test_as_many_runs_as_the_cluster_holds(
     resources: Resources, values: dict[str, object], gpus: float, at_once: int
 ) -> None:
-    config = settle(Config().with_values(values), resources)
+    config = resolve_gpus(Config().with_values(values), resources)
     assert config.hardware.gpus_per_worker == gpus
     assert runs_at_once(config, resources) == at_once
 
@@ -47,7 +47,7 @@ def test_as_many_runs_as_the_cluster_holds(
 )
 def test_a_run_that_can_not_be_held_is_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        settle(Config().with_values(values), LAPTOP)
+        resolve_gpus(Config().with_values(values), LAPTOP)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_run_that_can_not_be_held_is_refused(values: dict[str, object], messag
 def test_parts_of_gpus_that_have_no_place_are_refused(values: dict[str, object], message: str) -> None:
     """Ray would wait for their place for ever: a part is of one GPU."""
     with pytest.raises(UserError, match=message):
-        settle(Config().with_values(values), WORKSTATION)
+        resolve_gpus(Config().with_values(values), WORKSTATION)
 
 
 @pytest.mark.parametrize("deaths", [1, 3])
@@ -72,8 +72,8 @@ def test_a_controller_that_has_to_go_is_replaced_and_one_that_goes_too_often_is_
 
     killed = OutOfMemoryError("Task was killed due to the node running low on memory.\nRefer to the documentation")
     ends = [killed] * deaths + [SimpleNamespace(return_value={"epoch": 2})]
-    config = settle(Config().with_values({"study.max_failures": 2}), LAPTOP)
-    folders = {"materials": tmp_path, "output": tmp_path / "run", "storage": tmp_path / "ray"}
+    config = resolve_gpus(Config().with_values({"study.max_failures": 2}), LAPTOP)
+    folders = {"precomputed": tmp_path, "output": tmp_path / "run", "storage": tmp_path / "ray"}
 
     def run() -> dict[str, object]:
         with patch("ray.train.torch.TorchTrainer.fit", side_effect=ends):

@@ -16,7 +16,7 @@ from woundray.reporting import best_checkpoints, write_charts, write_report
 from woundray.reporting.charts import Scale
 from woundray.tracking.journal import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
 from woundray.training.checkpoint import write_config
-from woundray.training.precompute import Materials
+from woundray.training.precompute import Precomputed
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -31,11 +31,11 @@ NASTY = 'a<b>&"c"\''
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Optuna's, playwright's and greenlet's own code
 
 
-def write_study(folder: Path, config: Config, materials: Materials) -> Path:
+def write_study(folder: Path, config: Config, precomputed: Precomputed) -> Path:
     """Trial 1 of three epochs leads, trial 2 was stopped after one, trial 3 failed with markup in its error."""
     folder.mkdir(parents=True)
     write_config(config, folder)
-    shutil.copytree(materials.folder, folder / "materials")
+    shutil.copytree(precomputed.folder, folder / "precomputed")
     journal, metrics = Journal(folder / "events.jsonl"), {"copies_flag": 0.0, "copy_rate": 0.0}
     for number, scores in enumerate([(90.0, 70.0, 75.0), (95.0,), ()], start=1):
         name, output = f"t{number}", folder / "trials" / f"t{number}"
@@ -64,12 +64,12 @@ def write_evaluation(folder: Path) -> None:
         (folder / kind).mkdir(parents=True)
     Image.new("RGB", (130, 64), (0, 0, 200)).save(folder / "suspects/01_seed_00007.png")
     Image.new("RGB", (196, 64), (0, 200, 0)).save(folder / "nearest/seed_00003.png")
-    score = {"name": "copy_rate", "value": 0.1, "low": None, "high": None, "floor": None, "real": 0.05}
+    score = {"name": "copy_rate", "value": 0.1, "low": None, "high": None, "real_baseline": None, "real": 0.05}
     facts = {
         "pictures": 10, "first_seed": 3, "photographs": {"train": 20, "held_out": 9}, "notes": ["a note"],
         "scores": [
-            score | {"bar": {"limit": 0.3, "kind": "max"}, "verdict": "passes"},
-            score | {"name": "usable", "value": 0.3, "real": 0.9, "bar": None, "verdict": ""},
+            score | {"threshold": {"limit": 0.3, "kind": "max"}, "verdict": "passes"},
+            score | {"name": "usable", "value": 0.3, "real": 0.9, "threshold": None, "verdict": ""},
         ],
         "suspects": [{"seed": 7, "photograph": f"rgb/{NASTY}.png", "ratio": 0.2}],
         "nearest": [
@@ -80,8 +80,8 @@ def write_evaluation(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def study(micro_config: Config, micro_materials: Materials, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study(tmp_path_factory.mktemp("studies") / NASTY, micro_config, micro_materials)
+def study(micro_config: Config, micro_precomputed: Precomputed, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("studies") / NASTY, micro_config, micro_precomputed)
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +116,13 @@ def test_nothing_is_asked_of_a_network(html: str) -> None:
 
 
 def test_photographs_of_patients_stay_here(
-    study: Path, micro_config: Config, micro_materials: Materials, tmp_path: Path
+    study: Path, micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
     """Of patients, the copy that MLflow gets has only generated pictures; of drawn phantoms it has all."""
     whole, passed_on = write_report(study)
     assert whole.read_text().count("<img") == passed_on.read_text().count("<img")
     of_patients = micro_config.with_values({"data.root": str(tmp_path)})
-    whole, passed_on = write_report(write_study(tmp_path / "patients", of_patients, micro_materials))
+    whole, passed_on = write_report(write_study(tmp_path / "patients", of_patients, micro_precomputed))
     assert whole.read_text().count("<img") == 7
     assert passed_on.read_text().count("<img") == 4  # base model and three epochs
     assert "shows no photograph of a patient" in passed_on.read_text()
@@ -205,7 +205,7 @@ def test_it_fits_a_phone_and_paper(page: tuple["Page", list[str]]) -> None:
             place = cell.bounding_box()
             assert place is not None and place["x"] >= 0 and place["x"] + place["width"] <= 390, cell.inner_text()
     score = opened.locator("table.stacks tr", has_text="copy_rate")
-    for part in ("value 0.1", "photographs 0.05", "bar ≤ 0.3", "passes"):
+    for part in ("value 0.1", "photographs 0.05", "threshold ≤ 0.3", "passes"):
         assert part in shown_text(score), part
     opened.emulate_media(media="print")
     assert opened.locator("section:visible").count() == 6  # all parts

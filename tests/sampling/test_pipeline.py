@@ -8,7 +8,7 @@ from torch import Tensor
 
 from woundray.models.base_model import NoiseSchedule, embed_prompts, load_unet, load_vae
 from woundray.models.signal_leak import SignalLeak
-from woundray.sampling.pipeline import Prompt, Sampler, denoise, draw, draw_latents, grid
+from woundray.sampling.pipeline import Prompt, Sampler, denoise, draw_latents, grid, sample_images
 
 CPU = torch.device("cpu")
 
@@ -69,8 +69,8 @@ def test_a_picture_depends_on_its_seed_alone(micro_base: Path) -> None:
     prompt = Prompt.of(embed_prompts(micro_base, ["a wound", ""], device=CPU))
     schedule = NoiseSchedule.of(micro_base)
     done: list[int] = []
-    together = draw(unet, vae, prompt, [3, 4, 5], Sampler(schedule, 64, 3, 2.0, batch_size=2), done.append)
-    alone = draw(unet, vae, prompt, [4], Sampler(schedule, 64, 3, 2.0, batch_size=1))
+    together = sample_images(unet, vae, prompt, [3, 4, 5], Sampler(schedule, 64, 3, 2.0, batch_size=2), done.append)
+    alone = sample_images(unet, vae, prompt, [4], Sampler(schedule, 64, 3, 2.0, batch_size=1))
     assert together.shape == (3, 3, 64, 64)
     assert together.dtype == torch.uint8
     assert (together[1].int() - alone[0].int()).abs().max() <= 1

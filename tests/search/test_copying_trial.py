@@ -5,8 +5,9 @@ from pathlib import Path
 from evaluation.fakes import HELD_OUT, TRAIN, Colours, groups, pictures
 from torch import Tensor
 
-from woundray.config import Config, CopiesBar
-from woundray.evaluation import make_reference, score
+from woundray.config import Config, CopiesThreshold
+from woundray.evaluation.epoch_metrics import score
+from woundray.evaluation.real_reference import make_reference
 from woundray.search.finalists import conclude
 from woundray.search.study_folders import journal_path
 from woundray.tracking.journal import EpochReported, Journal, TrialEnded, TrialStarted
@@ -19,7 +20,7 @@ class Named(Colours):
 
 
 REFERENCE = make_reference(
-    TRAIN, groups(60, "t"), HELD_OUT, groups(40, "h"), Named(), n=30, copies=CopiesBar(), repeats=10, seed=0
+    TRAIN, groups(60, "t"), HELD_OUT, groups(40, "h"), Named(), n=30, copies=CopiesThreshold(), repeats=10, seed=0
 )
 DRAWN: dict[str, Tensor] = {
     "poor": pictures(30, seed=2, level=170),

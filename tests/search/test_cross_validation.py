@@ -9,27 +9,27 @@ import pytest
 import torch
 
 from woundray.checkpoints.find import config_of
-from woundray.checkpoints.generate import NEW_BASELINE
+from woundray.checkpoints.generate import NEW_SEEDS_FILE
 from woundray.config import Config
-from woundray.results.reference_scores import Beside, beside
+from woundray.results.reference_scores import ReferenceScores, reference_scores
 from woundray.results.trials import TrialSummary
 from woundray.search.cross_validation import Folds, mean_of_folds, refit
 from woundray.search.finalists import StudyResult
 from woundray.training.checkpoint import read_progress
-from woundray.training.distributed import Place
+from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
-from woundray.training.precompute import open_materials, prepare_materials
+from woundray.training.precompute import open_precomputed, precompute
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 CPU = torch.device("cpu")
 
 
-def here(config: Config, materials: Path, output: Path) -> None:
+def here(config: Config, precomputed: Path, output: Path) -> None:
     """In this process instead of on a cluster."""
-    train(config, materials=materials, output=output, place=Place.alone(), report=lambda *_: None)
+    train(config, precomputed=precomputed, output=output, context=DistributedContext.alone(), report=lambda *_: None)
 
 
-def stage(*_: object) -> None: ...
+def progress(*_: object) -> None: ...
 
 
 def files(folder: Path) -> dict[str, set[str]]:
@@ -40,15 +40,15 @@ def files(folder: Path) -> dict[str, set[str]]:
 def test_a_finalist_is_judged_by_every_photograph_and_refitted_on_all(micro_config: Config, tmp_path: Path) -> None:
     study, trial = tmp_path, tmp_path / "trials/a1"
     config = micro_config.with_values({"validation.folds": 2, "training.epochs": 2, "validation.weights": "both"})
-    materials = prepare_materials(config, study / "materials", device=CPU, stage=stage)
-    here(config, materials.folder, trial)
+    precomputed = precompute(config, study / "precomputed", device=CPU, progress=progress)
+    here(config, precomputed.folder, trial)
     checkpoint = (trial / "epoch_0001").resolve()  # its best, let us say
 
     # the other fold holds out what this one trained on
-    folds = Folds(config, materials, study, CPU, stage, fit=here)
+    folds = Folds(config, precomputed, study, CPU, progress, fit=here)
     pictures, scores = folds(checkpoint)
     assert folds.count == 2 and pictures == 2 * 2 * config.validation.pictures
-    sides = [files(study / "materials"), files(study / "folds/1/materials")]
+    sides = [files(study / "precomputed"), files(study / "folds/1/precomputed")]
     assert sides[0]["train"] == sides[1]["validation"] and sides[0]["validation"] == sides[1]["train"]
     again = study / "folds/1/a1/latest"
     assert read_progress(again).epoch == 1
@@ -61,26 +61,34 @@ def test_a_finalist_is_judged_by_every_photograph_and_refitted_on_all(micro_conf
     # what the new score is read beside has as many pictures, by the same seeds; the epoch's has an epoch's
     new = 2 * config.validation.pictures
     trial_of = TrialSummary("a1", 1, "finished", {}, best_score=9.0, final=scores)
-    at = beside(trial_of, config, materials.folder, materials.baseline, materials.reference)
-    assert at is not None and at.floor.n_wanted == new and at.floor == materials.reference.at(new).floor
-    of_folds = [json.loads((folder / NEW_BASELINE).read_text()) for folder in (
-        materials.folder, study / "folds/1/materials",
+    at = reference_scores(trial_of, config, precomputed.folder, precomputed.baseline, precomputed.reference)
+    assert (
+        at is not None
+        and at.real_baseline.n_wanted == new
+        and at.real_baseline == precomputed.reference.at(new).real_baseline
+    )
+    of_folds = [json.loads((folder / NEW_SEEDS_FILE).read_text()) for folder in (
+        precomputed.folder, study / "folds/1/precomputed",
     )]  # fmt: skip
     assert {fold["pictures"] for fold in of_folds} == {new}
     assert at.base == mean(fold["scores"]["fd_lite0"] for fold in of_folds)  # of the patients that finalists met
     assert of_folds[0]["scores"]["fd_lite0"] != of_folds[1]["scores"]["fd_lite0"]
-    before = beside(replace(trial_of, final=None), config, materials.folder, materials.baseline, materials.reference)
-    assert before == Beside(materials.baseline["fd_lite0"], materials.reference.floor)
-    assert beside(trial_of, config, tmp_path, {}, materials.reference) is None  # a validation loss has neither
+    before = reference_scores(
+        replace(trial_of, final=None), config, precomputed.folder, precomputed.baseline, precomputed.reference
+    )
+    assert before == ReferenceScores(precomputed.baseline["fd_lite0"], precomputed.reference.real_baseline)
+    assert (
+        reference_scores(trial_of, config, tmp_path, {}, precomputed.reference) is None
+    )  # a validation loss has neither
 
     # a refit trains on both sides, with the weights that were better, and scores nothing
     metrics = next(entry for entry in read_progress(checkpoint).history if entry["epoch"] == 1)
     best = TrialSummary("a1", 1, "finished", {}, best_epoch=1, metrics=metrics, checkpoint=checkpoint)
-    refitted = refit(StudyResult(study, best, config, (best,)), CPU, stage, here)
+    refitted = refit(StudyResult(study, best, config, (best,)), CPU, progress, here)
     assert refitted == (study / "refit/a1/run/epoch_0001").resolve()
-    everybody = files(study / "refit/a1/materials")
+    everybody = files(study / "refit/a1/precomputed")
     assert everybody == {"train": sides[0]["train"] | sides[0]["validation"], "validation": set()}
-    assert open_materials(study / "refit/a1/materials").baseline == {}
+    assert open_precomputed(study / "refit/a1/precomputed").baseline == {}
     [entry] = read_progress(refitted).history
     assert not {name for name in entry if "fd_" in name or "copy" in name or "validation" in name}
     assert config_of(refitted).validation.weights == ("ema" if metrics["ema"] else "raw")

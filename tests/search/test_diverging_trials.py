@@ -14,9 +14,9 @@ from woundray.search.study import run_study
 from woundray.search.study_folders import journal_path
 from woundray.tracking.journal import Journal, TrialStarted
 from woundray.tracking.tracker import Tracker
-from woundray.training.distributed import Place
+from woundray.training.distributed import DistributedContext
 from woundray.training.entry_point import Report
-from woundray.training.precompute import Materials
+from woundray.training.precompute import Precomputed
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Ray's and Optuna's own code
@@ -32,7 +32,9 @@ PLANTED = {
 }
 
 
-def planted_loop(config: Config, *, materials: Path, output: Path, place: Place, report: Report) -> None:
+def planted_loop(
+    config: Config, *, precomputed: Path, output: Path, context: DistributedContext, report: Report
+) -> None:
     """The real loop, with one function of three trials that gives what is not a number."""
     from woundray.training import loop
 
@@ -48,9 +50,9 @@ def planted_loop(config: Config, *, materials: Path, output: Path, place: Place,
     }
     if output.name in PLANTED:
         with patch(name, results[name.rsplit(".", 1)[-1]]):
-            loop.train(config, materials=materials, output=output, place=place, report=report)
+            loop.train(config, precomputed=precomputed, output=output, context=context, report=report)
     else:
-        loop.train(config, materials=materials, output=output, place=place, report=report)
+        loop.train(config, precomputed=precomputed, output=output, context=context, report=report)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def ray_cluster() -> Iterator[Cluster]:
 
 def test_three_trials_that_diverge_fail_and_the_study_has_a_winner_also_when_it_goes_on(
     micro_config: Config,
-    micro_materials: Materials,
+    micro_precomputed: Precomputed,
     ray_cluster: Cluster,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -76,7 +78,7 @@ def test_three_trials_that_diverge_fail_and_the_study_has_a_winner_also_when_it_
     def go_on(trials: int) -> StudyResult:
         return run_study(
             config.with_values({"study.trials": trials}),
-            materials=micro_materials.folder,
+            precomputed=micro_precomputed.folder,
             folder=folder,
             loop=planted_loop,
             resources=ray_cluster.resources,

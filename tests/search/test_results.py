@@ -8,7 +8,7 @@ from rich.console import Console
 
 from woundray.config import Config
 from woundray.results.trials import TrialSummary, best_trial, finalists, summarise
-from woundray.search.progress import Follower, share_done, table, time_left
+from woundray.search.progress import JournalFollower, share_done, table, time_left
 from woundray.tracking.journal import (
     EpochReported,
     Event,
@@ -60,7 +60,7 @@ def test_a_trial_that_failed_or_has_no_score_does_not_win() -> None:
     assert best_trial(summarise([started("a", 1), ended("a")], "fd_lite0"), "fd_lite0") is None
 
 
-def judged(trial: str, number: int, score: float, *, copies: bool = False, z: float = 0.0) -> Event:
+def resolve_config(trial: str, number: int, score: float, *, copies: bool = False, z: float = 0.0) -> Event:
     metrics = {"fd_lite0": score, "fd_lite0_z": z, "copy_rate": 0.9, "copy_rate_held_out": 0.05}
     metrics["copies_flag"] = float(copies)
     return EpochReported(trial=trial, epoch=number, metrics=metrics, checkpoint=ROOT / trial / f"{number}")
@@ -77,7 +77,12 @@ def leader(events: list[Event]) -> str | None:
 
 
 def test_a_trial_that_copies_its_training_pictures_is_marked_and_not_elected() -> None:
-    events = [started("a", 1), started("rigged", 2), judged("a", 1, 60), judged("rigged", 1, 20, copies=True)]
+    events = [
+        started("a", 1),
+        started("rigged", 2),
+        resolve_config("a", 1, 60),
+        resolve_config("rigged", 1, 20, copies=True),
+    ]
     _, rigged = summarise(events, "fd_lite0")
     assert rigged.copies == "90% of its pictures look like copies of training photographs, 5% of unseen photographs do"
     assert leader(events) == "a"
@@ -85,19 +90,29 @@ def test_a_trial_that_copies_its_training_pictures_is_marked_and_not_elected() -
 
 
 def test_epochs_that_copy_do_not_count_for_a_trial_that_has_others() -> None:
-    events = [started("a", 1), judged("a", 1, 60), judged("a", 2, 20, copies=True), judged("a", 3, 50, z=-2)]
+    events = [
+        started("a", 1),
+        resolve_config("a", 1, 60),
+        resolve_config("a", 2, 20, copies=True),
+        resolve_config("a", 3, 50, z=-2),
+    ]
     [trial] = summarise(events, "fd_lite0")
     assert (trial.best_epoch, trial.copies) == (3, "")
 
 
 def test_the_earliest_epoch_within_one_sd_is_the_trials_best() -> None:
-    events = [started("a", 1), judged("a", 1, 60, z=9), judged("a", 2, 50, z=1.9), judged("a", 3, 49, z=1.0)]
+    events = [
+        started("a", 1),
+        resolve_config("a", 1, 60, z=9),
+        resolve_config("a", 2, 50, z=1.9),
+        resolve_config("a", 3, 49, z=1.0),
+    ]
     assert summarise(events, "fd_lite0")[0].best_epoch == 2
 
 
 def test_finalists_are_ordered_by_their_new_pictures() -> None:
     events = [started(name, number) for number, name in enumerate("abc", start=1)]
-    events += [judged("a", 1, 40), judged("b", 1, 41), judged("c", 1, 39)]
+    events += [resolve_config("a", 1, 40), resolve_config("b", 1, 41), resolve_config("c", 1, 39)]
     assert leader(events) == "c"
     finals = [again("c", 48), again("a", 45)]
     assert leader([*events, *finals]) == "a"
@@ -114,7 +129,7 @@ def test_a_resumed_trial_goes_on_from_what_it_had() -> None:
 def follow(journal: Journal, later: list[Event], *, terminal: bool) -> str:
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=120)
-    with Follower(journal, CONFIG, console=console):
+    with JournalFollower(journal, CONFIG, console=console):
         for event in later:
             journal.append(event)
     return out.getvalue()
@@ -135,7 +150,13 @@ def test_without_a_terminal_an_epoch_is_a_line(tmp_path: Path) -> None:
 
 
 def test_copies_and_new_pictures_are_told(tmp_path: Path) -> None:
-    events = [started("a", 1), judged("a", 1, 60), judged("a", 2, 50, copies=True), ended("a"), again("a", 62)]
+    events = [
+        started("a", 1),
+        resolve_config("a", 1, 60),
+        resolve_config("a", 2, 50, copies=True),
+        ended("a"),
+        again("a", 62),
+    ]
     assert follow(Journal(tmp_path / "events.jsonl"), events, terminal=False).splitlines() == [
         "trial 1  epoch 1/3  fd_lite0 60  best 60 (trial 1)",
         "trial 1  epoch 2/3  fd_lite0 50  copies  best 60 (trial 1)",
@@ -165,7 +186,7 @@ def test_a_listener_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
         calls.append(trials)
         raise ValueError("planted")
 
-    with Follower(journal, CONFIG, [listener], console=Console(file=io.StringIO())):
+    with JournalFollower(journal, CONFIG, [listener], console=Console(file=io.StringIO())):
         for event in EVENTS:
             journal.append(event)
     assert len(calls) == len(EVENTS)

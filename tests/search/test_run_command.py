@@ -37,21 +37,21 @@ def test_a_run_goes_on_by_its_name_alone(folder: Path) -> None:
 
 
 def test_more_epochs_are_kept(folder: Path) -> None:
-    place = ("--study.name", "mine", "--study.output", str(folder.parent))
-    assert go_on(folder, *place, "--training.epochs", "12").training.epochs == 12
+    context = ("--study.name", "mine", "--study.output", str(folder.parent))
+    assert go_on(folder, *context, "--training.epochs", "12").training.epochs == 12
     assert read_yaml(folder / "run/config.yaml")["training"]["epochs"] == "12"
-    assert go_on(folder, *place).training.epochs == 12
+    assert go_on(folder, *context).training.epochs == 12
     with pytest.raises(UserError, match=r"training\.epochs 12, not 9"):
-        go_on(folder, *place, "--training.epochs", "9")
+        go_on(folder, *context, "--training.epochs", "9")
 
 
 def test_the_same_command_goes_on_and_another_is_refused(folder: Path) -> None:
-    place = ("--study.name", "mine", "--study.output", str(folder.parent), "--training.epochs", "9")
-    assert go_on(folder, *place, "--lora.rank", "4").lora.rank == 4
+    context = ("--study.name", "mine", "--study.output", str(folder.parent), "--training.epochs", "9")
+    assert go_on(folder, *context, "--lora.rank", "4").lora.rank == 4
     with pytest.raises(UserError, match=r"lora\.rank 4, not 8; .*training\.epochs may become more"):
-        go_on(folder, *place, "--lora.rank", "8")
+        go_on(folder, *context, "--lora.rank", "8")
     with pytest.raises(UserError, match=r"model\.precision fp32, not bf16"):  # of a profile by name
-        go_on(folder, *place, "--profile", "sd15")
+        go_on(folder, *context, "--profile", "sd15")
 
 
 def go_on(folder: Path, *arguments: str) -> Config:

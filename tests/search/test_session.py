@@ -11,7 +11,7 @@ from woundray.errors import UserError
 from woundray.ray_cluster import nodes
 from woundray.ray_cluster.connection import Cluster
 from woundray.ray_cluster.nodes import Resources
-from woundray.ray_cluster.torch_trainer import settle
+from woundray.ray_cluster.torch_trainer import resolve_gpus
 from woundray.search import session, study_folders
 from woundray.search.session import usable_resources
 from woundray.search.study_folders import made_folder, new_folder
@@ -51,9 +51,11 @@ def test_gpus_that_the_autoscaler_brings_are_waited_for(
     joining += [CPUS, CPUS, WITH_GPUS]
     told: list[tuple[str, int, int]] = []
     own = config(tmp_path).with_values({"hardware.workers": workers})
-    found = usable_resources(own, Cluster(CPUS, "", own=False, address=""), tmp_path, lambda *stage: told.append(stage))
+    found = usable_resources(
+        own, Cluster(CPUS, "", own=False, address=""), tmp_path, lambda *progress: told.append(progress)
+    )
     assert found == WITH_GPUS
-    assert settle(own, found).hardware.gpus_per_worker == share
+    assert resolve_gpus(own, found).hardware.gpus_per_worker == share
     look = "folder and base model on each node"
     assert told[:3] == [("waiting for nodes", 0, 100)] * 2 + [("waiting for nodes", 100, 100)]
     assert told[3:] == [(look, 0, 1), (look, 1, 1)]
@@ -111,9 +113,9 @@ def test_a_name_that_no_folder_can_have_is_one_line(tmp_path: Path, name: str) -
 def test_a_folder_in_which_nothing_was_computed_goes_with_its_mistake(tmp_path: Path) -> None:
     def mistaken(name: str, *, computed: bool) -> None:
         with made_folder(config(tmp_path, name), "study") as folder:
-            (folder / "materials").mkdir()
+            (folder / "precomputed").mkdir()
             if computed:
-                (folder / "materials/baseline.json").touch()
+                (folder / "precomputed/base_model_scores.json").touch()
             raise UserError("a mistake")
 
     (tmp_path / "runs/mine").mkdir(parents=True)  # it was there before

@@ -23,12 +23,12 @@ from woundray.errors import NonFiniteError, UserError
 from woundray.ray_cluster.connection import Cluster, cluster
 from woundray.ray_cluster.dashboard_metrics import show
 from woundray.ray_cluster.fork_server import server
-from woundray.ray_cluster.torch_trainer import RunFailed, fit, settle
+from woundray.ray_cluster.torch_trainer import RunFailed, fit, resolve_gpus
 from woundray.search.finalists import conclude
 from woundray.search.study import run_study
 from woundray.search.study_folders import journal_path
 from woundray.tracking.journal import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
-from woundray.training.distributed import Place
+from woundray.training.distributed import DistributedContext
 from woundray.training.entry_point import Report
 
 pytestmark = [
@@ -71,16 +71,18 @@ def score(learning_rate: float, epoch: int) -> float:
     return abs(math.log10(learning_rate) + 3) + (epoch - 3) ** 2 / 10
 
 
-def analytic_loop(config: Config, *, materials: Path, output: Path, place: Place, report: Report) -> None:
+def analytic_loop(
+    config: Config, *, precomputed: Path, output: Path, context: DistributedContext, report: Report
+) -> None:
     """Fails above a learning rate of 0.005, else reports the score of each epoch; leaves a file a rank."""
     rate = config.training.learning_rate
     for epoch in range(1, config.training.epochs + 1):
         if rate > 0.005:
             raise ValueError("planted failure")
         folder = output / f"epoch_{epoch:04d}"
-        if place.rank == 0:
+        if context.rank == 0:
             folder.mkdir(parents=True)
-        (output / f"rank_{place.rank}_of_{place.world_size}").touch()
+        (output / f"rank_{context.rank}_of_{context.world_size}").touch()
         report({"epoch": epoch, "validation_loss": score(rate, epoch)}, folder)
 
 
@@ -88,7 +90,7 @@ def test_study(tmp_path: Path, ray_cluster: Cluster, capsys: pytest.CaptureFixtu
     folder, seen = tmp_path / "study", []
     result = run_study(
         make_config(tmp_path),
-        materials=tmp_path,
+        precomputed=tmp_path,
         folder=folder,
         loop=analytic_loop,
         resources=ray_cluster.resources,
@@ -199,7 +201,7 @@ def test_a_controller_that_is_killed_is_replaced_and_takes_no_place(tmp_path: Pa
     import ray.train
     from ray.util.placement_group import placement_group_table
 
-    def loop(config: Config, *, materials: Path, output: Path, place: Place, report: Report) -> None:
+    def loop(config: Config, *, precomputed: Path, output: Path, context: DistributedContext, report: Report) -> None:
         again = (output / "worker").exists()
         (output / "worker").write_text(str(os.getpid()))
         report({"epoch": 1, "validation_loss": 1.0}, output)
@@ -218,8 +220,8 @@ def test_a_controller_that_is_killed_is_replaced_and_takes_no_place(tmp_path: Pa
         time.sleep(1)
         os.kill(int((tmp_path / "controller").read_text()), signal.SIGKILL)
 
-    config = settle(make_config(tmp_path, **{"study.max_failures": 1}), ray_cluster.resources)
-    folders = {"materials": tmp_path, "output": tmp_path / "run", "storage": tmp_path / "ray"}
+    config = resolve_gpus(make_config(tmp_path, **{"study.max_failures": 1}), ray_cluster.resources)
+    folders = {"precomputed": tmp_path, "output": tmp_path / "run", "storage": tmp_path / "ray"}
     with ThreadPoolExecutor() as threads:
         killed = threads.submit(kill)
         assert fit(config, loop=loop, name="killed", callbacks=[Noter()], **folders)["epoch"] == 1
@@ -233,11 +235,11 @@ def test_a_controller_that_is_killed_is_replaced_and_takes_no_place(tmp_path: Pa
 
 
 def test_two_workers_are_two_ranks(tmp_path: Path, ray_cluster: Cluster) -> None:
-    config = settle(make_config(tmp_path, **{"hardware.workers": 2}), ray_cluster.resources)
+    config = resolve_gpus(make_config(tmp_path, **{"hardware.workers": 2}), ray_cluster.resources)
     last = fit(
         config,
         loop=analytic_loop,
-        materials=tmp_path,
+        precomputed=tmp_path,
         output=tmp_path / "run",
         name="run",
         storage=tmp_path / "ray",

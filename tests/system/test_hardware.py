@@ -4,13 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fake_gpus import SMI
 
 from woundray.system.hardware import Gpu, disk_free_gib, gpus, look
 
-SMI = """#!/bin/sh
-echo "0, GPU-aaaa-1, NVIDIA H100 80GB HBM3, 81559, 80000"
-echo "1, GPU-bbbb-2, NVIDIA T4, 15360, [N/A]"
-"""
 H100 = Gpu("NVIDIA H100 80GB HBM3", 81559 / 1024, 80000 / 1024)
 T4 = Gpu("NVIDIA T4", 15.0, None)
 

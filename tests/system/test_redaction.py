@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from woundray.cli import command, terminal
+from woundray.cli import terminal
 from woundray.errors import UserError
 from woundray.system.redaction import redact
 
@@ -31,7 +31,7 @@ def test_values_of_secret_variables_are_hidden(
         raise UserError("the server said: bad token 0123456789abcdef")
 
     with pytest.raises(SystemExit):
-        command.run(refused)
+        terminal.run(refused)
     assert capsys.readouterr().err == "woundray: the server said: bad token ***\n"
 
 

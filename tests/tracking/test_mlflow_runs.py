@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from test_tracking import SETTINGS, copy, write_study
+from test_tracker import SETTINGS, copy, write_study
 
 from woundray.errors import UserError
 from woundray.tracking.connection import connect, experiment_id

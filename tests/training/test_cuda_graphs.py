@@ -13,10 +13,10 @@ from woundray.models.base_model import load_unet
 from woundray.models.lora import add_adapter
 from woundray.training import loop
 from woundray.training import train_step as steps
-from woundray.training.cuda_graphs import Replayed, can_replay
-from woundray.training.distributed import Place
-from woundray.training.precompute import Materials, prepare_materials
-from woundray.training.train_state import build
+from woundray.training.cuda_graphs import CudaGraphedUNet, can_capture
+from woundray.training.distributed import DistributedContext
+from woundray.training.precompute import Precomputed, precompute
+from woundray.training.train_state import build_train_state
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -40,7 +40,7 @@ def test_each_shape_is_recorded_once_and_only_with_gradients(
     micro_base: Path, recordings: list[tuple[torch.Size, ...]]
 ) -> None:
     unet = load_unet(micro_base, dtype=torch.float32, device=CPU)
-    replayed = Replayed(unet)
+    replayed = CudaGraphedUNet(unet)
     text = torch.zeros(1, 3, unet.config["cross_attention_dim"])
 
     def ask(count: int) -> Tensor:
@@ -63,16 +63,16 @@ def test_each_shape_is_recorded_once_and_only_with_gradients(
 
 
 def test_what_a_graph_can_not_hold_is_not_recorded(micro_config: Config) -> None:
-    alone = Place(0, 1, GPU)
-    assert can_replay(micro_config, alone)
-    assert not can_replay(micro_config, Place(0, 1, CPU))
-    assert not can_replay(micro_config, Place(0, 2, GPU))
+    alone = DistributedContext(0, 1, GPU)
+    assert can_capture(micro_config, alone)
+    assert not can_capture(micro_config, DistributedContext(0, 1, CPU))
+    assert not can_capture(micro_config, DistributedContext(0, 2, GPU))
     for values in (
         {"model.cuda_graphs": False},
         {"model.gradient_checkpointing": True},
         {"training.method": "full", "model.precision": "bf16"},
     ):
-        assert not can_replay(micro_config.with_values(values), alone)
+        assert not can_capture(micro_config.with_values(values), alone)
 
 
 def recorded_with_static_gradients(module: nn.Module, samples: tuple[Tensor, ...]) -> Callable[..., Tensor]:
@@ -99,7 +99,7 @@ def recorded_with_static_gradients(module: nn.Module, samples: tuple[Tensor, ...
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_gradients_of_recorded_micro_batches_add_up(
     micro_config: Config,
-    micro_materials: Materials,
+    micro_precomputed: Precomputed,
     recordings: list[tuple[torch.Size, ...]],
     monkeypatch: pytest.MonkeyPatch,
     rounds: int,
@@ -114,17 +114,17 @@ def test_gradients_of_recorded_micro_batches_add_up(
             "lora.dropout": 0.0,
         }
     )
-    bank, schedule = micro_materials.bank, micro_materials.schedule
+    latent_cache, schedule = micro_precomputed.latent_cache, micro_precomputed.schedule
 
     def gradients(recorded: bool) -> list[Tensor]:
-        unet = load_unet(micro_materials.base, dtype=torch.float32, device=CPU)
+        unet = load_unet(micro_precomputed.base, dtype=torch.float32, device=CPU)
         parameters = add_adapter(unet, config.lora, seed=0)
-        model = (Replayed(unet) if recorded else unet).train()
+        model = (CudaGraphedUNet(unet) if recorded else unet).train()
         found: list[Tensor] = []
         for step in (1, 2):
-            photos = steps.photo_order(len(bank.train), 2 * rounds, seed=0, epoch=step)
-            draws = steps.draw(photos, bank, schedule, config, epoch=1, step=step)
-            steps.backward(model, None, bank, schedule, draws, config, Place.alone())
+            photos = steps.photo_order(len(latent_cache.train), 2 * rounds, seed=0, epoch=step)
+            draws = steps.draw_random_inputs(photos, latent_cache, schedule, config, epoch=1, step=step)
+            steps.backward(model, None, latent_cache, schedule, draws, config, DistributedContext.alone())
             found += [parameter.grad.clone() for parameter in parameters.values() if parameter.grad is not None]
             for parameter in parameters.values():
                 parameter.grad = None
@@ -140,7 +140,7 @@ def test_gradients_of_recorded_micro_batches_add_up(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_a_recorded_run_is_the_run(
-    micro_config: Config, micro_materials: Materials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounds: int
+    micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounds: int
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
 
@@ -148,8 +148,8 @@ def test_a_recorded_run_is_the_run(
         config = micro_config.with_values(
             {"model.cuda_graphs": cuda_graphs, "lora.dropout": 0.0, "training.gradient_accumulation_steps": rounds}
         )
-        materials = prepare_materials(config, tmp_path / "materials", device=GPU, stage=lambda *_: None)
-        run = build(config, materials.folder, tmp_path / str(cuda_graphs), Place(0, 1, GPU))
+        precomputed = precompute(config, tmp_path / "precomputed", device=GPU, progress=lambda *_: None)
+        run = build_train_state(config, precomputed.folder, tmp_path / str(cuda_graphs), DistributedContext(0, 1, GPU))
         loop.train_epoch(run, 1, 0)
         return torch.cat([parameter.detach().flatten() for parameter in run.parameters.values()])
 

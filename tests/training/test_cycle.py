@@ -15,9 +15,9 @@ from torchvision.transforms.functional import pil_to_tensor
 from woundray.checkpoints.export import Format, export_checkpoint
 from woundray.config import Config
 from woundray.training.checkpoint import read_progress
-from woundray.training.distributed import Place
+from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
-from woundray.training.precompute import prepare_materials
+from woundray.training.precompute import precompute
 
 
 @pytest.fixture
@@ -51,15 +51,21 @@ def drawn_by(pipeline: Any, config: Config) -> Tensor:
 @pytest.mark.usefixtures("one_thread")
 def test_train_save_kill_resume_export_load(family_base: Path, tmp_path: Path) -> None:
     config, cpu = family_config(family_base), torch.device("cpu")
-    materials = prepare_materials(config, tmp_path / "materials", device=cpu, stage=lambda *_: None)
+    precomputed = precompute(config, tmp_path / "precomputed", device=cpu, progress=lambda *_: None)
 
     def go_on(output: Path) -> None:
-        train(config, materials=materials.folder, output=output, place=Place.alone(), report=lambda *_: None)
+        train(
+            config,
+            precomputed=precomputed.folder,
+            output=output,
+            context=DistributedContext.alone(),
+            report=lambda *_: None,
+        )
 
     # killed in the middle of the second epoch, and resumed by another process: as if left in peace
     go_on(tmp_path / "peace")
     with pytest.raises(multiprocessing.ProcessExitedException):  # type: ignore[attr-defined]
-        work(config, materials, tmp_path / "killed", 1, fatal_update=3)
+        work(config, precomputed, tmp_path / "killed", 1, fatal_update=3)
     assert read_progress(tmp_path / "killed/latest").epoch == 1
     go_on(tmp_path / "killed")
     (peace_history, peace), (history, state) = outcome(tmp_path / "peace"), outcome(tmp_path / "killed")
@@ -73,7 +79,7 @@ def test_train_save_kill_resume_export_load(family_base: Path, tmp_path: Path) -
     assert (drawn_by(plain, config) - trainers).abs().float().mean() > 1
     outs: dict[Format, str] = {"kohya": "wound.safetensors", "diffusers": "adapter", "merged": "merged"}
     for kind, name in outs.items():
-        export_checkpoint(checkpoint, tmp_path / name, kind, stage=lambda *_: None)
+        export_checkpoint(checkpoint, tmp_path / name, kind, progress=lambda *_: None)
         pipeline = pipeline_of(family_base.name, tmp_path / "merged" if kind == "merged" else family_base)
         if kind != "merged":
             pipeline.load_lora_weights(tmp_path / name)

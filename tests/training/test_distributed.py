@@ -11,8 +11,8 @@ from torch import distributed as dist
 
 from woundray.config import Config
 from woundray.ray_cluster.nodes import Resources
-from woundray.ray_cluster.torch_trainer import fit, settle
-from woundray.training.distributed import Place
+from woundray.ray_cluster.torch_trainer import fit, resolve_gpus
+from woundray.training.distributed import DistributedContext
 
 META = torch.device("meta")
 """Stands for a GPU: a device whose tensors are not on the CPU, and which the backend alone takes."""
@@ -48,7 +48,7 @@ def test_sums_are_added_up_on_the_runs_device() -> None:
     """The epoch's sums and the validation loss were CPU tensors, which NCCL refuses: a run of two GPUs ended there."""
     with pytest.raises(RuntimeError, match="No backend type associated with device type cpu"):
         dist.all_reduce(torch.ones(3))
-    assert Place(0, 2, META).total(torch.ones(3, dtype=torch.float64)).device == META
+    assert DistributedContext(0, 2, META).total(torch.ones(3, dtype=torch.float64)).device == META
 
 
 @pytest.mark.parametrize(("gpus", "device_backends"), [(0, {"cpu": "gloo"}), (2, {"cpu": "gloo", "cuda": "nccl"})])
@@ -63,8 +63,8 @@ def test_the_backend_of_a_run_takes_objects_of_the_cpu_whatever_gradients_take(
             asked.append(torch_config)
             raise KeyboardInterrupt
 
-    config = settle(Config().with_values({"hardware.workers": 2}), Resources(cpus=8, gpus=gpus, nodes=1))
-    folders = {"materials": tmp_path, "output": tmp_path / "run", "storage": tmp_path / "ray"}
+    config = resolve_gpus(Config().with_values({"hardware.workers": 2}), Resources(cpus=8, gpus=gpus, nodes=1))
+    folders = {"precomputed": tmp_path, "output": tmp_path / "run", "storage": tmp_path / "ray"}
     with patch("ray.train.torch.TorchTrainer", Trainer), pytest.raises(KeyboardInterrupt):
         fit(config, loop=lambda *_, **__: None, name="run", **folders)
     found = dist.BackendConfig(dist.Backend(asked[0].backend)).get_device_backend_map()

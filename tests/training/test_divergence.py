@@ -12,9 +12,9 @@ from woundray.ray_cluster.torch_trainer import error_line
 from woundray.sampling import pipeline
 from woundray.training import train_step as steps
 from woundray.training.checkpoint import newest_checkpoint
-from woundray.training.distributed import Place
+from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
-from woundray.training.precompute import Materials
+from woundray.training.precompute import Precomputed
 
 NAN = torch.tensor(float("nan"))
 
@@ -35,7 +35,7 @@ NAN = torch.tensor(float("nan"))
 )
 def test_what_is_not_a_number_ends_the_run_and_is_named(
     micro_config: Config,
-    micro_materials: Materials,
+    micro_precomputed: Precomputed,
     tmp_path: Path,
     module: object,
     name: str,
@@ -46,7 +46,13 @@ def test_what_is_not_a_number_ends_the_run_and_is_named(
         raise AssertionError(metrics)
 
     with patch.object(module, name, returned), pytest.raises(NonFiniteError, match=f"^{said}; lower training.learning"):
-        train(micro_config, materials=micro_materials.folder, output=tmp_path, place=Place.alone(), report=report)
+        train(
+            micro_config,
+            precomputed=micro_precomputed.folder,
+            output=tmp_path,
+            context=DistributedContext.alone(),
+            report=report,
+        )
     assert newest_checkpoint(tmp_path) is None
 
 

@@ -11,14 +11,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from woundray.checkpoints.generate import Wish, draw
+from woundray.checkpoints.generate import SamplingOptions, generate_images
 from woundray.config import Config
 from woundray.errors import NonFiniteError
 from woundray.sampling import pipeline
 from woundray.training import train_step as steps
-from woundray.training.distributed import Place
+from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
-from woundray.training.precompute import Materials
+from woundray.training.precompute import Precomputed
 
 
 @pytest.fixture
@@ -28,7 +28,9 @@ def fp16_config(micro_config: Config) -> Config:
     )
 
 
-def run(config: Config, materials: Materials, output: Path, overflows: set[int], dies_after: int = 99) -> list[float]:
+def run(
+    config: Config, precomputed: Precomputed, output: Path, overflows: set[int], dies_after: int = 99
+) -> list[float]:
     """Trains; gradients of these updates overflow. Gives the loss of each update, before that."""
     seen: list[float] = []
     real = steps.losses
@@ -43,14 +45,14 @@ def run(config: Config, materials: Materials, output: Path, overflows: set[int],
             raise KeyboardInterrupt
 
     with patch.object(steps, "losses", planted):
-        train(config, materials=materials.folder, output=output, place=Place.alone(), report=report)
+        train(config, precomputed=precomputed.folder, output=output, context=DistributedContext.alone(), report=report)
     return seen
 
 
 def test_an_overflow_costs_an_update_and_not_the_run(
-    fp16_config: Config, micro_materials: Materials, tmp_path: Path
+    fp16_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
-    run(fp16_config, micro_materials, tmp_path, overflows={2, 3})
+    run(fp16_config, micro_precomputed, tmp_path, overflows={2, 3})
     first, second = json.loads((tmp_path / "history.json").read_text())
     assert first["skipped_updates"] >= 2
     assert second["skipped_updates"] == 0
@@ -59,23 +61,23 @@ def test_an_overflow_costs_an_update_and_not_the_run(
     assert all(torch.isfinite(tensor).all() for tensor in state.values())
 
 
-def test_a_run_that_always_overflows_ends(fp16_config: Config, micro_materials: Materials, tmp_path: Path) -> None:
+def test_a_run_that_always_overflows_ends(fp16_config: Config, micro_precomputed: Precomputed, tmp_path: Path) -> None:
     config = fp16_config.with_values({"training.steps_per_epoch": 40})
     with pytest.raises(
         NonFiniteError, match=r"^epoch 1, step 2\d: the gradient's norm is nan at a loss scale of 0\.00"
     ):
-        run(config, micro_materials, tmp_path, overflows=set(range(1, 99)))
+        run(config, micro_precomputed, tmp_path, overflows=set(range(1, 99)))
     assert not (tmp_path / "latest").exists()
 
 
 def test_a_run_that_died_after_an_overflow_resumes_to_the_bit(
-    fp16_config: Config, micro_materials: Materials, tmp_path: Path
+    fp16_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
     """The scale that it had come down to is in the checkpoint."""
-    run(fp16_config, micro_materials, tmp_path / "whole", overflows={1, 3})
+    run(fp16_config, micro_precomputed, tmp_path / "whole", overflows={1, 3})
     with pytest.raises(KeyboardInterrupt):
-        run(fp16_config, micro_materials, tmp_path / "dies", overflows={1, 3}, dies_after=1)
-    run(fp16_config, micro_materials, tmp_path / "dies", overflows=set())
+        run(fp16_config, micro_precomputed, tmp_path / "dies", overflows={1, 3}, dies_after=1)
+    run(fp16_config, micro_precomputed, tmp_path / "dies", overflows=set())
     whole, resumed = (load_file(tmp_path / name / "latest/state.safetensors") for name in ("whole", "dies"))
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
@@ -89,14 +91,20 @@ def test_a_run_that_died_after_an_overflow_resumes_to_the_bit(
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_a_whole_unet_draws_what_was_scored(
-    micro_config: Config, micro_materials: Materials, tmp_path: Path, precision: str
+    micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path, precision: str
 ) -> None:
     """Weights of 32 bits that compute in 16 are not weights of 16 bits."""
     values = {"training.method": "full", "model.precision": precision, "training.epochs": 1, "validation.batch_size": 4}
     config = micro_config.with_values(
-        {**values, "training.learning_rate": 1e-3, "validation.pictures": 4, "metrics.floor_repeats": 2}
+        {**values, "training.learning_rate": 1e-3, "validation.pictures": 4, "metrics.baseline_repeats": 2}
     )
-    train(config, materials=micro_materials.folder, output=tmp_path, place=Place.alone(), report=lambda *_: None)
+    train(
+        config,
+        precomputed=micro_precomputed.folder,
+        output=tmp_path,
+        context=DistributedContext.alone(),
+        report=lambda *_: None,
+    )
     checkpoint = tmp_path / "epoch_0001"
-    again = pipeline.grid(draw(checkpoint, Wish(4), lambda *_: None)).permute(1, 2, 0).numpy()
+    again = pipeline.grid(generate_images(checkpoint, SamplingOptions(4), lambda *_: None)).permute(1, 2, 0).numpy()
     assert np.array_equal(again, np.asarray(Image.open(checkpoint / "grid.png")))

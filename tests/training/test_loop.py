@@ -15,22 +15,22 @@ from safetensors.torch import load_file
 from torch import distributed as dist
 from torch import multiprocessing
 
-from woundray import evaluation
-from woundray.checkpoints.generate import Wish, draw, open_checkpoint
+from woundray.checkpoints.generate import SamplingOptions, generate_images, open_checkpoint
 from woundray.config import Config
 from woundray.errors import UserError
+from woundray.evaluation import embedders, epoch_metrics
 from woundray.models.base_model import load_unet, load_vae
 from woundray.sampling import pipeline
 from woundray.training import loop
 from woundray.training.checkpoint import link, read_progress, start_from
-from woundray.training.distributed import Place, Value
+from woundray.training.distributed import DistributedContext, Value
 from woundray.training.loop import stopped_early, train
-from woundray.training.precompute import Materials, sampler_of
-from woundray.training.train_state import build
+from woundray.training.precompute import Precomputed, sampler_of
+from woundray.training.train_state import build_train_state
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 
-def run(config: Config, materials: Materials, output: Path, until: int = 99) -> None:
+def run(config: Config, precomputed: Precomputed, output: Path, until: int = 99) -> None:
     """A run of one process that dies after the report of epoch `until`."""
 
     def report(metrics: dict[str, float], folder: Path) -> None:
@@ -38,7 +38,7 @@ def run(config: Config, materials: Materials, output: Path, until: int = 99) -> 
         if metrics["epoch"] == until:
             raise KeyboardInterrupt
 
-    train(config, materials=materials.folder, output=output, place=Place.alone(), report=report)
+    train(config, precomputed=precomputed.folder, output=output, context=DistributedContext.alone(), report=report)
 
 
 def results(output: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
@@ -48,33 +48,33 @@ def results(output: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, float
 
 
 @pytest.fixture(scope="module")
-def whole(micro_config: Config, micro_materials: Materials, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(micro_config: Config, micro_precomputed: Precomputed, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("whole")
-    run(micro_config, micro_materials, output)
+    run(micro_config, micro_precomputed, output)
     return output
 
 
 def test_a_checkpoint_draws_its_epochs_pictures_again(
-    whole: Path, micro_config: Config, micro_materials: Materials
+    whole: Path, micro_config: Config, micro_precomputed: Precomputed
 ) -> None:
     """Weights, prompt, steps, and what pictures begin with: all of it is in the folder."""
     checkpoint, count = (whole / "latest").resolve(), micro_config.validation.grid
-    again = pipeline.grid(draw(checkpoint, Wish(count), lambda *_: None)).permute(1, 2, 0)
+    again = pipeline.grid(generate_images(checkpoint, SamplingOptions(count), lambda *_: None)).permute(1, 2, 0)
     grid = torch.tensor(np.asarray(Image.open(checkpoint / "grid.png")))
     assert (again.int() - grid.int()).abs().max() <= 1  # of another batch
-    kept, known = open_checkpoint(checkpoint, Wish(1)).sampler.leak, micro_materials.leak
+    kept, known = open_checkpoint(checkpoint, SamplingOptions(1)).sampler.leak, micro_precomputed.leak
     assert kept is not None and known is not None  # random weights hardly show it
     assert torch.equal(kept.mean, known.mean) and torch.equal(kept.spread, known.spread)
 
 
 def test_a_run_that_died_and_was_resumed_is_bit_identical(
-    micro_config: Config, micro_materials: Materials, whole: Path, tmp_path: Path
+    micro_config: Config, micro_precomputed: Precomputed, whole: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(micro_config, micro_materials, tmp_path, until=2)
+        run(micro_config, micro_precomputed, tmp_path, until=2)
     assert read_progress(tmp_path / "latest").epoch == 2
     torch.rand(5)  # another state of the global generator
-    run(micro_config, micro_materials, tmp_path)
+    run(micro_config, micro_precomputed, tmp_path)
     (state, scores), (resumed_state, resumed_scores) = results(whole), results(tmp_path)
     assert resumed_scores == scores
     assert state.keys() == resumed_state.keys()
@@ -108,21 +108,21 @@ def test_the_scored_adapter_is_the_average(whole: Path) -> None:
 
 
 def test_a_checkpoint_that_is_damaged_or_foreign_is_refused_by_name(
-    micro_config: Config, micro_materials: Materials, tmp_path: Path
+    micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
-    run(micro_config.with_values({"training.epochs": 1}), micro_materials, tmp_path)
+    run(micro_config.with_values({"training.epochs": 1}), micro_precomputed, tmp_path)
     with pytest.raises(UserError, match=r"epoch_0001/state.safetensors: of a run with another base model or lora.rank"):
-        run(micro_config.with_values({"lora.rank": 3}), micro_materials, tmp_path)
+        run(micro_config.with_values({"lora.rank": 3}), micro_precomputed, tmp_path)
     (tmp_path / "latest" / "state.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(UserError, match=r"epoch_0001/state.safetensors: damaged"):
-        run(micro_config, micro_materials, tmp_path)
+        run(micro_config, micro_precomputed, tmp_path)
     (tmp_path / "latest" / "run.json").write_text("{")
     with pytest.raises(UserError, match="not a checkpoint"):
-        run(micro_config, micro_materials, tmp_path)
+        run(micro_config, micro_precomputed, tmp_path)
 
 
 def test_a_run_that_was_killed_before_its_links_moved_does_it_again_and_trains_nothing_twice(
-    micro_config: Config, micro_materials: Materials, whole: Path, tmp_path: Path
+    micro_config: Config, micro_precomputed: Precomputed, whole: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
     shutil.copytree(whole, output, symlinks=True)
@@ -130,7 +130,7 @@ def test_a_run_that_was_killed_before_its_links_moved_does_it_again_and_trains_n
     link(output / "latest", "epoch_0002")
     (output / "best").unlink()
     (output / "history.json").write_text("[]")
-    run(micro_config, micro_materials, output, until=1)
+    run(micro_config, micro_precomputed, output, until=1)
     assert (output / "latest").resolve().name == "epoch_0003"
     assert (output / "best").resolve().name == (whole / "best").resolve().name
     assert json.loads((output / "history.json").read_text()) == json.loads((whole / "history.json").read_text())
@@ -138,7 +138,7 @@ def test_a_run_that_was_killed_before_its_links_moved_does_it_again_and_trains_n
 
 
 def test_without_its_last_checkpoint_a_run_goes_on_from_the_one_before(
-    micro_config: Config, micro_materials: Materials, whole: Path, tmp_path: Path
+    micro_config: Config, micro_precomputed: Precomputed, whole: Path, tmp_path: Path
 ) -> None:
     """What a damaged checkpoint's message advises."""
     output = tmp_path / "run"
@@ -147,9 +147,9 @@ def test_without_its_last_checkpoint_a_run_goes_on_from_the_one_before(
     told: list[float] = []
     train(
         micro_config,
-        materials=micro_materials.folder,
+        precomputed=micro_precomputed.folder,
         output=output,
-        place=Place.alone(),
+        context=DistributedContext.alone(),
         report=lambda metrics, _: told.append(metrics["epoch"]),
     )
     assert told == [3.0]
@@ -157,31 +157,31 @@ def test_without_its_last_checkpoint_a_run_goes_on_from_the_one_before(
 
 
 def test_a_rank_that_sees_the_newest_checkpoint_late_waits_for_it(
-    micro_config: Config, micro_materials: Materials, whole: Path, tmp_path: Path
+    micro_config: Config, micro_precomputed: Precomputed, whole: Path, tmp_path: Path
 ) -> None:
     """On a file system of several machines a rename may be seen a while after the rank that did it has said so."""
     output, hidden, said = tmp_path / "run", tmp_path / "hidden", list[object]()
     shutil.copytree(whole, output, symlinks=True)
 
-    class First(Place):
+    class First(DistributedContext):
         def from_first(self, value: Value) -> Value:
             said.append(value)
             return value
 
-    class Second(Place):
+    class Second(DistributedContext):
         def from_first(self, value: Value) -> Value:
             heard: Any = said.pop(0)
             return cast(Value, heard)
 
-    alone = build(micro_config, micro_materials.folder, output, Place.alone())
-    progress = loop._resume(replace(alone, place=First(0, 2, alone.place.device)))
+    alone = build_train_state(micro_config, micro_precomputed.folder, output, DistributedContext.alone())
+    progress = loop._resume(replace(alone, context=First(0, 2, alone.context.device)))
     expected = [parameter.detach().clone() for parameter in alone.parameters.values()]
 
-    second = build(micro_config, micro_materials.folder, output, Place.alone())
+    second = build_train_state(micro_config, micro_precomputed.folder, output, DistributedContext.alone())
     (output / "epoch_0003").rename(hidden)
     timer = threading.Timer(0.5, hidden.rename, [output / "epoch_0003"])
     timer.start()
-    assert loop._resume(replace(second, place=Second(1, 2, second.place.device))) == progress
+    assert loop._resume(replace(second, context=Second(1, 2, second.context.device))) == progress
     timer.join()
     assert all(torch.equal(a, b) for a, b in zip(expected, second.parameters.values(), strict=True))
 
@@ -196,23 +196,23 @@ def test_early_stopping_waits_for_patience_and_min_delta() -> None:
     assert not stopped_early(history, config.with_values({"training.early_stopping_patience": 0}))
 
 
-def _rank(rank: int, config: Config, materials: Path, folder: Path) -> None:
+def _rank(rank: int, config: Config, precomputed: Path, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     seen: list[dict[str, float]] = []
-    place = Place(rank, 2, torch.device("cpu"))
-    train(config, materials=materials, output=folder / "run", place=place, report=lambda m, _: seen.append(m))
+    context = DistributedContext(rank, 2, torch.device("cpu"))
+    train(config, precomputed=precomputed, output=folder / "run", context=context, report=lambda m, _: seen.append(m))
     (folder / f"rank_{rank}.json").write_text(json.dumps(seen))
     dist.destroy_process_group()
 
 
 def test_two_workers_are_one_with_the_same_global_batch(
-    micro_config: Config, micro_materials: Materials, tmp_path: Path
+    micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
     config = micro_config.with_values({"lora.dropout": 0.0, "training.epochs": 2})
-    run(config.with_values({"training.batch_size": 8}), micro_materials, tmp_path / "one")
+    run(config.with_values({"training.batch_size": 8}), micro_precomputed, tmp_path / "one")
     halves = config.with_values({"training.batch_size": 4})
-    arguments = (halves, micro_materials.folder, tmp_path)
+    arguments = (halves, micro_precomputed.folder, tmp_path)
     multiprocessing.start_processes(_rank, arguments, nprocs=2, start_method="spawn")  # type: ignore[no-untyped-call]
 
     ranks = [json.loads((tmp_path / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
@@ -224,32 +224,35 @@ def test_two_workers_are_one_with_the_same_global_batch(
 
 
 def test_scores_do_not_depend_on_the_number_of_ranks_or_the_batch(
-    micro_config: Config, micro_materials: Materials
+    micro_config: Config, micro_precomputed: Precomputed
 ) -> None:
     """Pictures may differ by a rounded grey level here and there."""
-    unet = load_unet(micro_materials.base, dtype=torch.float32, device=torch.device("cpu"))
-    vae = load_vae(micro_materials.base, device=torch.device("cpu"))
-    seeds, embedder = pipeline.seeds_of(6), evaluation.make_embedder(micro_config, torch.device("cpu"))
+    unet = load_unet(micro_precomputed.base, dtype=torch.float32, device=torch.device("cpu"))
+    vae = load_vae(micro_precomputed.base, device=torch.device("cpu"))
+    seeds, embedder = pipeline.seeds_of(6), embedders.make_embedder(micro_config, torch.device("cpu"))
     found = []
     for world_size, batch_size in ((1, 6), (1, 4), (2, 2)):
-        sampler = sampler_of(micro_config.with_values({"validation.batch_size": batch_size}), micro_materials.schedule)
-        shares = [Place(rank, world_size, torch.device("cpu")).share(6) for rank in range(world_size)]
+        sampler = sampler_of(
+            micro_config.with_values({"validation.batch_size": batch_size}), micro_precomputed.schedule
+        )
+        shares = [DistributedContext(rank, world_size, torch.device("cpu")).share(6) for rank in range(world_size)]
         parts = [
-            pipeline.draw(unet, vae, micro_materials.prompt, seeds[own.start : own.stop], sampler) for own in shares
+            pipeline.sample_images(unet, vae, micro_precomputed.prompt, seeds[own.start : own.stop], sampler)
+            for own in shares
         ]
-        found.append(evaluation.score(torch.cat(parts), micro_materials.reference, embedder))
+        found.append(epoch_metrics.score(torch.cat(parts), micro_precomputed.reference, embedder))
     for scores in found[1:]:
         assert scores == pytest.approx(found[0], rel=1e-3, abs=1e-6)
 
 
 def test_a_run_goes_on_from_another_runs_checkpoint_with_its_history(
-    micro_config: Config, micro_materials: Materials, whole: Path, tmp_path: Path
+    micro_config: Config, micro_precomputed: Precomputed, whole: Path, tmp_path: Path
 ) -> None:
     shorter = tmp_path / "shorter"
     with pytest.raises(KeyboardInterrupt):
-        run(micro_config, micro_materials, shorter, until=2)
+        run(micro_config, micro_precomputed, shorter, until=2)
     start_from((shorter / "latest").resolve(), tmp_path / "new")
-    run(micro_config, micro_materials, tmp_path / "new")
+    run(micro_config, micro_precomputed, tmp_path / "new")
     (state, scores), (new_state, new_scores) = results(whole), results(tmp_path / "new")
     assert new_scores == scores
     assert all(torch.equal(tensor, new_state[name]) for name, tensor in state.items())

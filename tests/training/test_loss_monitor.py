@@ -14,41 +14,45 @@ from woundray.models.base_model import decode, load_unet, load_vae
 from woundray.models.lora import add_adapter
 from woundray.training import loss_monitor as watching
 from woundray.training import train_step as steps
-from woundray.training.distributed import Place
-from woundray.training.loss_monitor import Watch, make_scaler
-from woundray.training.perceptual_loss import Perception
-from woundray.training.precompute import Materials
+from woundray.training.distributed import DistributedContext
+from woundray.training.loss_monitor import LossMonitor, make_scaler
+from woundray.training.perceptual_loss import PerceptualNetworks
+from woundray.training.precompute import Precomputed
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
 
 def test_an_update_never_waits_for_the_device(
-    micro_config: Config, micro_materials: Materials, monkeypatch: pytest.MonkeyPatch
+    micro_config: Config, micro_precomputed: Precomputed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The meta device stands for a GPU: it has no numbers, so that whatever the host wants to know of it is refused."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such device
     config = micro_config.with_values(
         {"training.perceptual_max_timestep": 1000, "training.gradient_accumulation_steps": 2, "training.batch_size": 2}
     )
-    unet = load_unet(micro_materials.base, dtype=torch.float32, device=CPU)
+    unet = load_unet(micro_precomputed.base, dtype=torch.float32, device=CPU)
     add_adapter(unet, config.lora, seed=0)
     nn.Module.to(unet, META).train()
     parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
-    vae = load_vae(micro_materials.base, device=META)
-    perception = Perception(lambda latents: decode(vae, latents), Lite0Trunk((0, 2)).to(META))
-    bank, schedule, place = micro_materials.bank, micro_materials.schedule, Place(0, 1, META)
-    photos = steps.photo_order(len(bank.train), 4, seed=0, epoch=1)
-    draws = steps.draw(photos, bank, schedule, config, epoch=1, step=1)
+    vae = load_vae(micro_precomputed.base, device=META)
+    perceptual_networks = PerceptualNetworks(lambda latents: decode(vae, latents), Lite0Trunk((0, 2)).to(META))
+    latent_cache, schedule, context = (
+        micro_precomputed.latent_cache,
+        micro_precomputed.schedule,
+        DistributedContext(0, 1, META),
+    )
+    photos = steps.photo_order(len(latent_cache.train), 4, seed=0, epoch=1)
+    draws = steps.draw_random_inputs(photos, latent_cache, schedule, config, epoch=1, step=1)
     assert draws.perceptual.any()
 
-    watch = Watch(1, place, make_scaler("fp32", META))
+    loss_monitor = LossMonitor(1, context, make_scaler("fp32", META))
     for _ in range(watching.LOOK_EVERY - 1):
-        losses = steps.backward(unet, perception, bank, schedule, draws, config, place)
+        losses = steps.backward(unet, perceptual_networks, latent_cache, schedule, draws, config, context)
         norm = nn.utils.clip_grad_norm_(parameters, config.training.max_grad_norm)
-        watch.add(losses, norm)
+        loss_monitor.add(losses, norm)
         assert losses.device == norm.device == META
     with pytest.raises(NotImplementedError, match="meta"):
-        watch.look()
+        loss_monitor.look()
 
 
 @pytest.mark.parametrize("every", [1, 4, 16])
@@ -56,32 +60,32 @@ def test_the_first_update_that_is_not_finite_is_named_however_late_it_is_seen(
     monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:
     monkeypatch.setattr(watching, "LOOK_EVERY", every)
-    watch = Watch(2, Place.alone(), make_scaler("fp32", CPU))
-    watch._every = every
+    loss_monitor = LossMonitor(2, DistributedContext.alone(), make_scaler("fp32", CPU))
+    loss_monitor._every = every
 
     def updates() -> None:
         for step in range(1, 7):
             norm = math.inf if step == 3 else math.nan if step > 3 else 1.0
-            watch.add(torch.tensor([0.5, math.nan if step > 3 else 0.0]), torch.tensor(norm))
-        watch.means()
+            loss_monitor.add(torch.tensor([0.5, math.nan if step > 3 else 0.0]), torch.tensor(norm))
+        loss_monitor.means()
 
     with pytest.raises(NonFiniteError, match=r"^epoch 2, step 3: the gradient's norm is inf$"):
         updates()
 
 
 def test_means_are_those_of_all_updates() -> None:
-    watch = Watch(1, Place.alone(), make_scaler("fp32", CPU))
-    watch._every = 2
+    loss_monitor = LossMonitor(1, DistributedContext.alone(), make_scaler("fp32", CPU))
+    loss_monitor._every = 2
     for value in (1.0, 2.0, 6.0):
-        watch.add(torch.tensor([value, 2 * value], dtype=torch.float64), torch.tensor(3 * value))
-    assert watch.means() == {"train_loss": 3.0, "perceptual_loss": 6.0, "gradient_norm": 9.0}
+        loss_monitor.add(torch.tensor([value, 2 * value], dtype=torch.float64), torch.tensor(3 * value))
+    assert loss_monitor.means() == {"train_loss": 3.0, "perceptual_loss": 6.0, "gradient_norm": 9.0}
 
 
 def test_fp16_bears_overflows_until_the_scale_can_not_be_the_reason() -> None:
     scaler = make_scaler("fp16", CPU)
     weight = nn.Parameter(torch.ones(2))
     optimizer = torch.optim.SGD([weight], lr=1.0)
-    watch = Watch(1, Place.alone(), scaler)
+    loss_monitor = LossMonitor(1, DistributedContext.alone(), scaler)
 
     def update(factor: float) -> None:
         scaler.scale((weight * factor).sum()).backward()  # type: ignore[no-untyped-call]
@@ -90,11 +94,11 @@ def test_fp16_bears_overflows_until_the_scale_can_not_be_the_reason() -> None:
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
-        watch.add(torch.tensor([1.0, 0.0]), norm)
+        loss_monitor.add(torch.tensor([1.0, 0.0]), norm)
 
     for factor in (math.inf, 1.0, math.inf):
         update(factor)
-    assert watch.means() == {
+    assert loss_monitor.means() == {
         "train_loss": 1.0,
         "perceptual_loss": 0.0,
         "gradient_norm": pytest.approx(math.sqrt(2)),

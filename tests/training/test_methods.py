@@ -9,23 +9,23 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from woundray.checkpoints.generate import Wish, draw
+from woundray.checkpoints.generate import SamplingOptions, generate_images
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.models.base_model import load_unet
 from woundray.models.trainable_weights import load_weights
 from woundray.sampling import pipeline
 from woundray.training import train_step as steps
-from woundray.training.distributed import Place
+from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
 from woundray.training.loss_monitor import make_scaler
-from woundray.training.precompute import Materials, prepare_materials
+from woundray.training.precompute import Precomputed, precompute
 
 CPU = torch.device("cpu")
 
 
-def run(config: Config, materials: Path, output: Path) -> list[dict[str, float]]:
-    train(config, materials=materials, output=output, place=Place.alone(), report=lambda *_: None)
+def run(config: Config, precomputed: Path, output: Path) -> list[dict[str, float]]:
+    train(config, precomputed=precomputed, output=output, context=DistributedContext.alone(), report=lambda *_: None)
     history: list[dict[str, float]] = json.loads((output / "history.json").read_text())
     return history
 
@@ -46,22 +46,25 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_trains_and_draws_from_its_checkpoint_what_the_trainer_drew(
-    kind: str, micro_config: Config, micro_materials: Materials, tmp_path: Path
+    kind: str, micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
     if kind == "8 bits":
         pytest.importorskip("bitsandbytes")
     config = micro_config.with_values({"training.epochs": 1, "validation.weights": "raw", **KINDS[kind]})
-    (entry,) = run(config, micro_materials.folder, tmp_path)
+    (entry,) = run(config, micro_precomputed.folder, tmp_path)
     assert entry["gradient_norm"] > 0
     checkpoint = tmp_path / "epoch_0001"
-    drawn = draw(checkpoint, Wish(4), lambda *_: None)
+    drawn = generate_images(checkpoint, SamplingOptions(4), lambda *_: None)
     again = pipeline.grid(drawn).permute(1, 2, 0).numpy().astype(float)
     grids = [again, np.asarray(Image.open(checkpoint / "grid.png"), float)]
     grey_levels = 4 if "bf16" in kind else 1  # other kernels, for another batch, round otherwise
     assert np.abs(grids[0] - grids[1]).max() <= grey_levels
-    trained = load_weights(micro_materials.base, checkpoint, dtype=torch.float32, device=CPU)
-    base = load_unet(micro_materials.base, dtype=torch.float32, device=CPU)
-    noise, text = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), micro_materials.bank.positive
+    trained = load_weights(micro_precomputed.base, checkpoint, dtype=torch.float32, device=CPU)
+    base = load_unet(micro_precomputed.base, dtype=torch.float32, device=CPU)
+    noise, text = (
+        torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)),
+        micro_precomputed.latent_cache.positive,
+    )
     with torch.no_grad():
         outputs = [unet(noise, 300, text[None], return_dict=False)[0] for unet in (trained, base)]
     assert not torch.allclose(*outputs, rtol=1e-4)
@@ -69,25 +72,31 @@ def test_each_kind_trains_and_draws_from_its_checkpoint_what_the_trainer_drew(
 
 
 def test_xformers_that_can_not_be_used_is_refused(
-    micro_config: Config, micro_materials: Materials, tmp_path: Path
+    micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
     """It is not installed, or there is no GPU."""
     config = micro_config.with_values({"model.attention": "xformers"})
     with pytest.raises(UserError, match=r"model\.attention: xformers can not be used here .*; set sdpa"):
-        run(config, micro_materials.folder, tmp_path)
+        run(config, micro_precomputed.folder, tmp_path)
 
 
-def test_full_training_resumes_to_the_bit(micro_config: Config, micro_materials: Materials, tmp_path: Path) -> None:
+def test_full_training_resumes_to_the_bit(micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path) -> None:
     config = micro_config.with_values({"training.method": "full", "training.learning_rate": 1e-3})
-    run(config, micro_materials.folder, tmp_path / "whole")
+    run(config, micro_precomputed.folder, tmp_path / "whole")
 
     def die(metrics: dict[str, float], _: Path) -> None:
         if metrics["epoch"] == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(config, materials=micro_materials.folder, output=tmp_path / "dies", place=Place.alone(), report=die)
-    run(config, micro_materials.folder, tmp_path / "dies")
+        train(
+            config,
+            precomputed=micro_precomputed.folder,
+            output=tmp_path / "dies",
+            context=DistributedContext.alone(),
+            report=die,
+        )
+    run(config, micro_precomputed.folder, tmp_path / "dies")
     names = ["latest/state.safetensors", "latest/unet/diffusion_pytorch_model.safetensors"]
     for name in names:
         whole, resumed = load_file(tmp_path / "whole" / name), load_file(tmp_path / "dies" / name)
@@ -95,10 +104,10 @@ def test_full_training_resumes_to_the_bit(micro_config: Config, micro_materials:
 
 
 def test_both_sets_of_weights_are_judged_and_the_better_one_is_kept(
-    micro_config: Config, micro_materials: Materials, tmp_path: Path
+    micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
     config = micro_config.with_values({"validation.weights": "both", "training.epochs": 2})
-    for entry in run(config, micro_materials.folder, tmp_path):
+    for entry in run(config, micro_precomputed.folder, tmp_path):
         better = "ema" if entry["ema"] else "raw"
         assert entry["fd_lite0"] == entry[f"fd_lite0_{better}"] == min(entry["fd_lite0_ema"], entry["fd_lite0_raw"])
         assert entry["fd_lite0_ema"] != entry["fd_lite0_raw"]
@@ -111,70 +120,70 @@ def prior_config(micro_config: Config) -> Config:
 
 
 @pytest.fixture(scope="module")
-def prior_materials(prior_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Materials:
+def prior_materials(prior_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Precomputed:
     folder = tmp_path_factory.mktemp("prior")
-    return prepare_materials(prior_config, folder, device=CPU, stage=lambda *_: None)
+    return precompute(prior_config, folder, device=CPU, progress=lambda *_: None)
 
 
 def test_the_prior_is_the_base_models_own_pictures_of_its_class(
-    prior_config: Config, prior_materials: Materials, micro_materials: Materials
+    prior_config: Config, prior_materials: Precomputed, micro_precomputed: Precomputed
 ) -> None:
-    bank = prior_materials.bank
-    assert bank.prior is not None and bank.prior_text is not None
-    assert bank.prior.shape == (5, 8, 8, 8)
-    assert bank.prior[:, 4:].exp().max() < 1e-12  # latents as drawn, without variance
-    assert not torch.equal(bank.prior_text, bank.positive)
-    assert prior_materials.key != micro_materials.key
+    latent_cache = prior_materials.latent_cache
+    assert latent_cache.prior is not None and latent_cache.prior_text is not None
+    assert latent_cache.prior.shape == (5, 8, 8, 8)
+    assert latent_cache.prior[:, 4:].exp().max() < 1e-12  # latents as drawn, without variance
+    assert not torch.equal(latent_cache.prior_text, latent_cache.positive)
+    assert prior_materials.key != micro_precomputed.key
 
 
-def test_the_loss_with_a_prior_is_the_sum_of_both_losses(prior_config: Config, prior_materials: Materials) -> None:
+def test_the_loss_with_a_prior_is_the_sum_of_both_losses(prior_config: Config, prior_materials: Precomputed) -> None:
     """Ruiz et al. 2023, eq. 2: the subject's loss + lambda times the class's, each a mean over its own pictures."""
     config = prior_config.with_values({"training.perceptual_weight": 0.0, "training.batch_size": 2})
-    bank, schedule = prior_materials.bank, prior_materials.schedule
-    photos = steps.photo_order(len(bank.train), 4, seed=0, epoch=1)
-    rows = steps.with_prior(photos, bank, config, epoch=1, step=1)
-    is_prior = rows >= len(bank.train)
+    latent_cache, schedule = prior_materials.latent_cache, prior_materials.schedule
+    photos = steps.photo_order(len(latent_cache.train), 4, seed=0, epoch=1)
+    rows = steps.with_prior(photos, latent_cache, config, epoch=1, step=1)
+    is_prior = rows >= len(latent_cache.train)
     assert is_prior.tolist() == [False, False, True, True] * 2  # every rank's batch holds as many of each
-    draws = steps.draw(rows, bank, schedule, config, epoch=1, step=1)
+    draws = steps.draw_random_inputs(rows, latent_cache, schedule, config, epoch=1, step=1)
     unet = load_unet(prior_materials.base, dtype=torch.float32, device=CPU)
 
     def loss_of(chosen: torch.Tensor, settings: Config) -> float:
-        some = steps.Draws(**{name: tensor[chosen] for name, tensor in vars(draws).items()})
+        some = steps.RandomInputs(**{name: tensor[chosen] for name, tensor in vars(draws).items()})
         with torch.no_grad():
-            denoising, _ = steps.losses(unet, None, bank, schedule, some, settings)
+            denoising, _ = steps.losses(unet, None, latent_cache, schedule, some, settings)
         return float(denoising) / len(some.photo)
 
     alike = config.with_values({"training.prior_weight": 1.0})
     expected = loss_of(~is_prior, alike) + 0.5 * loss_of(is_prior, alike)
     accumulated = config.with_values({"training.gradient_accumulation_steps": 2})
     unet.requires_grad_(True)
-    parts = steps.backward(unet, None, bank, schedule, draws, accumulated, Place.alone())
+    parts = steps.backward(unet, None, latent_cache, schedule, draws, accumulated, DistributedContext.alone())
     assert float(parts[0]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_prior_that_the_study_did_not_draw_is_refused(
-    prior_config: Config, micro_materials: Materials, tmp_path: Path
+    prior_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"training\.prior_weight: set it above 0 for the study itself"):
-        run(prior_config, micro_materials.folder, tmp_path)
+        run(prior_config, micro_precomputed.folder, tmp_path)
 
 
-def test_training_with_a_prior_runs(prior_config: Config, prior_materials: Materials, tmp_path: Path) -> None:
+def test_training_with_a_prior_runs(prior_config: Config, prior_materials: Precomputed, tmp_path: Path) -> None:
     history = run(prior_config.with_values({"training.epochs": 1}), prior_materials.folder, tmp_path)
     assert history[0]["train_loss"] > 0
 
 
-def test_fp16s_loss_scale_leaves_the_gradient_as_it_is(micro_config: Config, micro_materials: Materials) -> None:
+def test_fp16s_loss_scale_leaves_the_gradient_as_it_is(micro_config: Config, micro_precomputed: Precomputed) -> None:
     """A power of two, multiplied into the loss and divided out of the gradient."""
-    bank, schedule = micro_materials.bank, micro_materials.schedule
+    latent_cache, schedule = micro_precomputed.latent_cache, micro_precomputed.schedule
     gradients = []
     for precision in ("fp32", "fp16"):
         config = micro_config.with_values({"model.precision": precision, "training.perceptual_weight": 0.0})
-        unet = load_unet(micro_materials.base, dtype=torch.float32, device=CPU).requires_grad_(True)
-        photos = steps.photo_order(len(bank.train), 4, seed=0, epoch=1)
-        draws = steps.draw(photos, bank, schedule, config, epoch=1, step=1)
+        unet = load_unet(micro_precomputed.base, dtype=torch.float32, device=CPU).requires_grad_(True)
+        photos = steps.photo_order(len(latent_cache.train), 4, seed=0, epoch=1)
+        draws = steps.draw_random_inputs(photos, latent_cache, schedule, config, epoch=1, step=1)
         scaler, optimizer = make_scaler(precision, CPU), torch.optim.SGD(unet.parameters())
-        steps.backward(unet, None, bank, schedule, draws, config, Place.alone(), scaler)
+        steps.backward(unet, None, latent_cache, schedule, draws, config, DistributedContext.alone(), scaler)
         scaler.unscale_(optimizer)
         gradients.append(torch.cat([p.grad.flatten() for p in unet.parameters() if p.grad is not None]))
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-8)

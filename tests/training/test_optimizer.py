@@ -113,7 +113,7 @@ def test_a_state_of_another_optimizer_or_other_photographs_is_refused(tmp_path: 
         read(path, parameters, optimizer, "prodigy")
     with pytest.raises(UserError, match="of a run on other photographs"):
         read_state(
-            path, parameters, Ema(parameters, 0.9), optimizer, SCALER, optimizer_name="adamw", materials_key="other"
+            path, parameters, Ema(parameters, 0.9), optimizer, SCALER, optimizer_name="adamw", precomputed_key="other"
         )
 
 
@@ -145,9 +145,9 @@ def follow(optimizer: torch.optim.Optimizer, parameters: dict[str, torch.nn.Para
 
 def write(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, name: str) -> None:
     ema = Ema(parameters, 0.9)
-    write_state(path, parameters, ema, optimizer, SCALER, optimizer_name=name, materials_key="key")
+    write_state(path, parameters, ema, optimizer, SCALER, optimizer_name=name, precomputed_key="key")
 
 
 def read(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, name: str) -> None:
     ema = Ema(parameters, 0.9)
-    read_state(path, parameters, ema, optimizer, SCALER, optimizer_name=name, materials_key="key")
+    read_state(path, parameters, ema, optimizer, SCALER, optimizer_name=name, precomputed_key="key")

@@ -17,8 +17,8 @@ from woundray.models.base_model import decode, load_unet, load_vae
 from woundray.models.lora import add_adapter
 from woundray.training import train_step as steps
 from woundray.training.losses import perceptual_distance
-from woundray.training.perceptual_loss import Perception, Vgg16Trunk, make_perception
-from woundray.training.precompute import prepare_materials
+from woundray.training.perceptual_loss import PerceptualNetworks, Vgg16Trunk, make_perceptual_networks
+from woundray.training.precompute import precompute
 
 CPU = torch.device("cpu")
 LITE0 = TrainingConfig(perceptual_network="lite0")
@@ -68,13 +68,13 @@ def test_other_bytes_than_vgg16s_are_refused(
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     vae = load_vae(family_base, device=CPU)
-    perception = make_perception(TrainingConfig(), vae)
-    assert perception is not None and isinstance(perception.trunk, Lite0Trunk)
+    perceptual_networks = make_perceptual_networks(TrainingConfig(), vae)
+    assert perceptual_networks is not None and isinstance(perceptual_networks.trunk, Lite0Trunk)
     file = tmp_path / "hub/checkpoints/vgg16-397923af.pth"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"other")
     with pytest.raises(UserError, match=r"vgg16-397923af\.pth: not the known weights"):
-        make_perception(TrainingConfig(), vae)  # auto takes it where it lies
+        make_perceptual_networks(TrainingConfig(), vae)  # auto takes it where it lies
 
 
 @pytest.fixture
@@ -102,9 +102,9 @@ def test_a_staged_tiny_decoder_decodes(family_base: Path, tiny_decoder: Autoenco
         ("tiny", tiny_decoder.decode(latents, return_dict=False)[0]),
         ("vae", decode(vae, latents)),
     ):
-        perception = make_perception(LITE0.model_copy(update={"perceptual_decoder": choice}), vae)
-        assert perception is not None
-        torch.testing.assert_close(perception.decode(latents), expected)
+        perceptual_networks = make_perceptual_networks(LITE0.model_copy(update={"perceptual_decoder": choice}), vae)
+        assert perceptual_networks is not None
+        torch.testing.assert_close(perceptual_networks.decode(latents), expected)
 
 
 @pytest.mark.parametrize("family_base", ["sd15", "sdxl"], indirect=True)
@@ -113,7 +113,9 @@ def test_a_tiny_decoder_that_is_not_staged_is_named(
 ) -> None:
     monkeypatch.setenv("WOUNDRAY_WEIGHTS", str(tmp_path))
     with pytest.raises(UserError, match=r"perceptual_decoder: no tiny decoder in .*/taesd(xl)?; stage one there"):
-        make_perception(LITE0.model_copy(update={"perceptual_decoder": "tiny"}), load_vae(family_base, device=CPU))
+        make_perceptual_networks(
+            LITE0.model_copy(update={"perceptual_decoder": "tiny"}), load_vae(family_base, device=CPU)
+        )
 
 
 @pytest.mark.parametrize("family_base", ["sd21-v"], indirect=True)
@@ -122,14 +124,16 @@ def test_the_term_reaches_the_adapter_through_tiny_decoder_and_either_network(
     family_base: Path, tiny_decoder: AutoencoderTiny, trunk: Vgg16Trunk, network: str, tmp_path: Path
 ) -> None:
     config = family_config(family_base)
-    materials = prepare_materials(config, tmp_path / "materials", device=CPU, stage=lambda *_: None)
-    unet = load_unet(materials.base, dtype=torch.float32, device=CPU)
+    precomputed = precompute(config, tmp_path / "precomputed", device=CPU, progress=lambda *_: None)
+    unet = load_unet(precomputed.base, dtype=torch.float32, device=CPU)
     parameters = add_adapter(unet, config.lora, seed=0)
     seen: nn.Module = trunk if network == "vgg16" else Lite0Trunk()
-    perception = Perception(partial(_decoded, tiny_decoder), seen)
+    perceptual_networks = PerceptualNetworks(partial(_decoded, tiny_decoder), seen)
     photos = torch.arange(2)
-    draws = steps.draw(photos, materials.bank, materials.schedule, config, epoch=1, step=1)
-    _, perceptual = steps.losses(unet, perception, materials.bank, materials.schedule, draws, config)
+    draws = steps.draw_random_inputs(photos, precomputed.latent_cache, precomputed.schedule, config, epoch=1, step=1)
+    _, perceptual = steps.losses(
+        unet, perceptual_networks, precomputed.latent_cache, precomputed.schedule, draws, config
+    )
     perceptual.backward()
     ends = ("to_v.lora_B.default.weight", "to_out.0.lora_B.default.weight")
     gradients = [p.grad for name, p in parameters.items() if name.endswith(ends)]

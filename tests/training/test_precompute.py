@@ -14,26 +14,26 @@ from safetensors.torch import load_file, save_file
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.training import precompute as module
-from woundray.training.precompute import Materials, open_materials, prepare_materials
+from woundray.training.precompute import Precomputed, open_precomputed, precompute
 
 
 def key_with(base: Path, config: Config, folder: Path) -> str:
     changed = config.with_values({"model.base": str(base)})
-    return prepare_materials(changed, folder, device=torch.device("cpu"), stage=lambda *_: None).key
+    return precompute(changed, folder, device=torch.device("cpu"), progress=lambda *_: None).key
 
 
 def test_other_weights_of_the_vae_make_other_materials_and_another_place_does_not(
-    micro_base: Path, micro_config: Config, micro_materials: Materials, tmp_path: Path
+    micro_base: Path, micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
     base = tmp_path / "base"
     shutil.copytree(micro_base, base)
-    assert key_with(base, micro_config, tmp_path / "same") == micro_materials.key
+    assert key_with(base, micro_config, tmp_path / "same") == micro_precomputed.key
 
     path = base / "vae/diffusion_pytorch_model.safetensors"
     tensors = load_file(path)
     next(iter(tensors.values())).view(-1)[0] += 0.01  # the file is as long as before
     save_file(tensors, path)
-    assert key_with(base, micro_config, tmp_path / "other") != micro_materials.key
+    assert key_with(base, micro_config, tmp_path / "other") != micro_precomputed.key
 
 
 def test_a_base_model_that_was_moved_is_found_where_it_is_now(
@@ -42,10 +42,10 @@ def test_a_base_model_that_was_moved_is_found_where_it_is_now(
     """As that of a virtual environment, when a study is resumed on another machine."""
     places = [tmp_path / "before", tmp_path / "now"]
     shutil.copytree(micro_base, places[0])
-    key = key_with(places[0], micro_config, tmp_path / "study/materials")
+    key = key_with(places[0], micro_config, tmp_path / "study/precomputed")
     places[0].rename(places[1])
-    assert key_with(places[1], micro_config, tmp_path / "study/materials") == key
-    assert open_materials(tmp_path / "study/materials").base == places[1]
+    assert key_with(places[1], micro_config, tmp_path / "study/precomputed") == key
+    assert open_precomputed(tmp_path / "study/precomputed").base == places[1]
 
 
 def test_who_prepares_materials_keeps_no_model_and_gives_its_memory_back(
@@ -83,7 +83,7 @@ def data_set(folder: Path, patients: int) -> Path:
 def test_a_study_whose_photographs_weights_or_settings_changed_is_refused_and_nothing_is_changed(
     micro_base: Path, micro_config: Config, tmp_path: Path
 ) -> None:
-    base, folder = tmp_path / "base", tmp_path / "study/materials"
+    base, folder = tmp_path / "base", tmp_path / "study/precomputed"
     shutil.copytree(micro_base, base)
     config = micro_config.with_values({"data.root": data_set(tmp_path / "data", 12), "validation.folds": 1})
     key = key_with(base, config, folder)
@@ -118,13 +118,13 @@ def test_a_study_whose_photographs_weights_or_settings_changed_is_refused_and_no
 def test_the_signal_leak_is_that_of_the_training_photographs_and_goes_with_its_setting(
     micro_config: Config, tmp_path: Path
 ) -> None:
-    def prepared(signal_leak: bool) -> Materials:
+    def prepared(signal_leak: bool) -> Precomputed:
         config = micro_config.with_values({"validation.signal_leak": signal_leak})
         folder = tmp_path / str(signal_leak)
-        return prepare_materials(config, folder, device=torch.device("cpu"), stage=lambda *_: None)
+        return precompute(config, folder, device=torch.device("cpu"), progress=lambda *_: None)
 
     found = prepared(True)
-    means = found.bank.train.flatten(0, 1).chunk(2, dim=1)[0]
+    means = found.latent_cache.train.flatten(0, 1).chunk(2, dim=1)[0]
     assert found.leak is not None
     torch.testing.assert_close(found.leak.mean.mean((1, 2)), means.mean((0, 2, 3)), atol=1e-4, rtol=1e-4)
     assert prepared(False).leak is None

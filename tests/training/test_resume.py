@@ -12,9 +12,9 @@ from woundray.errors import UserError
 from woundray.tracking.journal import EpochReported, Journal, TrialEnded, TrialStarted
 from woundray.tracking.tracker import Tracker
 from woundray.training.checkpoint import read_progress, start_from
-from woundray.training.distributed import Place
+from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
-from woundray.training.precompute import Materials
+from woundray.training.precompute import Precomputed
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of mlflow's, sqlalchemy's and alembic's own code
@@ -24,7 +24,7 @@ pytestmark = [
 
 
 def test_a_run_goes_on_from_any_reference_and_ends_as_one_that_never_stopped(
-    micro_config: Config, micro_materials: Materials, tmp_path: Path
+    micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
     journal, uri = Journal(tmp_path / "events.jsonl"), f"sqlite:///{tmp_path}/mlflow.db"
     whole = tmp_path / "whole"
@@ -36,7 +36,7 @@ def test_a_run_goes_on_from_any_reference_and_ends_as_one_that_never_stopped(
     # a run of three epochs that keeps all of them, in MLflow's database, too
     config = micro_config.with_values({"checkpointing.keep_last": 3})
     journal.append(TrialStarted(trial="whole", number=1, values={}, settings=config.flat()))
-    train(config, materials=micro_materials.folder, output=whole, place=Place.alone(), report=report)
+    train(config, precomputed=micro_precomputed.folder, output=whole, context=DistributedContext.alone(), report=report)
     journal.append(TrialEnded(trial="whole", status="FINISHED", stopped_early=False, output=whole))
     with Tracker(journal.path, study="whole", settings={}, tags={}, nested=False, uri=uri) as tracker:
         assert tracker.close() == 0
@@ -57,7 +57,13 @@ def test_a_run_goes_on_from_any_reference_and_ends_as_one_that_never_stopped(
         output = tmp_path / str(number)
         start_from(checkpoint, output)
         assert read_progress(output / "latest").epoch == read_progress(checkpoint).epoch
-        train(longer, materials=micro_materials.folder, output=output, place=Place.alone(), report=lambda *_: None)
+        train(
+            longer,
+            precomputed=micro_precomputed.folder,
+            output=output,
+            context=DistributedContext.alone(),
+            report=lambda *_: None,
+        )
         history, state = outcome(output)
         assert [entry["epoch"] for entry in history] == [1, 2, 3, 4]
         ends.setdefault(read_progress(checkpoint).epoch, []).append((history, state))

@@ -17,16 +17,16 @@ from woundray.models.base_model import decode, load_unet, load_vae
 from woundray.models.lora import add_adapter
 from woundray.training import loop
 from woundray.training import train_step as steps
-from woundray.training.distributed import Place
-from woundray.training.perceptual_loss import Perception
-from woundray.training.precompute import Materials
-from woundray.training.train_state import build
+from woundray.training.distributed import DistributedContext
+from woundray.training.perceptual_loss import PerceptualNetworks
+from woundray.training.precompute import Precomputed
+from woundray.training.train_state import build_train_state
 
 CPU = torch.device("cpu")
 
 
-def model_of(config: Config, materials: Materials) -> tuple[nn.Module, dict[str, nn.Parameter]]:
-    unet = load_unet(materials.base, dtype=torch.float64, device=CPU)
+def model_of(config: Config, precomputed: Precomputed) -> tuple[nn.Module, dict[str, nn.Parameter]]:
+    unet = load_unet(precomputed.base, dtype=torch.float64, device=CPU)
     parameters = add_adapter(unet, config.lora.model_copy(update={"dropout": 0.0}), seed=0)
     with torch.no_grad():  # B = 0 would hide the gradient of A
         for index, parameter in enumerate(parameters.values()):
@@ -34,29 +34,35 @@ def model_of(config: Config, materials: Materials) -> tuple[nn.Module, dict[str,
     return unet.train(), parameters
 
 
-def decoder_of(materials: Materials) -> Perception:
-    return Perception(partial(decode, load_vae(materials.base, device=CPU)), Lite0Trunk((0, 2)))
+def decoder_of(precomputed: Precomputed) -> PerceptualNetworks:
+    return PerceptualNetworks(partial(decode, load_vae(precomputed.base, device=CPU)), Lite0Trunk((0, 2)))
 
 
 def gradients(
-    config: Config, materials: Materials, decoder: Perception | None, place: Place, draws: steps.Draws
+    config: Config,
+    precomputed: Precomputed,
+    decoder: PerceptualNetworks | None,
+    context: DistributedContext,
+    draws: steps.RandomInputs,
 ) -> list[torch.Tensor]:
-    model, parameters = model_of(config, materials)
-    steps.backward(model, decoder, materials.bank, materials.schedule, draws, config, place)
+    model, parameters = model_of(config, precomputed)
+    steps.backward(model, decoder, precomputed.latent_cache, precomputed.schedule, draws, config, context)
     return [parameter.grad.clone() for parameter in parameters.values() if parameter.grad is not None]
 
 
-def draws_of(config: Config, materials: Materials, rows: int) -> steps.Draws:
-    photos = steps.photo_order(len(materials.bank.train), rows, seed=0, epoch=1)
-    return steps.draw(photos, materials.bank, materials.schedule, config, epoch=1, step=1)
+def draws_of(config: Config, precomputed: Precomputed, rows: int) -> steps.RandomInputs:
+    photos = steps.photo_order(len(precomputed.latent_cache.train), rows, seed=0, epoch=1)
+    return steps.draw_random_inputs(photos, precomputed.latent_cache, precomputed.schedule, config, epoch=1, step=1)
 
 
-def test_draws_are_a_function_of_seed_epoch_and_step(micro_config: Config, micro_materials: Materials) -> None:
-    first, again = (draws_of(micro_config, micro_materials, 8) for _ in range(2))
+def test_draws_are_a_function_of_seed_epoch_and_step(micro_config: Config, micro_precomputed: Precomputed) -> None:
+    first, again = (draws_of(micro_config, micro_precomputed, 8) for _ in range(2))
     torch.rand(3)  # whatever was drawn elsewhere
     assert all(torch.equal(a, b) for a, b in zip(vars(first).values(), vars(again).values(), strict=True))
-    photos = steps.photo_order(len(micro_materials.bank.train), 8, seed=0, epoch=1)
-    other = steps.draw(photos, micro_materials.bank, micro_materials.schedule, micro_config, epoch=1, step=2)
+    photos = steps.photo_order(len(micro_precomputed.latent_cache.train), 8, seed=0, epoch=1)
+    other = steps.draw_random_inputs(
+        photos, micro_precomputed.latent_cache, micro_precomputed.schedule, micro_config, epoch=1, step=2
+    )
     assert not torch.equal(first.noise, other.noise)
 
 
@@ -67,31 +73,35 @@ def test_each_photograph_comes_once_before_any_comes_twice() -> None:
 
 
 def test_ranks_and_accumulation_give_the_gradient_of_one_worker_with_the_same_global_batch(
-    micro_config: Config, micro_materials: Materials
+    micro_config: Config, micro_precomputed: Precomputed
 ) -> None:
-    decoder = decoder_of(micro_materials)
-    draws = draws_of(micro_config, micro_materials, 8)
+    decoder = decoder_of(micro_precomputed)
+    draws = draws_of(micro_config, micro_precomputed, 8)
     whole = gradients(
-        micro_config.with_values({"training.batch_size": 8}), micro_materials, decoder, Place.alone(), draws
+        micro_config.with_values({"training.batch_size": 8}),
+        micro_precomputed,
+        decoder,
+        DistributedContext.alone(),
+        draws,
     )
     by_two = micro_config.with_values({"training.batch_size": 2, "training.gradient_accumulation_steps": 2})
-    ranks = [gradients(by_two, micro_materials, decoder, Place(rank, 2, CPU), draws) for rank in (0, 1)]
+    ranks = [gradients(by_two, micro_precomputed, decoder, DistributedContext(rank, 2, CPU), draws) for rank in (0, 1)]
     assert draws.perceptual.any()
     for one, *parts in zip(whole, *ranks, strict=True):
         torch.testing.assert_close(torch.stack(parts).mean(0), one, atol=1e-5, rtol=1e-3)  # DDP's mean
         assert not torch.allclose(parts[0], parts[1])  # they saw different pictures
 
 
-def test_the_perceptual_term_reaches_the_adapter(micro_config: Config, micro_materials: Materials) -> None:
+def test_the_perceptual_term_reaches_the_adapter(micro_config: Config, micro_precomputed: Precomputed) -> None:
     """The user's earlier perceptual loss stood inside no_grad: no gradient reached the adapter."""
-    draws = draws_of(micro_config, micro_materials, 8)
-    decoder = decoder_of(micro_materials)
+    draws = draws_of(micro_config, micro_precomputed, 8)
+    decoder = decoder_of(micro_precomputed)
     without, with_it = (
         gradients(
             micro_config.with_values({"training.batch_size": 8, "training.perceptual_weight": weight}),
-            micro_materials,
+            micro_precomputed,
             decoder,
-            Place.alone(),
+            DistributedContext.alone(),
             draws,
         )
         for weight in (0.0, 0.1)
@@ -100,19 +110,27 @@ def test_the_perceptual_term_reaches_the_adapter(micro_config: Config, micro_mat
 
 
 def test_the_gradient_of_the_whole_loss_agrees_with_finite_differences(
-    micro_config: Config, micro_materials: Materials
+    micro_config: Config, micro_precomputed: Precomputed
 ) -> None:
     config = micro_config.with_values({"training.batch_size": 8, "training.perceptual_weight": 1.0})
-    draws, decoder = draws_of(config, micro_materials, 8), decoder_of(micro_materials)
-    model, parameters = model_of(config, micro_materials)
+    draws, decoder = draws_of(config, micro_precomputed, 8), decoder_of(micro_precomputed)
+    model, parameters = model_of(config, micro_precomputed)
 
     @torch.no_grad()
     def loss() -> float:
-        bank, schedule = micro_materials.bank, micro_materials.schedule
-        denoising, perceptual = steps.losses(model, decoder, bank, schedule, draws, config)
+        latent_cache, schedule = micro_precomputed.latent_cache, micro_precomputed.schedule
+        denoising, perceptual = steps.losses(model, decoder, latent_cache, schedule, draws, config)
         return float(denoising / 8 + perceptual / max(1, int(draws.perceptual.sum())))
 
-    steps.backward(model, decoder, micro_materials.bank, micro_materials.schedule, draws, config, Place.alone())
+    steps.backward(
+        model,
+        decoder,
+        micro_precomputed.latent_cache,
+        micro_precomputed.schedule,
+        draws,
+        config,
+        DistributedContext.alone(),
+    )
     directions = [parameter.grad.clone() for parameter in parameters.values() if parameter.grad is not None]
     length = torch.stack([direction.square().sum() for direction in directions]).sum().sqrt()
     size = 0.001 / float(length)
@@ -127,11 +145,11 @@ def test_the_gradient_of_the_whole_loss_agrees_with_finite_differences(
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_dropout_and_noise_are_drawn_from_different_streams_on_every_rank(
-    micro_config: Config, micro_materials: Materials, tmp_path: Path, rank: int
+    micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path, rank: int
 ) -> None:
     """numpy takes [seed, epoch, step, 0] for [seed, epoch, step]: rank 0's dropout had the noise's own numbers."""
-    run = build(micro_config, micro_materials.folder, tmp_path, Place.alone())
-    run = replace(run, place=Place(rank, 2, CPU))
+    run = build_train_state(micro_config, micro_precomputed.folder, tmp_path, DistributedContext.alone())
+    run = replace(run, context=DistributedContext(rank, 2, CPU))
     seeds: list[int] = []
     seed_all = torch.manual_seed
     with (
@@ -144,23 +162,30 @@ def test_dropout_and_noise_are_drawn_from_different_streams_on_every_rank(
     assert not noise & set(seeds)
 
 
-def test_the_validation_loss_never_changes_and_ranks_share_it(micro_config: Config, micro_materials: Materials) -> None:
-    model, _ = model_of(micro_config, micro_materials)
-    bank, schedule = micro_materials.bank, micro_materials.schedule
+def test_the_validation_loss_never_changes_and_ranks_share_it(
+    micro_config: Config, micro_precomputed: Precomputed
+) -> None:
+    model, _ = model_of(micro_config, micro_precomputed)
+    latent_cache, schedule = micro_precomputed.latent_cache, micro_precomputed.schedule
     values = [
-        steps.validation_loss(copy.deepcopy(model), bank, schedule, micro_config, Place.alone()) for _ in range(2)
+        steps.validation_loss(copy.deepcopy(model), latent_cache, schedule, micro_config, DistributedContext.alone())
+        for _ in range(2)
     ]
     assert values[0] == values[1] > 0
 
 
 def test_the_validation_loss_does_not_know_how_a_trial_weighs_its_losses(
-    micro_config: Config, micro_materials: Materials
+    micro_config: Config, micro_precomputed: Precomputed
 ) -> None:
     """It may be what trials are compared by, and their weights are searched."""
-    model, _ = model_of(micro_config, micro_materials)
+    model, _ = model_of(micro_config, micro_precomputed)
     values = {
         steps.validation_loss(
-            model, micro_materials.bank, micro_materials.schedule, micro_config.with_values(weights), Place.alone()
+            model,
+            micro_precomputed.latent_cache,
+            micro_precomputed.schedule,
+            micro_config.with_values(weights),
+            DistributedContext.alone(),
         )
         for weights in ({}, {"training.min_snr_gamma": 1.0}, {"training.debiased": True})
     }

@@ -29,7 +29,7 @@ def test_a_broken_download_goes_on_where_it_stopped(site: Site, tmp_path: Path) 
     assert not file.exists()
 
     told: list[tuple[int, int]] = []
-    download(url, file, SHA256, stage=lambda _, done, total: told.append((done, total)))
+    download(url, file, SHA256, progress=lambda _, done, total: told.append((done, total)))
     assert file.read_bytes() == CONTENT
     assert site.asked[-1] == ("GET", "/net.pth", "bytes=700000-")
     assert told[-1] == (len(CONTENT), len(CONTENT))

@@ -9,23 +9,23 @@ from lpips import LPIPS  # type: ignore[import-untyped]
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from woundray import evaluation
 from woundray.checkpoints.find import config_of
-from woundray.checkpoints.generate import Wish, draw
+from woundray.checkpoints.generate import SamplingOptions, generate_images
 from woundray.config import Config, QualityConfig
-from woundray.data.image_source import open_source
+from woundray.data.image_source import open_image_source
 from woundray.data.leakage import refuse_shared
 from woundray.data.manifest import Photo
 from woundray.data.split import Split, split_for
 from woundray.errors import UserError
+from woundray.evaluation import embedders, real_reference
 from woundray.evaluation.embedders import embed, staged_extractors
-from woundray.evaluation.full_evaluation import Report, Sets, evaluate
+from woundray.evaluation.full_evaluation import Evaluation, ImageSets, evaluate
 from woundray.evaluation.paired_comparison import Difference, differences
 from woundray.evaluation.score_tables import score_values
 from woundray.metrics.similarity import load_lpips
 from woundray.sampling import pipeline
 from woundray.system.atomic_files import write_json
-from woundray.training.precompute import Stage
+from woundray.training.precompute import ProgressCallback
 from woundray.weights.feature_weights import LPIPS_TRUNKS
 from woundray.weights.staging import weights_file
 
@@ -33,7 +33,7 @@ NEAREST_SHOWN = 6  # generated pictures that are put beside their nearest photog
 
 
 @dataclass(frozen=True)
-class Setting:
+class EvaluationData:
     """What checkpoints of one study are held against.
 
     Attributes:
@@ -45,18 +45,18 @@ class Setting:
     split: Split
     train: Tensor
     held_out: Tensor
-    embedder: evaluation.Embedder
+    embedder: embedders.Embedder
     device: torch.device
 
     @classmethod
-    def of(cls, checkpoint: Path, data: Path | None) -> "Setting":
+    def of(cls, checkpoint: Path, data: Path | None) -> "EvaluationData":
         """The photographs that a checkpoint was trained on and held out; `data`: where they are now.
 
         The best features of this machine are used, not those of the run.
         """
         changes = {"metrics.objective": "auto"} | ({"data.root": data} if data else {})
-        config = evaluation.settle_objective(config_of(checkpoint).with_values(changes))
-        source = open_source(config)
+        config = embedders.resolve_objective(config_of(checkpoint).with_values(changes))
+        source = open_image_source(config)
         split = split_for(source.photos, config)
         if not split.validation:
             raise UserError(
@@ -66,12 +66,12 @@ class Setting:
         refuse_shared(split, source, config.data)
         train, held_out = (torch.stack([source.plain(p) for p in side]) for side in (split.train, split.validation))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        embedder = evaluation.make_embedder(config, device)
+        embedder = embedders.make_embedder(config, device)
         return cls(config, source.content_hash, split, train, held_out, embedder, device)
 
-    def reference(self, n: int, cache: Path | None) -> evaluation.Reference:
+    def reference(self, n: int, cache: Path | None) -> real_reference.RealReference:
         """Features of the photographs, and the floor at n pictures."""
-        return evaluation.make_reference(
+        return real_reference.make_reference(
             self.train,
             [photo.group for photo in self.split.train],
             self.held_out,
@@ -79,17 +79,19 @@ class Setting:
             self.embedder,
             n=n,
             copies=self.config.quality.copies,
-            repeats=self.config.metrics.floor_repeats,
+            repeats=self.config.metrics.baseline_repeats,
             seed=self.config.reproducibility.seed,
             cache=cache,
         )
 
-    def comparable(self, other: "Setting") -> bool:
+    def comparable(self, other: "EvaluationData") -> bool:
         """Whether both were trained on the same photographs and held the same patients out."""
         return (self.content_hash, self.split, self.train.shape) == (other.content_hash, other.split, other.train.shape)
 
 
-def appraise(checkpoint: Path, wish: Wish, *, data: Path | None, file: Path, stage: Stage) -> Report:
+def evaluate_checkpoint(
+    checkpoint: Path, options: SamplingOptions, *, data: Path | None, file: Path, progress: ProgressCallback
+) -> Evaluation:
     """Draws pictures of a checkpoint and scores them in every way.
 
     Writes the figures to `file`, JSON, and beside it `grid.png`, `nearest/`, and `suspects/` and
@@ -98,35 +100,41 @@ def appraise(checkpoint: Path, wish: Wish, *, data: Path | None, file: Path, sta
     Raises:
         UserError: the photographs are not where they were, or pictures or patients are too few.
     """
-    setting = Setting.of(checkpoint, data)
-    quality = phase_quality(setting)
-    pictures = draw(checkpoint, wish, stage)
-    stage("features of photographs", 0, 1)
+    setting = EvaluationData.of(checkpoint, data)
+    quality = phase_thresholds(setting)
+    pictures = generate_images(checkpoint, options, progress)
+    progress("features of photographs", 0, 1)
     cache = _cache(checkpoint) if quality.caching.enabled else None
-    reference = setting.reference(wish.count, cache)
-    stage("features of photographs", 1, 1)
+    reference = setting.reference(options.count, cache)
+    progress("features of photographs", 1, 1)
     report = evaluate(
-        Sets(pictures, setting.train, setting.held_out, wish.first_seed),
+        ImageSets(pictures, setting.train, setting.held_out, options.first_seed),
         reference,
         setting.embedder,
         quality,
         lpips=staged_lpips(quality, setting.device),
         extractors=staged_extractors(setting.device),
         cache=cache,
-        stage=stage,
+        progress=progress,
     )
     out = file.parent
     out.mkdir(parents=True, exist_ok=True)
     pipeline.write_png(pipeline.grid(pictures), out / "grid.png")
     if quality.reporting.save_rejected_images:
-        _write_pictures(report, pictures, setting.train, wish.first_seed, out, setting.config)
-    beside = _write_nearest(setting, reference, pictures[:NEAREST_SHOWN], wish.first_seed, out)
-    write_json(_values(report, checkpoint, wish, setting) | {"nearest": beside}, file)
+        _write_pictures(report, pictures, setting.train, options.first_seed, out, setting.config)
+    beside = _write_nearest(setting, reference, pictures[:NEAREST_SHOWN], options.first_seed, out)
+    write_json(_values(report, checkpoint, options, setting) | {"nearest": beside}, file)
     return report
 
 
 def compare(
-    checkpoints: Sequence[Path], wish: Wish, *, names: Sequence[str], data: Path | None, out: Path, stage: Stage
+    checkpoints: Sequence[Path],
+    options: SamplingOptions,
+    *,
+    names: Sequence[str],
+    data: Path | None,
+    out: Path,
+    progress: ProgressCallback,
 ) -> list[Difference]:
     """Draws pictures of the same seeds of each checkpoint; differences of their scores to the first's.
 
@@ -135,28 +143,31 @@ def compare(
     Raises:
         UserError: the checkpoints were not trained on the same photographs of the same patients.
     """
-    first = Setting.of(checkpoints[0], data)
+    first = EvaluationData.of(checkpoints[0], data)
     for checkpoint in checkpoints[1:]:
-        if not first.comparable(Setting.of(checkpoint, data)):
+        if not first.comparable(EvaluationData.of(checkpoint, data)):
             raise UserError(
                 f"{checkpoint}: not comparable to {checkpoints[0]}: other photographs, other held-out patients or "
                 "another resolution; give checkpoints of one study"
             )
-    sets = [draw(checkpoint, wish, _named(stage, number)) for number, checkpoint in enumerate(checkpoints, start=1)]
-    stage("scores", 0, 1)
-    reference = first.reference(wish.count, _cache(checkpoints[0]) if first.config.quality.caching.enabled else None)
+    sets = [
+        generate_images(checkpoint, options, _named(progress, number))
+        for number, checkpoint in enumerate(checkpoints, start=1)
+    ]
+    progress("scores", 0, 1)
+    reference = first.reference(options.count, _cache(checkpoints[0]) if first.config.quality.caching.enabled else None)
     found = differences([embed(first.embedder, pictures) for pictures in sets], reference)
-    stage("scores", 1, 1)
-    shown = min(wish.count, 12)
+    progress("scores", 1, 1)
+    shown = min(options.count, 12)
     out.mkdir(parents=True, exist_ok=True)
-    seeds = [f"seed {seed}" for seed in pipeline.seeds_of(shown, first=wish.first_seed)]
+    seeds = [f"seed {seed}" for seed in pipeline.seeds_of(shown, first=options.first_seed)]
     sheet = pipeline.labelled_grid([pictures[:shown] for pictures in sets], names, seeds)
     pipeline.write_png(sheet, out / "compare.png")
     return found
 
 
-def phase_quality(setting: Setting) -> QualityConfig:
-    """The bars and the filter of a checkpoint's phase."""
+def phase_thresholds(setting: EvaluationData) -> QualityConfig:
+    """The thresholds and the filter of a checkpoint's phase."""
     return setting.config.quality.of_phase(setting.config.phase)
 
 
@@ -166,18 +177,18 @@ def staged_lpips(quality: QualityConfig, device: torch.device) -> LPIPS | None:
     return load_lpips(trunk, quality.lpips.network).to(device) if trunk else None
 
 
-def _named(stage: Stage, number: int) -> Stage:
+def _named(progress: ProgressCallback, number: int) -> ProgressCallback:
     """The stages of one checkpoint of several."""
-    return lambda name, done, total: stage(f"{name} {number}", done, total)
+    return lambda name, done, total: progress(f"{name} {number}", done, total)
 
 
 def _cache(checkpoint: Path) -> Path:
     """`features` in the folder of the checkpoint's study or run."""
-    return next((folder for folder in checkpoint.parents if (folder / "materials").is_dir()), checkpoint) / "features"
+    return next((folder for folder in checkpoint.parents if (folder / "precomputed").is_dir()), checkpoint) / "features"
 
 
 def _write_pictures(
-    report: Report, pictures: Tensor, train: Tensor, first_seed: int, out: Path, config: Config
+    report: Evaluation, pictures: Tensor, train: Tensor, first_seed: int, out: Path, config: Config
 ) -> None:
     """Suspected copies, left, beside their photographs, right; and pictures that the filter refuses."""
     most = config.quality.reporting.max_rejected_images_to_save
@@ -194,7 +205,7 @@ def _write_pictures(
 
 
 def _write_nearest(
-    setting: Setting, reference: evaluation.Reference, pictures: Tensor, first_seed: int, out: Path
+    setting: EvaluationData, reference: real_reference.RealReference, pictures: Tensor, first_seed: int, out: Path
 ) -> list[dict[str, object]]:
     """The first pictures, each beside the nearest photograph of training and the nearest held-out one, and how near."""
     (out / "nearest").mkdir(exist_ok=True)
@@ -213,18 +224,20 @@ def _write_nearest(
     return facts
 
 
-def _values(report: Report, checkpoint: Path, wish: Wish, setting: Setting) -> dict[str, object]:
+def _values(
+    report: Evaluation, checkpoint: Path, options: SamplingOptions, setting: EvaluationData
+) -> dict[str, object]:
     """The report as JSON's types; pictures by their seeds, photographs by their paths."""
     photos: tuple[Photo, ...] = setting.split.train
     values: dict[str, object] = {
         "checkpoint": str(checkpoint),
-        "pictures": wish.count,
-        "first_seed": wish.first_seed,
+        "pictures": options.count,
+        "first_seed": options.first_seed,
         "photographs": {"train": len(setting.train), "held_out": len(setting.held_out)},
         "scores": [score_values(score) for score in report.scores],
         "suspects": [
             {
-                "seed": wish.first_seed + suspect.generated,
+                "seed": options.first_seed + suspect.generated,
                 "photograph": photos[suspect.training].path.as_posix(),
                 "ratio": suspect.ratio,
             }
@@ -235,7 +248,7 @@ def _values(report: Report, checkpoint: Path, wish: Wish, setting: Setting) -> d
     if setting.config.quality.reporting.save_rejection_report:
         values["usable"] = int(report.usable.sum())
         values["fail"] = {
-            name: [wish.first_seed + row for row, good in enumerate(passes) if not good]
+            name: [options.first_seed + row for row, good in enumerate(passes) if not good]
             for name, passes in report.passes.items()
         }
     return values

@@ -6,34 +6,34 @@ from typing import Literal
 from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.models.export import export_diffusers, export_kohya, export_merged
-from woundray.training.checkpoint import Progress, read_progress
-from woundray.training.precompute import Stage
+from woundray.training.checkpoint import TrainingProgress, read_progress
+from woundray.training.precompute import ProgressCallback
 from woundray.weights.base_models import resolve
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 Format = Literal["kohya", "diffusers", "merged"]
 
 
-def export_checkpoint(checkpoint: Path, out: Path, kind: Format, *, stage: Stage) -> None:
+def export_checkpoint(checkpoint: Path, out: Path, kind: Format, *, progress: ProgressCallback) -> None:
     """Writes the adapter of a checkpoint to `out`, on the base model that it was trained on, and loads it again.
 
     Raises:
         UserError: `out` exists, the checkpoint or its base can not be used, or the export is not what was trained.
     """
     config = Config.from_nested(read_yaml(checkpoint / "config.yaml"), source=str(checkpoint / "config.yaml"))
-    progress = read_progress(checkpoint)
+    trained = read_progress(checkpoint)
     base, adapter, out = resolve(config.model.base), checkpoint / WEIGHTS_NAME, out.absolute()
-    stage("export and check", 0, 1)
+    progress("export and check", 0, 1)
     if kind == "kohya":
-        export_kohya(adapter, base, out, kohya_training(config, progress))
+        export_kohya(adapter, base, out, kohya_training(config, trained))
     elif kind == "diffusers":
         export_diffusers(adapter, base, out)
     else:
         export_merged(adapter, base, out)
-    stage("export and check", 1, 1)
+    progress("export and check", 1, 1)
 
 
-def kohya_training(config: Config, progress: Progress) -> dict[str, str]:
+def kohya_training(config: Config, progress: TrainingProgress) -> dict[str, str]:
     """How the adapter was trained, by sd-scripts' names; all values are text there."""
     training, side = config.training, config.model.resolution
     values = {

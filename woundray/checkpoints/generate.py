@@ -8,23 +8,23 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-from woundray import evaluation
 from woundray.checkpoints.find import config_of
 from woundray.config import Config
+from woundray.evaluation import embedders, epoch_metrics
 from woundray.models.base_model import embed_prompts, free_memory, load_unet, load_vae
 from woundray.models.signal_leak import SignalLeak
 from woundray.models.trainable_weights import load_weights, mixed_precision, weights_dtype
 from woundray.sampling import pipeline
 from woundray.system.atomic_files import write_json
-from woundray.training.precompute import Materials, Stage, sampler_of, schedule_of
+from woundray.training.precompute import Precomputed, ProgressCallback, sampler_of, schedule_of
 from woundray.weights.base_models import resolve
 
-NEW_BASELINE = "baseline_new.json"
+NEW_SEEDS_FILE = "base_model_new_seeds.json"
 """In the folder of materials: what the base model scores by the seeds of finalists."""
 
 
 @dataclass(frozen=True)
-class Wish:
+class SamplingOptions:
     """How many pictures, from which seed on; None: as the run drew its epochs."""
 
     count: int
@@ -35,45 +35,47 @@ class Wish:
     batch_size: int | None = None
 
 
-def score_again(
-    checkpoint: Path, *, materials: Materials, device: torch.device, stage: Stage = lambda *_: None
+def score_new_images(
+    checkpoint: Path, *, precomputed: Precomputed, device: torch.device, progress: ProgressCallback = lambda *_: None
 ) -> tuple[int, dict[str, float]]:
     """Number and scores of new pictures of a checkpoint: twice as many as an epoch's, with the next seeds."""
     config = config_of(checkpoint)
     count = config.validation.pictures
-    pictures = draw(checkpoint, Wish(2 * count, first_seed=count), stage)
-    embedder = evaluation.make_embedder(config, device)
-    scores = evaluation.score(pictures, materials.reference.at(2 * count), embedder)
+    pictures = generate_images(checkpoint, SamplingOptions(2 * count, first_seed=count), progress)
+    embedder = embedders.make_embedder(config, device)
+    scores = epoch_metrics.score(pictures, precomputed.reference.at(2 * count), embedder)
     del embedder
     free_memory()
     return 2 * count, scores
 
 
-def score_base_again(config: Config, materials: Materials, *, device: torch.device, stage: Stage) -> None:
-    """Scores the base model without an adapter by the seeds of finalists, as `score_again` does those.
+def score_base_model(
+    config: Config, precomputed: Precomputed, *, device: torch.device, progress: ProgressCallback
+) -> None:
+    """Scores the base model without an adapter by the seeds of finalists, as `score_new_images` does those.
 
     It is kept in the materials' folder, and not scored a second time.
     """
-    file, count = materials.folder / NEW_BASELINE, config.validation.pictures
+    file, count = precomputed.folder / NEW_SEEDS_FILE, config.validation.pictures
     if file.is_file():
         return
-    unet = load_unet(materials.base, dtype=weights_dtype(config), device=device)
-    vae, seeds = load_vae(materials.base, device=device), pipeline.seeds_of(2 * count, first=count)
-    sampler, name = sampler_of(config, materials.schedule), "base model's pictures"
-    stage(name, 0, len(seeds))
+    unet = load_unet(precomputed.base, dtype=weights_dtype(config), device=device)
+    vae, seeds = load_vae(precomputed.base, device=device), pipeline.seeds_of(2 * count, first=count)
+    sampler, name = sampler_of(config, precomputed.schedule), "base model's pictures"
+    progress(name, 0, len(seeds))
     with mixed_precision(config, device):
-        pictures = pipeline.draw(
-            unet, vae, materials.prompt, seeds, sampler, lambda done: stage(name, done, len(seeds))
+        pictures = pipeline.sample_images(
+            unet, vae, precomputed.prompt, seeds, sampler, lambda done: progress(name, done, len(seeds))
         )
-    embedder = evaluation.make_embedder(config, device)
-    scores = evaluation.score(pictures, materials.reference.at(2 * count), embedder)
+    embedder = embedders.make_embedder(config, device)
+    scores = epoch_metrics.score(pictures, precomputed.reference.at(2 * count), embedder)
     write_json({"pictures": 2 * count, "first_seed": count, "scores": scores}, file)
     del unet, vae, embedder
     free_memory()
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenCheckpoint:
     """A checkpoint's models on their device, and how they draw: as the run drew the pictures that were scored."""
 
     config: Config
@@ -82,36 +84,38 @@ class Opened:
     prompt: pipeline.Prompt
     sampler: pipeline.Sampler
 
-    def draw(self, seeds: Sequence[int], progress: Callable[[int], None] | None = None) -> torch.Tensor:
-        """One picture a seed, uint8 (N, 3, H, W); see `woundray.sampling.pipeline.draw`."""
+    def generate_images(self, seeds: Sequence[int], progress: Callable[[int], None] | None = None) -> torch.Tensor:
+        """One picture a seed, uint8 (N, 3, H, W); see `woundray.sampling.pipeline.sample_images`."""
         with mixed_precision(self.config, self.unet.device):
-            return pipeline.draw(self.unet, self.vae, self.prompt, seeds, self.sampler, progress)
+            return pipeline.sample_images(self.unet, self.vae, self.prompt, seeds, self.sampler, progress)
 
 
-def open_checkpoint(checkpoint: Path, wish: Wish) -> Opened:
+def open_checkpoint(checkpoint: Path, options: SamplingOptions) -> OpenCheckpoint:
     """What draws as a wish asks; its count and seed are left to the caller."""
     config = config_of(checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base = resolve(config.model.base)
-    prompt = config.prompts.positive if wish.prompt is None else wish.prompt
+    prompt = config.prompts.positive if options.prompt is None else options.prompt
     texts = embed_prompts(base, [prompt, config.prompts.negative], device=device)
     sampler = sampler_of(config, schedule_of(config, base), SignalLeak.read(checkpoint))
-    return Opened(
+    return OpenCheckpoint(
         config,
         load_weights(base, checkpoint, dtype=weights_dtype(config), device=device),
         load_vae(base, device=device),
         pipeline.Prompt.of(texts),
         replace(
             sampler,
-            steps=wish.steps or sampler.steps,
-            guidance_scale=sampler.guidance_scale if wish.guidance_scale is None else wish.guidance_scale,
-            batch_size=wish.batch_size or sampler.batch_size,
+            steps=options.steps or sampler.steps,
+            guidance_scale=sampler.guidance_scale if options.guidance_scale is None else options.guidance_scale,
+            batch_size=options.batch_size or sampler.batch_size,
         ),
     )
 
 
-def draw(checkpoint: Path, wish: Wish, stage: Stage) -> torch.Tensor:
+def generate_images(checkpoint: Path, options: SamplingOptions, progress: ProgressCallback) -> torch.Tensor:
     """Pictures of a checkpoint, uint8 (N, 3, H, W), one seed each."""
-    stage("pictures", 0, wish.count)
-    seeds = pipeline.seeds_of(wish.count, first=wish.first_seed)
-    return open_checkpoint(checkpoint, wish).draw(seeds, lambda done: stage("pictures", done, len(seeds)))
+    progress("pictures", 0, options.count)
+    seeds = pipeline.seeds_of(options.count, first=options.first_seed)
+    return open_checkpoint(checkpoint, options).generate_images(
+        seeds, lambda done: progress("pictures", done, len(seeds))
+    )

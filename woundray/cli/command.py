@@ -12,7 +12,6 @@ from pydantic import PrivateAttr
 from woundray import __version__
 from woundray.cli.flags import Flag, SectionType, flags_of, read_words
 from woundray.cli.help import asked_for_help, show_help
-from woundray.cli.terminal import Stages, configure_logging, fail, rate, run
 from woundray.config import Config
 from woundray.config.error_messages import fields
 from woundray.config.layers import PROFILE, load, profile_path, read_settings
@@ -21,19 +20,6 @@ from woundray.errors import UserError
 from woundray.system.hardware import gpus
 from woundray.weights.base_models import staged
 from woundray.weights.repositories import offline
-
-__all__ = [
-    "Command",
-    "Stages",
-    "choose_profile",
-    "configure_logging",
-    "fail",
-    "parse",
-    "rate",
-    "read_flags",
-    "refuse_beside",
-    "run",
-]
 
 CommandType = TypeVar("CommandType", bound="Command")
 

@@ -65,7 +65,7 @@ def _stop(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-class Stages:
+class ProgressBars:
     """Progress bars with rate and time left, one a stage of slow work, on a terminal; plain lines elsewhere."""
 
     def __init__(self) -> None:
@@ -91,23 +91,23 @@ class Stages:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def __call__(self, stage: str, done: int, total: int, note: str = "", /) -> None:
+    def __call__(self, name: str, done: int, total: int, note: str = "", /) -> None:
         """Shows what is being done, how much of it is done, how much there is, and how it goes."""
-        if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total, rate="")
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total, rate="")
             if not self._live:
-                self._print(f"{stage} ...")
-        task = self._tasks[stage]
+                self._print(f"{name} ...")
+        task = self._tasks[name]
         self._progress.update(task, completed=done, total=total, visible=done < total)
         of_task = self._progress.tasks[task]
         pace = "" if note else " ".join(filter(None, (rate(of_task.speed, total), time_left(of_task.time_remaining))))
-        self._progress.update(task, description=f"{stage}: {note}" if note else stage, rate=pace)
+        self._progress.update(task, description=f"{name}: {note}" if note else name, rate=pace)
         if self._live and done < total:
             self._progress.start()
         elif all(task.finished for task in self._progress.tasks):
             self._stop()  # the next thing to draw may be a table of trials
         if note and not self._live and time.monotonic() - self._noted_s > _NOTE_EVERY_S:
-            self._print(f"{stage}: {note}")
+            self._print(f"{name}: {note}")
             self._noted_s = time.monotonic()
 
     def _print(self, line: str) -> None:

@@ -9,7 +9,7 @@ from woundray.config.effect import EffectConfig
 from woundray.config.error_messages import explain, flatten, nest
 from woundray.config.model import LoraConfig, ModelConfig
 from woundray.config.scoring import (
-    CopiesBar,
+    CopiesThreshold,
     FilteringConfig,
     HeuristicsConfig,
     MetricsConfig,
@@ -26,7 +26,7 @@ Phase = Literal["I", "P", "R", "all"]
 __all__ = [
     "CheckpointingConfig",
     "Config",
-    "CopiesBar",
+    "CopiesThreshold",
     "DataConfig",
     "EffectConfig",
     "FilteringConfig",

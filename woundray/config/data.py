@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from woundray.config.section import Place, Section
+from woundray.config.section import PathSetting, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
 SimilarPatients = Literal["refuse", "join", "apart"]
@@ -13,7 +13,7 @@ SimilarPatients = Literal["refuse", "join", "apart"]
 class DataConfig(Section):
     """Where the photographs are and how views are cut from them."""
 
-    root: Place | None = None
+    root: PathSetting | None = None
     """A prepared data set (see `woundray prepare`) or a folder a phase; empty: built-in drawn phantoms."""
     phantom_patients: Annotated[int, Field(ge=8)] = 90
     """Patients of each phase that are drawn where root is empty."""

@@ -20,7 +20,7 @@ class EffectConfig(Section):
     """The one of `ratios` that the verdict is about. The best of several is too good by chance: it decides nothing."""
     folds: Annotated[int, Field(ge=2)] = 5
     """Parts that the patients are dealt to; each is the test side once."""
-    deals: Annotated[int, Field(ge=1)] = 1
+    repeats: Annotated[int, Field(ge=1)] = 1
     """How often the patients are dealt to folds anew (repeated cross-validation). Each deal costs as much as the first;
     four of them halve the part of the interval that comes from who was trained with whom."""
     seeds: Annotated[int, Field(ge=1)] = 5

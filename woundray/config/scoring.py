@@ -1,4 +1,4 @@
-"""How a run is judged: held-out patients, pictures an epoch, scores and bars."""
+"""How a run is judged: held-out patients, pictures an epoch, scores and thresholds."""
 
 from typing import Annotated, Literal, Self
 
@@ -47,7 +47,7 @@ class MetricsConfig(Section):
     objective: Literal["auto", "fid", "fd_lite0", "validation_loss"] = "auto"
     """The score that a study and early stopping minimise; auto: fid where Inception's weights are staged, else
     fd_lite0."""
-    floor_repeats: Annotated[int, Field(ge=2)] = 20
+    baseline_repeats: Annotated[int, Field(ge=2)] = 20
     """Random splits of real photographs from which the real-against-real floor is estimated."""
 
 
@@ -64,8 +64,8 @@ class FilteringConfig(Section):
     """What a picture is judged by; heuristics must hold always. ssim > 0.70 would refuse 98 % of real photographs."""
 
 
-class FidBar(Section):
-    """Bar on the Frechet Inception distance of a set."""
+class FidThreshold(Section):
+    """Threshold on the Frechet Inception distance of a set."""
 
     enabled: bool = True
     """Judge by it."""
@@ -73,8 +73,8 @@ class FidBar(Section):
     """At most this."""
 
 
-class SsimBar(Section):
-    """Bar on structural similarity to the most similar photograph."""
+class SsimThreshold(Section):
+    """Threshold on structural similarity to the most similar photograph."""
 
     enabled: bool = True
     """Judge by it."""
@@ -82,8 +82,8 @@ class SsimBar(Section):
     """At least this."""
 
 
-class LpipsBar(Section):
-    """Bar on perceptual distance to the most similar photograph."""
+class LpipsThreshold(Section):
+    """Threshold on perceptual distance to the most similar photograph."""
 
     enabled: bool = True
     """Judge by it, where the network's weights are staged."""
@@ -93,8 +93,8 @@ class LpipsBar(Section):
     """Trunk of LPIPS."""
 
 
-class InceptionScoreBar(Section):
-    """Bar on the inception score of a set."""
+class InceptionScoreThreshold(Section):
+    """Threshold on the inception score of a set."""
 
     enabled: bool = True
     """Judge by it."""
@@ -102,18 +102,18 @@ class InceptionScoreBar(Section):
     """At least this."""
 
 
-class KnnBar(Section):
+class KnnThreshold(Section):
     """Calibrated: a picture is wound-like if it lies as near to real pictures as those lie to one another."""
 
     neighbours: Annotated[int, Field(ge=1)] = 3
     """Mean cosine distance to this many nearest training photographs, on lite0_head features."""
     quantile: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    """Bar of a picture: this quantile of the photographs' own distances to those of other patients."""
+    """Threshold of a picture: this quantile of the photographs' own distances to those of other patients."""
     min_share: Share = 0.80
-    """Bar of a set: at least this share of its pictures within the bar."""
+    """Threshold of a set: at least this share of its pictures within the bar."""
 
 
-class CopiesBar(Section):
+class CopiesThreshold(Section):
     """Calibrated: a set copies if more of its pictures look like training photographs than unseen ones do."""
 
     false_alarm_rate: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
@@ -161,8 +161,8 @@ class HeuristicsConfig(Section):
     check_saturation: SaturationHeuristic = SaturationHeuristic()
 
 
-class PhaseBars(Section):
-    """Bars of one phase; empty: as for all."""
+class PhaseThresholds(Section):
+    """Thresholds of one phase; empty: as for all."""
 
     fid: Annotated[float, Field(gt=0)] | None = None
     """Instead of fid.max_threshold."""
@@ -175,11 +175,11 @@ class PhaseBars(Section):
 
 
 class PhaseOverrides(Section):
-    """Bars that differ between phases."""
+    """Thresholds that differ between phases."""
 
-    I: PhaseBars = PhaseBars()  # noqa: E741
-    P: PhaseBars = PhaseBars()
-    R: PhaseBars = PhaseBars()
+    I: PhaseThresholds = PhaseThresholds()  # noqa: E741
+    P: PhaseThresholds = PhaseThresholds()
+    R: PhaseThresholds = PhaseThresholds()
 
 
 class CachingConfig(Section):
@@ -201,28 +201,28 @@ class ReportingConfig(Section):
 
 
 class QualityConfig(Section):
-    """Bars on scores, each reported beside what real photographs score; see docs/scores.md."""
+    """Thresholds on scores, each reported beside what real photographs score; see docs/scores.md."""
 
     filtering: FilteringConfig = FilteringConfig()
-    fid: FidBar = FidBar()
-    ssim: SsimBar = SsimBar()
-    lpips: LpipsBar = LpipsBar()
-    inception_score: InceptionScoreBar = InceptionScoreBar()
-    knn: KnnBar = KnnBar()
-    copies: CopiesBar = CopiesBar()
+    fid: FidThreshold = FidThreshold()
+    ssim: SsimThreshold = SsimThreshold()
+    lpips: LpipsThreshold = LpipsThreshold()
+    inception_score: InceptionScoreThreshold = InceptionScoreThreshold()
+    knn: KnnThreshold = KnnThreshold()
+    copies: CopiesThreshold = CopiesThreshold()
     heuristics: HeuristicsConfig = HeuristicsConfig()
     phase_specific: PhaseOverrides = PhaseOverrides()
     caching: CachingConfig = CachingConfig()
     reporting: ReportingConfig = ReportingConfig()
 
     def of_phase(self, phase: str) -> Self:
-        """The bars with those of a phase (I, P, R) laid over them; any other phase changes nothing."""
+        """The thresholds with those of a phase (I, P, R) laid over them; any other phase changes nothing."""
         if phase not in PhaseOverrides.model_fields:
             return self
-        bars: PhaseBars = getattr(self.phase_specific, phase)
+        thresholds: PhaseThresholds = getattr(self.phase_specific, phase)
         limits = {"fid": "max_threshold", "ssim": "min_threshold"}
         limits |= {"lpips": "max_threshold", "inception_score": "min_threshold"}
-        given = {name: value for name, value in bars.model_dump().items() if value is not None}
+        given = {name: value for name, value in thresholds.model_dump().items() if value is not None}
         return self.model_copy(
             update={name: getattr(self, name).model_copy(update={limits[name]: value}) for name, value in given.items()}
         )

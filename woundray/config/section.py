@@ -24,5 +24,5 @@ def _not_empty(value: Any) -> Any:
     return value
 
 
-Place = Annotated[Path, BeforeValidator(_not_empty)]
+PathSetting = Annotated[Path, BeforeValidator(_not_empty)]
 """A file or folder."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from woundray.config.section import Place, Section
+from woundray.config.section import PathSetting, Section
 
 
 class StudyConfig(Section):
@@ -13,13 +13,13 @@ class StudyConfig(Section):
 
     name: str = ""
     """Name of the study and of its folder; empty: phase and time of start."""
-    output: Place = Path("woundray-runs")
+    output: PathSetting = Path("woundray-runs")
     """Folder of all studies and runs."""
     space: str = "lora"
     """Search space: a packaged name (lora) or a YAML file."""
     trials: Annotated[int, Field(ge=1)] = 16
     """Configurations to try."""
-    begin_with: Place | None = None
+    begin_with: PathSetting | None = None
     """An earlier study, its folder or its name in study.output, of this phase or another: after the configuration
     itself, the values of its three best trials are tried."""
     concurrent: Annotated[int, Field(ge=0)] = 0

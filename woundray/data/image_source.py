@@ -22,7 +22,7 @@ PHANTOM_SIDE_PX = 192
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """Photographs with their pixels.
 
     Attributes:
@@ -39,7 +39,7 @@ class Source:
     augmentation: Augmentation
     likeness: float = LIKENESS
 
-    def only(self, photos: Collection[Photo]) -> "Source":
+    def only(self, photos: Collection[Photo]) -> "ImageSource":
         """The same with some of its photographs."""
         pixels = {photo.path: self.pixels[photo.path] for photo in photos}
         return replace(
@@ -64,7 +64,7 @@ class Source:
         return torch.tensor(picture).permute(2, 0, 1)  # HWC => CHW
 
 
-def open_source(config: Config) -> Source:
+def open_image_source(config: Config) -> ImageSource:
     """The photographs of config.phase under config.data.root, or drawn phantoms where that is empty.
 
     Raises:
@@ -90,7 +90,7 @@ def open_source(config: Config) -> Source:
         scale=(1 - config.data.scale, 1 + config.data.scale),
         jitter=config.data.jitter,
     )
-    return Source(photos, pixels, content_hash, config.model.resolution, augmentation, config.data.likeness)
+    return ImageSource(photos, pixels, content_hash, config.model.resolution, augmentation, config.data.likeness)
 
 
 def _phantoms(config: Config) -> tuple[tuple[Photo, ...], dict[Path, NDArray[np.uint8]]]:

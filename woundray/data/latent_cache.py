@@ -1,4 +1,4 @@
-"""The latent bank: what the frozen encoders make of pictures and prompts, computed once and read by all trials.
+"""The latent cache: what the frozen encoders make of pictures and prompts, computed once and read by all trials.
 
 A memory-mapped safetensors file: every trial and rank of a machine shares the same pages.
 """
@@ -17,7 +17,7 @@ from woundray.system.atomic_files import atomic_path
 
 
 @dataclass(frozen=True)
-class Bank:
+class LatentCache:
     """Encoded pictures and prompts.
 
     Attributes:
@@ -40,23 +40,25 @@ class Bank:
     prior_pooled: Tensor | None = None
 
 
-def write_bank(bank: Bank, path: Path) -> None:
+def write_latent_cache(latent_cache: LatentCache, path: Path) -> None:
     """Writes the bank beside and renames it into place."""
     with atomic_path(path) as beside:
-        save_file({name: tensor.contiguous() for name, tensor in vars(bank).items() if tensor is not None}, beside)
+        save_file(
+            {name: tensor.contiguous() for name, tensor in vars(latent_cache).items() if tensor is not None}, beside
+        )
 
 
-def read_bank(path: Path) -> Bank:
+def read_latent_cache(path: Path) -> LatentCache:
     """The bank of a file, memory-mapped. Raises UserError for a file that is missing or damaged."""
     try:
-        return Bank(**load_file(path))
+        return LatentCache(**load_file(path))
     except (OSError, SafetensorError, TypeError) as error:
         raise UserError(
-            f"{path}: no latent bank ({type(error).__name__}); delete its folder to make it again"
+            f"{path}: no latent cache ({type(error).__name__}); delete its folder to make it again"
         ) from None
 
 
-def bank_key(parts: Mapping[str, object]) -> str:
+def latent_cache_key(parts: Mapping[str, object]) -> str:
     """Hash of everything that a bank depends on: pictures, base model, resolution, augmentation, prompts."""
     text = "\n".join(f"{name}={parts[name]!r}" for name in sorted(parts))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -17,7 +17,7 @@ from woundray.data.patient_names import patient_key
 from woundray.errors import UserError
 
 if TYPE_CHECKING:
-    from woundray.data.image_source import Source
+    from woundray.data.image_source import ImageSource
     from woundray.data.split import Split
 
 _SLACK = 1e-3  # above the likeness that groups are made by: sums in another order differ in their last digits
@@ -78,7 +78,7 @@ def find_leaks(
             yield Leak("near-duplicate", train[i].photo, test[j].photo)
 
 
-def refuse_shared(split: Split, source: Source, data: DataConfig) -> None:
+def refuse_shared(split: Split, source: ImageSource, data: DataConfig) -> None:
     """Raises LeakError where the sides of a split share a patient, group or picture of those that are used.
 
     Drawn wounds (no data.root) may look alike: they are known to be of different patients, so near-duplicates of them

@@ -16,7 +16,7 @@ from woundray.system.hardware import Gpu, Machine, disk_free_gib, look
 from woundray.weights.base_models import staged
 from woundray.weights.staging import inventory, wrong_bytes
 
-Stage = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
+ProgressCallback = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def diagnose(
     check_weights: bool = False,
     measured: bool = False,
     join: Join = join_cluster,
-    stage: Stage = lambda *_: None,
+    progress: ProgressCallback = lambda *_: None,
 ) -> Diagnosis:
     """Looks at everything.
 
@@ -80,9 +80,9 @@ def diagnose(
     if profile == "auto":
         profile, reason = choose_profile(config.data.root, has_gpu=bool(machine.gpus))
     services = ask(dashboard_port=config.study.dashboard_port, join=join)
-    stage("photographs", 0, 1)
+    progress("photographs", 0, 1)
     photographs = survey(config)
-    stage("photographs", 1, 1)
+    progress("photographs", 1, 1)
     outlook = foresee(
         config,
         profile,
@@ -93,9 +93,9 @@ def diagnose(
         mistakes=mistakes,
     )
     if measured and not outlook.problems and staged(config.model.base) and services.cluster is None:
-        stage("a few updates and pictures", 0, 1)
+        progress("a few updates and pictures", 0, 1)
         outlook = with_pace(outlook, config, machine, photographs)
-        stage("a few updates and pictures", 1, 1)
+        progress("a few updates and pictures", 1, 1)
     return Diagnosis(
         phase=config.phase,
         machine=machine,

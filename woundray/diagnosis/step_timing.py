@@ -64,11 +64,11 @@ def measure_pace(config: Config) -> Pace:
     """
     import torch
 
-    from woundray.evaluation import settle_objective
-    from woundray.training.distributed import Place
+    from woundray.evaluation.embedders import resolve_objective
+    from woundray.training.distributed import DistributedContext
     from woundray.training.loop import train
-    from woundray.training.perceptual_loss import settle_perception
-    from woundray.training.precompute import prepare_materials
+    from woundray.training.perceptual_loss import resolve_perceptual
+    from woundray.training.precompute import precompute
     from woundray.weights.base_models import resolve
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -83,21 +83,21 @@ def measure_pace(config: Config) -> Pace:
         "training.steps_per_epoch": _UPDATES,
         "validation.pictures": pictures,
         "validation.folds": 1,
-        "metrics.floor_repeats": 2,
+        "metrics.baseline_repeats": 2,
         "training.prior_weight": 0.0,
     }
     config = config.with_values(few)
-    config = settle_perception(settle_objective(config), resolve(config.model.base))
+    config = resolve_perceptual(resolve_objective(config), resolve(config.model.base))
     torch.set_num_threads(config.hardware.threads or max(1, round(config.hardware.cpus_per_worker)))
     found: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(prefix="woundray-doctor-") as folder:
         try:
-            materials = prepare_materials(config, Path(folder) / "materials", device=device, stage=lambda *_: None)
+            precomputed = precompute(config, Path(folder) / "precomputed", device=device, progress=lambda *_: None)
             train(
                 config,
-                materials=materials.folder,
+                precomputed=precomputed.folder,
                 output=Path(folder) / "run",
-                place=Place.alone(str(device)),
+                context=DistributedContext.alone(str(device)),
                 report=lambda metrics, _: found.append(metrics),
             )
         except torch.OutOfMemoryError as error:

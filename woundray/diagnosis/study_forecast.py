@@ -10,7 +10,7 @@ from woundray.diagnosis.services import MLFLOW_PORT, Services
 from woundray.diagnosis.step_timing import OutOfMemory, Pace, measure_pace
 from woundray.errors import NonFiniteError, UserError
 from woundray.ray_cluster.nodes import Resources
-from woundray.ray_cluster.torch_trainer import runs_at_once, settle
+from woundray.ray_cluster.torch_trainer import resolve_gpus, runs_at_once
 from woundray.system.hardware import Machine, disk_free_gib
 from woundray.weights.base_models import staged
 from woundray.weights.feature_weights import ALIASES, LPIPS_TRUNKS
@@ -81,7 +81,7 @@ def foresee(
     at_once = 0
     try:
         at_once = min(
-            config.study.trials, config.study.concurrent or runs_at_once(settle(config, resources), resources)
+            config.study.trials, config.study.concurrent or runs_at_once(resolve_gpus(config, resources), resources)
         )
     except UserError as error:
         problems.append(str(error))

@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
 from woundray.data.duplicates import group_patients, near_duplicate_pairs, thumbnail
-from woundray.data.image_source import Source
+from woundray.data.image_source import ImageSource
 from woundray.data.manifest import Photo
 from woundray.data.split import joined_groups
 from woundray.data.transforms import Augmentation, view
@@ -68,7 +68,7 @@ class Fold:
         return slice(self.deal * each, (self.deal + 1) * each)
 
 
-def gather(source: Source, phases: Sequence[str], *, views: int) -> Cohort:
+def gather(source: ImageSource, phases: Sequence[str], *, views: int) -> Cohort:
     """All photographs of the phases, with `views` augmented views of each that depend on the photograph alone.
 
     Raises:
@@ -90,8 +90,8 @@ def gather(source: Source, phases: Sequence[str], *, views: int) -> Cohort:
     return Cohort(tuple(phases), grouped, labels, *pictures, thumbnails, source.likeness)
 
 
-def patient_folds(cohort: Cohort, *, folds: int, seed: int, deals: int = 1) -> tuple[Fold, ...]:
-    """Deals groups of patients to folds that have about as many pictures of each phase, `deals` times over.
+def patient_folds(cohort: Cohort, *, folds: int, seed: int, repeats: int = 1) -> tuple[Fold, ...]:
+    """Deals groups of patients to folds that have about as many pictures of each phase, `repeats` times over.
 
     Raises:
         UserError: a phase has fewer groups of patients than there are folds.
@@ -105,7 +105,7 @@ def patient_folds(cohort: Cohort, *, folds: int, seed: int, deals: int = 1) -> t
                 "take fewer folds or leave the phase out"
             )
     found: list[Fold] = []
-    for deal in range(deals):
+    for deal in range(repeats):
         splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed + deal)
         sides = splitter.split(np.zeros((len(groups), 1)), cohort.labels, groups)
         found += [Fold(len(found) + place, train, test, deal) for place, (train, test) in enumerate(sides, start=1)]

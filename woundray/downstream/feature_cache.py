@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from woundray.evaluation import Embedder
+from woundray.evaluation.embedders import Embedder
 from woundray.metrics.extractors import check_images
 
 

@@ -10,25 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from woundray import evaluation
-from woundray.checkpoints.generate import Wish, draw
+from woundray.checkpoints.generate import SamplingOptions, generate_images
 from woundray.config import Config, QualityConfig
-from woundray.data.image_source import Source
+from woundray.data.image_source import ImageSource
 from woundray.downstream.feature_cache import PictureFeatures
 from woundray.downstream.leakage import Used
-from woundray.evaluation.copy_detection import Judge
+from woundray.evaluation import embedders
+from woundray.evaluation.copy_detection import SingleImageScores
 from woundray.evaluation.embedders import embed
 from woundray.evaluation.filter_rules import heuristics, usable
 from woundray.ray_cluster.nodes import Resources
-from woundray.training.distributed import Place
+from woundray.training.distributed import DistributedContext
 from woundray.training.entry_point import train
-from woundray.training.precompute import Materials, prepare_materials
+from woundray.training.precompute import Precomputed, precompute
 
 FIRST_SEED = 200_000  # beyond the seeds of pictures that a run was steered by
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SyntheticImages:
     """Synthetic pictures of one phase.
 
     Attributes:
@@ -54,7 +54,7 @@ class Generator(Protocol):
     @property
     def key(self) -> str: ...
 
-    def __call__(self, photographs: Source, n: int, seed: int, folder: Path) -> Drawn: ...
+    def __call__(self, photographs: ImageSource, n: int, seed: int, folder: Path) -> SyntheticImages: ...
 
 
 @dataclass(frozen=True)
@@ -82,59 +82,61 @@ class Adapters:
         settings = {phase: config.model_dump(mode="json", exclude=left_out) for phase, config in self.configs.items()}
         return f"{settings} {self.draws_per_picture} {self.search} {FIRST_SEED}"
 
-    def __call__(self, photographs: Source, n: int, seed: int, folder: Path) -> Drawn:
+    def __call__(self, photographs: ImageSource, n: int, seed: int, folder: Path) -> SyntheticImages:
         phase = photographs.photos[0].phase
-        config = evaluation.settle_objective(
+        config = embedders.resolve_objective(
             self.configs[phase].with_values({"reproducibility.seed": seed, "study.output": folder})
         )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        embedder = PictureFeatures(evaluation.make_embedder(config, device), self.features)
-        materials = prepare_materials(
-            config, folder / "materials", device=device, stage=_silent, source=photographs, embedder=embedder
+        embedder = PictureFeatures(embedders.make_embedder(config, device), self.features)
+        precomputed = precompute(
+            config, folder / "precomputed", device=device, progress=_silent, source=photographs, embedder=embedder
         )
-        checkpoint = self._searched(config, materials, folder) if self.search else _trained(config, materials, folder)
+        checkpoint = (
+            self._searched(config, precomputed, folder) if self.search else _trained(config, precomputed, folder)
+        )
         wanted = int(np.ceil(n * self.draws_per_picture))
-        pictures = draw(checkpoint, Wish(wanted, FIRST_SEED), _silent)
-        good = _filter(pictures, materials, embedder, config.quality.of_phase(phase))
+        pictures = generate_images(checkpoint, SamplingOptions(wanted, FIRST_SEED), _silent)
+        good = _filter(pictures, precomputed, embedder, config.quality.of_phase(phase))
         best_first = np.argsort(~good, kind="stable")[:n]  # those that pass, in the order of seeds, then the others
-        used = _used(materials, searched=self.search > 0)
+        used = _used(precomputed, searched=self.search > 0)
         refused = 1 - float(good[best_first].mean())
-        return Drawn(pictures[torch.from_numpy(best_first)], float(good.mean()), refused, used)
+        return SyntheticImages(pictures[torch.from_numpy(best_first)], float(good.mean()), refused, used)
 
-    def _searched(self, config: Config, materials: Materials, folder: Path) -> Path:
+    def _searched(self, config: Config, precomputed: Precomputed, folder: Path) -> Path:
         """The best adapter of a study on the connected cluster."""
         from woundray.search.study import run_study
 
         assert self.resources is not None
         config = config.with_values({"study.trials": self.search, "study.name": f"{folder.parent.name}-{folder.name}"})
-        study = run_study(config, materials=materials.folder, folder=folder, loop=train, resources=self.resources)
+        study = run_study(config, precomputed=precomputed.folder, folder=folder, loop=train, resources=self.resources)
         return study.checkpoint
 
 
-def _trained(config: Config, materials: Materials, folder: Path) -> Path:
+def _trained(config: Config, precomputed: Precomputed, folder: Path) -> Path:
     """The best epoch of one run; goes on where it was stopped."""
-    place = Place.alone("cuda" if torch.cuda.is_available() else "cpu")
-    train(config, materials=materials.folder, output=folder / "run", place=place, report=lambda *_: None)
+    context = DistributedContext.alone("cuda" if torch.cuda.is_available() else "cpu")
+    train(config, precomputed=precomputed.folder, output=folder / "run", context=context, report=lambda *_: None)
     return folder / "run" / "best"
 
 
 def _filter(
-    pictures: Tensor, materials: Materials, embedder: evaluation.Embedder, quality: QualityConfig
+    pictures: Tensor, precomputed: Precomputed, embedder: embedders.Embedder, quality: QualityConfig
 ) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
     """(N,), True for pictures that the filter passes; its thresholds are of the materials' photographs alone."""
     features = embed(embedder, pictures)
-    threshold = materials.reference.copy_rate(features).threshold
-    passes = Judge.of(materials.reference, quality, threshold).judge(features)
+    threshold = precomputed.reference.copy_rate(features).threshold
+    passes = SingleImageScores.of(precomputed.reference, quality, threshold).judge(features)
     return usable(passes, heuristics(pictures, quality.heuristics), quality.filtering, len(pictures))
 
 
-def _used(materials: Materials, *, searched: bool) -> Used:
-    """The photographs of the materials, as `prepare_materials` wrote them down."""
-    sides = json.loads((materials.folder / "split.json").read_text(encoding="utf-8"))
-    trained, judged = ([Path(file) for file in sides[side]["files"]] for side in ("train", "validation"))
-    used = {"generator": trained, "filter": trained + judged, "reference": trained + judged}
-    return used | ({"search": trained + judged} if searched else {})
+def _used(precomputed: Precomputed, *, searched: bool) -> Used:
+    """The photographs of the materials, as `precompute` wrote them down."""
+    sides = json.loads((precomputed.folder / "split.json").read_text(encoding="utf-8"))
+    trained, resolve_config = ([Path(file) for file in sides[side]["files"]] for side in ("train", "validation"))
+    used = {"generator": trained, "filter": trained + resolve_config, "reference": trained + resolve_config}
+    return used | ({"search": trained + resolve_config} if searched else {})
 
 
-def _silent(stage: str, done: int, total: int) -> None:
+def _silent(progress: str, done: int, total: int) -> None:
     """Adapters of a cluster's processes have no terminal."""

@@ -21,17 +21,17 @@ def refuse_leaks(cohort: Cohort, test: Rows, used: Used) -> None:
     """
     rows = {photo.path: row for row, photo in enumerate(cohort.photos)}
     tested = _seen(cohort, test)
-    for stage, paths in used.items():
+    for progress, paths in used.items():
         for path in paths:
             if path not in rows:
                 raise LeakError(
-                    f"{stage} used {path}, which is not among the photographs: it can not be "
+                    f"{progress} used {path}, which is not among the photographs: it can not be "
                     "checked; use photographs of the data set alone"
                 )
         shown = _seen(cohort, [rows[path] for path in paths])
         # names were settled when they were read
         for leak in find_leaks(shown, tested, similar_patients="apart", likeness=cohort.likeness):
-            raise LeakError(f"{stage} used {_told(leak)}")
+            raise LeakError(f"{progress} used {_told(leak)}")
 
 
 def refuse_common_patients(cohort: Cohort, train: Rows, test: Rows) -> None:

@@ -13,11 +13,11 @@ from rich.console import Group
 from woundray.config import Config
 from woundray.config.layers import for_phase, read_yaml
 from woundray.config.resume import MEASUREMENT, extended
-from woundray.data.image_source import Source, open_source
+from woundray.data.image_source import ImageSource, open_image_source
 from woundray.downstream.classifiers import make_classifier
 from woundray.downstream.generators import Adapters
 from woundray.downstream.outcome import Outcome, conclude
-from woundray.downstream.protocol import Bench, Stage, measure
+from woundray.downstream.protocol import MeasurementSetup, ProgressCallback, measure
 from woundray.downstream.result_files import write_outcome
 from woundray.downstream.tables import as_tables
 from woundray.downstream.task_runner import OnRay, Runner, in_turn
@@ -25,7 +25,7 @@ from woundray.errors import UserError
 from woundray.models.base_model import tell_lost_words
 from woundray.ray_cluster.connection import cluster
 from woundray.ray_cluster.nodes import Resources
-from woundray.ray_cluster.torch_trainer import settle
+from woundray.ray_cluster.torch_trainer import resolve_gpus
 from woundray.search.interruption import stopped_with
 from woundray.search.session import threads, usable_resources
 from woundray.search.study_folders import made_folder
@@ -50,8 +50,8 @@ class FromConfig:
 
     config: Config
 
-    def __call__(self) -> Source:
-        return open_source(for_phase(self.config, "all"))
+    def __call__(self) -> ImageSource:
+        return open_image_source(for_phase(self.config, "all"))
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ class _Hands:
     resources: Resources | None = None
 
 
-def conduct_effect(config: Config, stage: Stage, *, typed: Mapping[str, Any] | None = None) -> tuple[Group, Path]:
+def measure_effect(
+    config: Config, progress: ProgressCallback, *, typed: Mapping[str, Any] | None = None
+) -> tuple[Group, Path]:
     """Measures what synthetic pictures do for a classifier; goes on where a measurement of the same study.name stopped.
 
     Args:
@@ -88,7 +90,7 @@ def conduct_effect(config: Config, stage: Stage, *, typed: Mapping[str, Any] | N
         write_config(config, folder)
         go_on = f"stopped; the same command with --study.name {shlex.quote(folder.name)} goes on"
         with stopped_with(lambda: go_on), Tracker(journal.path, study=folder.name, settings=config.flat(), tags=tags):
-            return _measured(config, folder, journal, stage), folder
+            return _measured(config, folder, journal, progress), folder
 
 
 def _begin(journal: Journal) -> None:
@@ -100,12 +102,12 @@ def _begin(journal: Journal) -> None:
         journal.append(MeasurementStarted())
 
 
-def _measured(config: Config, folder: Path, journal: Journal, stage: Stage) -> Group:
+def _measured(config: Config, folder: Path, journal: Journal, progress: ProgressCallback) -> Group:
     """Verdict and tables; the journal has all figures."""
     effect, features = config.effect, folder / "features"
     search = effect.search
     _tell_lost_words(config)
-    with _hands(config, search, folder, stage) as hands:
+    with _hands(config, search, folder, progress) as hands:
         generator = Adapters(
             {phase: for_phase(config, phase) for phase in effect.phases},
             features,
@@ -114,8 +116,8 @@ def _measured(config: Config, folder: Path, journal: Journal, stage: Stage) -> G
             hands.resources,
         )
         seed = config.reproducibility.seed
-        bench = Bench(effect, FromConfig(config), generator, make_classifier(effect, features), folder, seed)
-        measurement = measure(bench, pools_by=hands.pools_by, jobs_by=hands.jobs_by, stage=stage)
+        setup = MeasurementSetup(effect, FromConfig(config), generator, make_classifier(effect, features), folder, seed)
+        measurement = measure(setup, pools_by=hands.pools_by, jobs_by=hands.jobs_by, progress=progress)
     outcome = conclude(measurement, effect, seed=seed)
     name = f"adapters of {config.model.base}" + (f", best of {search} trials" if search else "")
     title = f"Synthetic pictures: {name}"
@@ -133,7 +135,7 @@ def _tell_lost_words(config: Config) -> None:
 
 
 @contextmanager
-def _hands(config: Config, search: int, folder: Path, stage: Stage) -> Iterator[_Hands]:
+def _hands(config: Config, search: int, folder: Path, progress: ProgressCallback) -> Iterator[_Hands]:
     """This process alone where there is one place to work, else Ray."""
     places = config.effect.concurrent or int((os.cpu_count() or 1) // config.hardware.cpus_per_worker)
     if places <= 1 and not search and "RAY_ADDRESS" not in os.environ:
@@ -141,8 +143,8 @@ def _hands(config: Config, search: int, folder: Path, stage: Stage) -> Iterator[
         return
     with cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
         connected.tell()
-        resources = usable_resources(config, connected, folder, stage)
-        gpus = settle(config, resources).hardware.gpus_per_worker
+        resources = usable_resources(config, connected, folder, progress)
+        gpus = resolve_gpus(config, resources).hardware.gpus_per_worker
         assert gpus != "auto"
         cpus, most = config.hardware.cpus_per_worker, config.effect.concurrent
         own = 0.0 if config.effect.classifier == "command" else gpus  # a program of the user's finds its own

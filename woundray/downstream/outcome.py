@@ -132,4 +132,4 @@ def _over_folds(measurement: Measurement, best: Labels, primary: Labels, kind: W
         pair = np.stack([best[own, fold.test], primary[own, fold.test]])
         counts = statistics.patient_confusions(cohort.labels[fold.test], pair, groups[fold.test], classes)
         differences.append(float(_gain(kind)(counts.sum(axis=0))))
-    return statistics.corrected_t(differences, test_share=1 / (len(measurement.folds) // measurement.deals - 1))
+    return statistics.corrected_t(differences, test_share=1 / (len(measurement.folds) // measurement.repeats - 1))

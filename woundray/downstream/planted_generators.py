@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from woundray.data.image_source import Source
+from woundray.data.image_source import ImageSource
 from woundray.data.manifest import Dataset, Photo
 from woundray.data.phantoms.clinic import HIGHEST, LOWEST
 from woundray.data.phantoms.render import PHASES, Clinic, render
 from woundray.data.transforms import Augmentation, plain_view
-from woundray.downstream.generators import Drawn
+from woundray.downstream.generators import SyntheticImages
 
 SIDE_PX, VIEW_PX = 96, 64
 _MARGIN = 0.15
@@ -34,7 +34,7 @@ class DrawnStudy:
     patients: int
     seed: int
 
-    def __call__(self) -> Source:
+    def __call__(self) -> ImageSource:
         photos, pixels = [], {}
         for place, phase in enumerate(PHASES):
             for number in range(self.patients):
@@ -50,7 +50,7 @@ class DrawnStudy:
                     photos.append(Photo(path, phase, name, visit, box=box, sha256=f"{view:016x}", group=name))
                     pixels[path] = picture
         augmentation = Augmentation(margin_min=0.05, margin_max=0.25, flip=True, scale=(0.95, 1.05), jitter=0.03)
-        return Source(tuple(photos), pixels, Dataset(Path(), tuple(photos)).content_hash, VIEW_PX, augmentation)
+        return ImageSource(tuple(photos), pixels, Dataset(Path(), tuple(photos)).content_hash, VIEW_PX, augmentation)
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,11 @@ class Renderer:
         """Which of the two."""
         return f"renderer {self.swapped}"
 
-    def __call__(self, photographs: Source, n: int, seed: int, folder: Path) -> Drawn:
+    def __call__(self, photographs: ImageSource, n: int, seed: int, folder: Path) -> SyntheticImages:
         phase = PHASES[(PHASES.index(photographs.photos[0].phase) + self.swapped) % len(PHASES)]
-        return Drawn(torch.stack([_new_patient(phase, [seed, 1, number]) for number in range(n)]), 1.0, 0.0, {})
+        return SyntheticImages(
+            torch.stack([_new_patient(phase, [seed, 1, number]) for number in range(n)]), 1.0, 0.0, {}
+        )
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,11 @@ class Copies:
 
     key: str = "copies"
 
-    def __call__(self, photographs: Source, n: int, seed: int, folder: Path) -> Drawn:
+    def __call__(self, photographs: ImageSource, n: int, seed: int, folder: Path) -> SyntheticImages:
         order = np.random.default_rng(seed).permutation(len(photographs.photos))
         photos = [photographs.photos[order[number % len(order)]] for number in range(n)]
         used = {"generator": [photo.path for photo in photographs.photos]}
-        return Drawn(torch.stack([photographs.plain(photo) for photo in photos]), 1.0, 0.0, used)
+        return SyntheticImages(torch.stack([photographs.plain(photo) for photo in photos]), 1.0, 0.0, used)
 
 
 def _new_patient(phase: str, seed: list[int]) -> Tensor:

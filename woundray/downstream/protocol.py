@@ -22,11 +22,11 @@ from woundray.downstream.cohort import Cohort, Fold, gather, patient_folds
 from woundray.downstream.generators import Generator
 from woundray.downstream.leakage import refuse_common_patients, refuse_leaks
 from woundray.downstream.statistics import Labels, kappa, patient_confusions
-from woundray.downstream.synthetic_pools import Opener, Order, make_pool, opened, pool_key, read_pool
+from woundray.downstream.synthetic_pools import Opener, PoolRequest, make_pool, opened, pool_key, read_pool
 from woundray.downstream.task_runner import Result, Runner, Task, in_turn
 from woundray.system.atomic_files import write_json
 
-Stage = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]
 Predictions = dict[Arm, Labels]
 
 
@@ -49,14 +49,14 @@ class Measurement:
     refused: dict[tuple[int, str], float]
 
     @property
-    def deals(self) -> int:
+    def repeats(self) -> int:
         """How often the patients were dealt to folds."""
         return 1 + max(fold.deal for fold in self.folds)
 
     @property
     def seeds(self) -> int:
         """Seeds of a deal."""
-        return len(self.predicted[Arm("real")]) // self.deals
+        return len(self.predicted[Arm("real")]) // self.repeats
 
     def best_control(self) -> Labels:
         """(D S, N): of each fold the predictions of its best control."""
@@ -68,7 +68,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Bench:
+class MeasurementSetup:
     """What every piece of work needs; it goes to the processes that do it."""
 
     config: EffectConfig
@@ -84,7 +84,7 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Job:
+class ClassifierJob:
     """One classifier: an arm, a fold and a seed (from 0)."""
 
     fold: Fold
@@ -99,7 +99,9 @@ class Job:
         return f"fold_{self.fold.number}_seed_{self.seed}_{arm}.json"
 
 
-def measure(bench: Bench, *, pools_by: Runner = in_turn, jobs_by: Runner = in_turn, stage: Stage) -> Measurement:
+def measure(
+    setup: MeasurementSetup, *, pools_by: Runner = in_turn, jobs_by: Runner = in_turn, progress: ProgressCallback
+) -> Measurement:
     """Measures all arms.
 
     Args:
@@ -109,39 +111,39 @@ def measure(bench: Bench, *, pools_by: Runner = in_turn, jobs_by: Runner = in_tu
         LeakError: a test patient reached a generator, filter, reference, search or classifier.
         UserError: too few patients, or a generator or classifier that can not be used.
     """
-    config, cohort = bench.config, _cohort(bench)
-    folds = patient_folds(cohort, folds=config.folds, seed=bench.seed, deals=config.deals)
+    config, cohort = setup.config, _cohort(setup)
+    folds = patient_folds(cohort, folds=config.folds, seed=setup.seed, repeats=config.repeats)
     for fold in folds:
         refuse_common_patients(cohort, fold.train, fold.test)
 
     # synthetic pictures of each fold and phase, of the fold's training patients alone
-    orders = [_order(bench, cohort, fold, phase) for fold in folds for phase in cohort.phases]
-    make = partial(make_pool, opener=bench.opener, generator=bench.generator)
-    _all(pools_by, make, orders, "generators", stage)
+    orders = [_order(setup, cohort, fold, phase) for fold in folds for phase in cohort.phases]
+    make = partial(make_pool, opener=setup.opener, generator=setup.generator)
+    _all(pools_by, make, orders, "generators", progress)
     passed, refused = {}, {}
     for fold in folds:
         for phase in cohort.phases:
-            pool = read_pool(bench.pool(fold, phase))
+            pool = read_pool(setup.pool(fold, phase))
             refuse_leaks(cohort, fold.test, pool.used)
             passed[fold.number, phase], refused[fold.number, phase] = pool.passed, pool.refused
 
     # controls; then synthetic pictures on top of the control that is best on the other folds
-    work = partial(predict, bench=bench)
+    work = partial(predict, setup=setup)
     controls = [
-        Job(fold, Arm(recipe), recipe, seed)
+        ClassifierJob(fold, Arm(recipe), recipe, seed)
         for fold in folds
         for recipe in RECIPES
-        for seed in _seeds(bench, Arm(recipe))
+        for seed in _seeds(setup, Arm(recipe))
     ]
-    predicted = _collect(cohort, controls, _all(jobs_by, work, controls, "controls", stage), config)
+    predicted = _collect(cohort, controls, _all(jobs_by, work, controls, "controls", progress), config)
     recipes = tuple(best_recipe(cohort, fold, predicted, config) for fold in folds)
     tests = [
-        Job(fold, arm, recipe, seed)
+        ClassifierJob(fold, arm, recipe, seed)
         for fold, recipe in zip(folds, recipes, strict=True)
         for arm in synthetic_arms(config.ratios)
-        for seed in _seeds(bench, arm)
+        for seed in _seeds(setup, arm)
     ]
-    predicted |= _collect(cohort, tests, _all(jobs_by, work, tests, "synthetic arms", stage), config)
+    predicted |= _collect(cohort, tests, _all(jobs_by, work, tests, "synthetic arms", progress), config)
     return Measurement(cohort, folds, predicted, recipes, passed, refused)
 
 
@@ -160,16 +162,16 @@ def best_recipe(cohort: Cohort, fold: Fold, predicted: Predictions, config: Effe
     return max(RECIPES, key=score)
 
 
-def predict(job: Job, *, bench: Bench) -> list[int]:
+def predict(job: ClassifierJob, *, setup: MeasurementSetup) -> list[int]:
     """Predictions of a fold's test photographs; read from their file where the same was predicted before."""
-    cohort, fold = _cohort(bench), job.fold
-    file = bench.folder / "predictions" / job.file
+    cohort, fold = _cohort(setup), job.fold
+    file = setup.folder / "predictions" / job.file
     needed = cohort.phases if job.arm.ratio else ()
     parts = (
-        bench.classifier.key,
-        (job.arm, job.recipe, job.seed, bench.config.views),
+        setup.classifier.key,
+        (job.arm, job.recipe, job.seed, setup.config.views),
         [(cohort.photos[row].sha256, int(cohort.labels[row])) for row in (*fold.train, *fold.test)],
-        [pool_key(bench.pool(fold, phase)) for phase in needed],
+        [pool_key(setup.pool(fold, phase)) for phase in needed],
     )
     key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     if file.is_file():
@@ -177,46 +179,48 @@ def predict(job: Job, *, bench: Bench) -> list[int]:
         if facts["key"] == key:
             return list(facts["predicted"])
 
-    pools = {phase: read_pool(bench.pool(fold, phase)) for phase in needed}
+    pools = {phase: read_pool(setup.pool(fold, phase)) for phase in needed}
     train = compose(job.arm, cohort, fold.train, pools, recipe=job.recipe, seed=job.seed)
     test = HeldOut(cohort.plain[fold.test], tuple(cohort.photos[row] for row in fold.test))
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="woundray-arm-") as scratch:
-        predicted = bench.classifier(train, test, cohort.phases, seed=job.seed, folder=Path(scratch))
+        predicted = setup.classifier(train, test, cohort.phases, seed=job.seed, folder=Path(scratch))
     write_json({"key": key, "predicted": predicted.tolist()}, file)
     return [int(label) for label in predicted]
 
 
-def _seeds(bench: Bench, arm: Arm) -> range:
+def _seeds(setup: MeasurementSetup, arm: Arm) -> range:
     """The seeds of an arm; one alone where no seed changes its pictures, being all of a pool, or its classifier."""
-    all_of_pool = arm.ratio in (0.0, max(bench.config.ratios))
-    return range(1 if all_of_pool and not bench.classifier.random else bench.config.seeds)
+    all_of_pool = arm.ratio in (0.0, max(setup.config.ratios))
+    return range(1 if all_of_pool and not setup.classifier.random else setup.config.seeds)
 
 
-def _order(bench: Bench, cohort: Cohort, fold: Fold, phase: str) -> Order:
+def _order(setup: MeasurementSetup, cohort: Cohort, fold: Fold, phase: str) -> PoolRequest:
     """As many pictures as the highest ratio takes, of the fold's training photographs of the phase."""
     photos = tuple(cohort.photos[row] for row in fold.train if cohort.photos[row].phase == phase)
-    count = max(round(ratio * len(photos)) for ratio in bench.config.ratios)
-    return Order(phase, photos, count, bench.config.views, bench.seed, bench.pool(fold, phase))
+    count = max(round(ratio * len(photos)) for ratio in setup.config.ratios)
+    return PoolRequest(phase, photos, count, setup.config.views, setup.seed, setup.pool(fold, phase))
 
 
 def _all(
-    runner: Runner, work: Callable[[Task], Result], tasks: Sequence[Task], name: str, stage: Stage
+    runner: Runner, work: Callable[[Task], Result], tasks: Sequence[Task], name: str, progress: ProgressCallback
 ) -> list[Result]:
     """Results in the order of tasks."""
     found: dict[int, Result] = {}
-    stage(name, 0, len(tasks))
+    progress(name, 0, len(tasks))
     for place, result in runner(work, tasks):
         found[place] = result
-        stage(name, len(found), len(tasks))
+        progress(name, len(found), len(tasks))
     return [found[place] for place in range(len(tasks))]
 
 
-def _collect(cohort: Cohort, jobs: Sequence[Job], results: Sequence[list[int]], config: EffectConfig) -> Predictions:
+def _collect(
+    cohort: Cohort, jobs: Sequence[ClassifierJob], results: Sequence[list[int]], config: EffectConfig
+) -> Predictions:
     """Predictions of all folds together: arm -> (D S, N). What seed 0 alone predicted stands for all of its deal."""
     found: dict[Arm, NDArray[np.int64]] = {}
     for job, result in zip(jobs, results, strict=True):
-        table = found.setdefault(job.arm, np.full((config.deals * config.seeds, len(cohort.photos)), -1))
+        table = found.setdefault(job.arm, np.full((config.repeats * config.seeds, len(cohort.photos)), -1))
         deal = job.fold.seeds(config.seeds)
         table[deal.start + job.seed : deal.stop, job.fold.test] = result
     assert all((table >= 0).all() for table in found.values()), "each photograph is tested once a deal"
@@ -228,6 +232,6 @@ def _opened(opener: Opener, phases: tuple[str, ...], views: int) -> Cohort:
     return gather(opened(opener), phases, views=views)
 
 
-def _cohort(bench: Bench) -> Cohort:
+def _cohort(setup: MeasurementSetup) -> Cohort:
     """One a process: reading photographs takes longer than a classifier."""
-    return _opened(bench.opener, bench.config.phases, bench.config.views)
+    return _opened(setup.opener, setup.config.phases, setup.config.views)

@@ -30,7 +30,7 @@ def design(measurement: Measurement, config: EffectConfig) -> str:
     cohort = measurement.cohort
     times = Counter(measurement.recipes).most_common()
     chosen = ", ".join(f"{recipe} in {count} of {len(measurement.folds)}" for recipe, count in times)
-    dealt = f" dealt {measurement.deals} times" if measurement.deals > 1 else ""
+    dealt = f" dealt {measurement.repeats} times" if measurement.repeats > 1 else ""
     return (
         f"{len(cohort.photos)} photographs of {cohort.patients} groups of patients, {config.folds} folds"
         f"{dealt}, {config.seeds} seeds; classifier {config.classifier}; kappa {config.kappa}. Intervals: 95 %, BCa, "

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from woundray.data.image_source import Source
+from woundray.data.image_source import ImageSource
 from woundray.data.manifest import Photo
 from woundray.downstream.cohort import views_of
 from woundray.downstream.generators import Generator
@@ -22,19 +22,19 @@ from woundray.system.atomic_files import write_json
 class Opener(Protocol):
     """Opens the photographs of all phases. It can be pickled, and equal ones open the same: it is hashable."""
 
-    def __call__(self) -> Source: ...
+    def __call__(self) -> ImageSource: ...
 
     def __hash__(self) -> int: ...
 
 
 @cache
-def opened(opener: Opener) -> Source:
+def opened(opener: Opener) -> ImageSource:
     """The photographs, read once a process."""
     return opener()
 
 
 @dataclass(frozen=True)
-class Order:
+class PoolRequest:
     """A pool to be made: of which photographs, how many pictures with how many views each, where."""
 
     phase: str
@@ -47,7 +47,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Pool:
-    """Synthetic pictures of a phase (see `woundray.downstream.generators.Drawn`), with views as photographs have."""
+    """Synthetic images of a phase (see `woundray.downstream.generators.SyntheticImages`), with views."""
 
     phase: str
     pictures: Tensor
@@ -61,7 +61,7 @@ class Pool:
         return np.sort(np.random.default_rng(seed).permutation(len(self.pictures))[:count])
 
 
-def make_pool(order: Order, *, opener: Opener, generator: Generator) -> Path:
+def make_pool(order: PoolRequest, *, opener: Opener, generator: Generator) -> Path:
     """Makes a pool, if it is not there already, and gives its folder."""
     photographs = opened(opener).only(order.photos)
     key = _key(order, photographs, generator)
@@ -75,7 +75,7 @@ def make_pool(order: Order, *, opener: Opener, generator: Generator) -> Path:
     views = views_of(drawn.pictures, photographs.augmentation, views=order.views)
     save_file({"pictures": drawn.pictures.contiguous(), "views": views}, beside)
     beside.replace(order.folder / "pictures.safetensors")
-    used = {stage: sorted(path.as_posix() for path in paths) for stage, paths in drawn.used.items()}
+    used = {progress: sorted(path.as_posix() for path in paths) for progress, paths in drawn.used.items()}
     facts = {"key": key, "phase": order.phase, "passed": drawn.passed, "refused": drawn.refused, "used": used}
     write_json(facts, order.folder / "pool.json")
     return order.folder
@@ -84,7 +84,7 @@ def make_pool(order: Order, *, opener: Opener, generator: Generator) -> Path:
 def read_pool(folder: Path) -> Pool:
     """What `make_pool` wrote; the pictures are memory-mapped."""
     facts = _facts(folder)
-    used = {stage: tuple(map(Path, paths)) for stage, paths in facts["used"].items()}
+    used = {progress: tuple(map(Path, paths)) for progress, paths in facts["used"].items()}
     tensors = load_file(folder / "pictures.safetensors")
     return Pool(facts["phase"], tensors["pictures"], tensors["views"], facts["passed"], facts["refused"], used)
 
@@ -100,6 +100,6 @@ def _facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _key(order: Order, photographs: Source, generator: Generator) -> str:
+def _key(order: PoolRequest, photographs: ImageSource, generator: Generator) -> str:
     parts = (photographs.content_hash, photographs.resolution, generator.key, order.count, order.views, order.seed)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -20,7 +20,7 @@ def comparable_split(photos: Sequence[Photo], config: Config) -> Split:
             [photo.group for photo in split.train],
             [photo.group for photo in split.validation],
             n=config.validation.pictures,
-            repeats=config.metrics.floor_repeats,
+            repeats=config.metrics.baseline_repeats,
             seed=config.reproducibility.seed,
         )
     return split

@@ -8,9 +8,9 @@ from scipy.stats import fisher_exact
 from woundray.config import QualityConfig
 from woundray.evaluation.embedders import Features, score_name
 from woundray.evaluation.filter_rules import Passes, Values, hold
-from woundray.evaluation.real_reference import Reference
-from woundray.evaluation.score_context import COPY_FEATURES, Basis, binomial
-from woundray.metrics.baseline import Bar, Rows, Score
+from woundray.evaluation.real_reference import RealReference
+from woundray.evaluation.score_context import COPY_FEATURES, ScoreContext, binomial
+from woundray.metrics.baseline import Rows, Score, Threshold
 from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.memorization import CopyRate, auth_pct, c_t, mifid, nearest_ratio, train_gap
 from woundray.metrics.precision_recall import neighbour_distance
@@ -18,9 +18,9 @@ from woundray.metrics.precision_recall import neighbour_distance
 GAP_DRAWS = 20
 
 
-def copy_scores(basis: Basis, copies: CopyRate) -> list[Score]:
-    """copy_rate with its bar, train_gap, and MiFID, AuthPct and C_T, which hardly see one copy in ten."""
-    generated, reference = basis.generated, basis.reference
+def copy_scores(score_context: ScoreContext, copies: CopyRate) -> list[Score]:
+    """copy_rate with its threshold, train_gap, and MiFID, AuthPct and C_T, which hardly see one copy in ten."""
+    generated, reference = score_context.generated, score_context.reference
     seen, unseen = reference.train.features, reference.held_out.features
     extractor = reference.extractor
 
@@ -41,36 +41,42 @@ def copy_scores(basis: Basis, copies: CopyRate) -> list[Score]:
     def c_t_of(a: Rows, b: Rows) -> float:
         return c_t(generated.copies[a], seen.copies, unseen.copies[b])
 
-    everything = np.arange(basis.n), np.arange(basis.m)
+    everything = np.arange(score_context.n), np.arange(score_context.m)
     informed, statistic = mifid_of(*everything), c_t_of(*everything)
     authentic = auth_pct(generated.copies, seen.copies)
     return [
-        basis.score(
+        score_context.score(
             "copy_rate",
             copies.rate,
             COPY_FEATURES,
-            interval=binomial(copies.rate, basis.n),
+            interval=binomial(copies.rate, score_context.n),
             real=copies.held_out_rate,
-            bar=Bar(largest_unsuspicious_rate(copies, reference.copies.p_value), "max"),
+            threshold=Threshold(largest_unsuspicious_rate(copies, reference.copies.p_value), "max"),
         ),
-        basis.score(
-            score_name("train_gap", extractor), gap.mean, extractor, interval=basis.interval(gap.mean, gap_of), real=0.0
+        score_context.score(
+            score_name("train_gap", extractor),
+            gap.mean,
+            extractor,
+            interval=score_context.interval(gap.mean, gap_of),
+            real=0.0,
         ),
-        basis.score(
+        score_context.score(
             score_name("mifid", extractor),
             informed,
             f"{extractor}, {COPY_FEATURES}",
-            interval=basis.interval(informed, mifid_of) if np.isfinite(informed) else None,
-            real=mifid(reference.floor.mean, unseen.copies, seen.copies),
+            interval=score_context.interval(informed, mifid_of) if np.isfinite(informed) else None,
+            real=mifid(reference.real_baseline.mean, unseen.copies, seen.copies),
         ),
-        basis.score(
+        score_context.score(
             "auth_pct",
             authentic,
             COPY_FEATURES,
-            interval=binomial(authentic, basis.n),
+            interval=binomial(authentic, score_context.n),
             real=auth_pct(unseen.copies, seen.copies),
         ),
-        basis.score("c_t", statistic, COPY_FEATURES, interval=basis.interval(statistic, c_t_of), real=0.0),
+        score_context.score(
+            "c_t", statistic, COPY_FEATURES, interval=score_context.interval(statistic, c_t_of), real=0.0
+        ),
     ]
 
 
@@ -87,16 +93,16 @@ def largest_unsuspicious_rate(copies: CopyRate, p_value: float) -> float:
 
 
 @dataclass(frozen=True)
-class Judge:
+class SingleImageScores:
     """Judges one picture alone: as near to photographs as those of other patients are (`knn`), and no copy."""
 
-    reference: Reference
+    reference: RealReference
     copy_threshold: float
     neighbours: int
     knn_limit: float
 
     @classmethod
-    def of(cls, reference: Reference, quality: QualityConfig, copy_threshold: float) -> "Judge":
+    def of(cls, reference: RealReference, quality: QualityConfig, copy_threshold: float) -> "SingleImageScores":
         """The kNN limit is the quantile of training photographs' own distances to those of other patients."""
         groups = np.array(reference.train.groups)
         same_patient = groups[:, None] == groups[None, :]
@@ -106,9 +112,9 @@ class Judge:
         return cls(reference, copy_threshold, k, float(np.quantile(own, quality.knn.quantile, method="weibull")))
 
     @property
-    def bars(self) -> dict[str, Bar]:
+    def thresholds(self) -> dict[str, Threshold]:
         """What each value of a picture is held against."""
-        return {"knn": Bar(self.knn_limit, "max"), "copies": Bar(self.copy_threshold, "min")}
+        return {"knn": Threshold(self.knn_limit, "max"), "copies": Threshold(self.copy_threshold, "min")}
 
     def values(self, features: Features) -> dict[str, Values]:
         """(N,) each: mean distance to the nearest training photographs, and the nearest's over the second nearest's."""
@@ -119,4 +125,4 @@ class Judge:
     def judge(self, features: Features) -> dict[str, Passes]:
         """Name of each metric -> (N,), True where a picture passes."""
         values = self.values(features)
-        return {name: hold(bar, values[name]) for name, bar in self.bars.items()}
+        return {name: hold(threshold, values[name]) for name, threshold in self.thresholds.items()}

@@ -113,7 +113,7 @@ def score_name(score: str, embedder: str) -> str:
     return score if embedder == "inception" else f"{score}_{embedder}"
 
 
-def settle_objective(config: Config) -> Config:
+def resolve_objective(config: Config) -> Config:
     """`auto` becomes `fid` where Inception's weights are on this machine, else `fd_lite0`; another stays."""
     if config.metrics.objective != "auto":
         return config

@@ -3,14 +3,14 @@
 from torch import Tensor
 
 from woundray.evaluation.embedders import Embedder, embed, score_name
-from woundray.evaluation.real_reference import Reference
+from woundray.evaluation.real_reference import RealReference
 from woundray.metrics.baseline import z
 from woundray.metrics.extractors import frechet_name
 from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.kid import kid
 
 
-def score(pictures: Tensor, reference: Reference, embedder: Embedder) -> dict[str, float]:
+def score(pictures: Tensor, reference: RealReference, embedder: Embedder) -> dict[str, float]:
     """Scores of generated pictures, uint8 (N, 3, H, W), against photographs of held-out patients.
 
     The Frechet distance and its z over the floor; the kernel distance; the share of pictures that look like copies
@@ -23,7 +23,7 @@ def score(pictures: Tensor, reference: Reference, embedder: Embedder) -> dict[st
     copies = reference.copy_rate(features)
     return {
         name: distance,
-        f"{name}_z": z(distance, reference.floor),
+        f"{name}_z": z(distance, reference.real_baseline),
         score_name("kid", embedder.name): kid(features.distance, real.distance),
         "copy_rate": copies.rate,
         "copy_rate_held_out": copies.held_out_rate,

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from woundray.config import FilteringConfig, HeuristicsConfig
-from woundray.metrics.baseline import Bar
+from woundray.metrics.baseline import Threshold
 from woundray.metrics.extractors import check_images
 
 Passes = NDArray[np.bool_]
@@ -36,9 +36,9 @@ def heuristics(pictures: Tensor, config: HeuristicsConfig) -> dict[str, Passes]:
     return {name: passes.cpu().numpy() for name, passes in found.items()}
 
 
-def hold(bar: Bar | None, values: Values) -> Passes:
-    """(N,), True where a value is on the right side of the bar; without a bar everywhere."""
-    return np.array([bar is None or bar.holds(value) for value in values], dtype=bool)
+def hold(threshold: Threshold | None, values: Values) -> Passes:
+    """(N,), True where a value is on the right side of the threshold; without a threshold everywhere."""
+    return np.array([threshold is None or threshold.holds(value) for value in values], dtype=bool)
 
 
 def usable(metrics: Mapping[str, Passes], simple: Mapping[str, Passes], config: FilteringConfig, n: int) -> Passes:

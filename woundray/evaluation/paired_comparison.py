@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from woundray.evaluation.embedders import Features
-from woundray.evaluation.real_reference import Reference
+from woundray.evaluation.real_reference import RealReference
 from woundray.evaluation.score_context import NORMAL_95
 from woundray.evaluation.set_metrics import feature_measures
 from woundray.metrics.baseline import Rows
@@ -29,7 +29,7 @@ class Difference:
         return low > 0 or high < 0
 
 
-def differences(sets: Sequence[Features], reference: Reference) -> list[Difference]:
+def differences(sets: Sequence[Features], reference: RealReference) -> list[Difference]:
     """Differences of scores between sets of equally many pictures, picture by picture of the same seed.
 
     The same pictures' seeds and the same patients are left out of both sets at a time, so that what both share
@@ -62,7 +62,7 @@ def _minus(a: Statistic, b: Statistic) -> Statistic:
     return lambda pictures, real: a(pictures, real) - b(pictures, real)
 
 
-def _copy_rate(features: Features, reference: Reference) -> Statistic:
+def _copy_rate(features: Features, reference: RealReference) -> Statistic:
     suspected = np.zeros(len(features))
     suspected[[suspect.generated for suspect in reference.copy_rate(features).suspects]] = 1
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from woundray.config import CopiesBar
+from woundray.config import CopiesThreshold
 from woundray.evaluation.embedders import Columns, Embedder, Features, embed, split_columns
-from woundray.metrics.baseline import Floor, real_floor, refuse_too_few
+from woundray.metrics.baseline import RealBaseline, measure_real_baseline, refuse_too_few
 from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.memorization import CopyRate, Ratios, bank_views, copy_rate, nearest_ratio
 from woundray.system.atomic_files import atomic_path, write_json
@@ -27,14 +27,14 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Reference:
+class RealReference:
     """Features of all photographs, and what follows from them alone.
 
     Attributes:
         extractor: name of the features for distances.
         bank: (views x T, 1280), the T training photographs enlarged by `bank_views`, for copies.
         held_out_ratios: how near held-out photographs come to the bank.
-        floor: Frechet distance, real against real, at n pictures against as many as are held out.
+        real_baseline: Frechet distance, real against real, at n pictures against as many as are held out.
     """
 
     extractor: str
@@ -42,8 +42,8 @@ class Reference:
     held_out: Side
     bank: Columns
     held_out_ratios: Ratios
-    floor: Floor
-    copies: CopiesBar
+    real_baseline: RealBaseline
+    copies: CopiesThreshold
     repeats: int
     seed: int
 
@@ -54,9 +54,9 @@ class Reference:
         features = Features(*(np.concatenate(pair) for pair in pairs))
         return Side(features, self.held_out.groups + self.train.groups)
 
-    def at(self, n: int) -> "Reference":
+    def at(self, n: int) -> "RealReference":
         """The same with the floor at another number of generated pictures."""
-        return self if n == self.floor.n_wanted else replace(self, floor=_floor(self, n))
+        return self if n == self.real_baseline.n_wanted else replace(self, real_baseline=_real_baseline(self, n))
 
     def copy_rate(self, features: Features) -> CopyRate:
         """Share of pictures that look like copies, beside that of held-out photographs."""
@@ -75,11 +75,11 @@ def make_reference(
     embedder: Embedder,
     *,
     n: int,
-    copies: CopiesBar,
+    copies: CopiesThreshold,
     repeats: int,
     seed: int,
     cache: Path | None = None,
-) -> Reference:
+) -> RealReference:
     """Features of photographs, uint8 (T, 3, H, W) and (M, 3, H, W), and the floor at n generated pictures.
 
     Two sides without a common patient are dealt `repeats` times from all photographs for the floor.
@@ -93,12 +93,12 @@ def make_reference(
     views = bank_views(train)[len(train) :]  # the first view is the photographs themselves
     bank = np.concatenate([seen.features.copies, embed(embedder, views, cache).copies])
     ratios = nearest_ratio(unseen.features.copies, bank, train_groups)
-    unset = Floor(0.0, 0.0, 0, 0, 0)
-    reference = Reference(embedder.name, seen, unseen, bank, ratios, unset, copies, repeats, seed)
-    return replace(reference, floor=_floor(reference, n))
+    unset = RealBaseline(0.0, 0.0, 0, 0, 0)
+    reference = RealReference(embedder.name, seen, unseen, bank, ratios, unset, copies, repeats, seed)
+    return replace(reference, real_baseline=_real_baseline(reference, n))
 
 
-def write_reference(reference: Reference, folder: Path) -> None:
+def write_reference(reference: RealReference, folder: Path) -> None:
     """`reference.safetensors` and `reference.json`, written beside and renamed into place."""
     tensors = {
         "train": reference.train.features.joined(),
@@ -112,7 +112,7 @@ def write_reference(reference: Reference, folder: Path) -> None:
         "parts": [columns.shape[1] for columns in _columns(reference.train)],
         "train_groups": reference.train.groups,
         "held_out_groups": reference.held_out.groups,
-        "floor": asdict(reference.floor),
+        "real_baseline": asdict(reference.real_baseline),
         "copies": reference.copies.model_dump(),
         "repeats": reference.repeats,
         "seed": reference.seed,
@@ -122,27 +122,27 @@ def write_reference(reference: Reference, folder: Path) -> None:
     write_json(facts, folder / "reference.json")
 
 
-def read_reference(folder: Path) -> Reference:
+def read_reference(folder: Path) -> RealReference:
     """What `write_reference` wrote."""
     tensors = load_file(folder / "reference.safetensors")
     facts = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
     parts = tuple(facts["parts"])
-    return Reference(
+    return RealReference(
         facts["extractor"],
         Side(split_columns(tensors["train"], parts), tuple(facts["train_groups"])),
         Side(split_columns(tensors["held_out"], parts), tuple(facts["held_out_groups"])),
         tensors["bank"].numpy(),
         Ratios(tensors["ratio"].numpy(), tensors["nearest"].numpy()),
-        Floor(**facts["floor"]),
-        CopiesBar(**facts["copies"]),
+        RealBaseline(**facts["real_baseline"]),
+        CopiesThreshold(**facts["copies"]),
         facts["repeats"],
         facts["seed"],
     )
 
 
-def _floor(reference: Reference, n: int) -> Floor:
+def _real_baseline(reference: RealReference, n: int) -> RealBaseline:
     real = reference.everything
-    return real_floor(
+    return measure_real_baseline(
         real.features.distance,
         real.groups,
         n=n,

@@ -9,9 +9,9 @@ from scipy.stats import binomtest
 from woundray.config import QualityConfig
 from woundray.evaluation.embedders import Features, score_name
 from woundray.evaluation.filter_rules import Passes
-from woundray.evaluation.real_reference import Reference
+from woundray.evaluation.real_reference import RealReference
 from woundray.evaluation.set_metrics import Measure
-from woundray.metrics.baseline import Bar, Floor, Rows, Score, deals
+from woundray.metrics.baseline import RealBaseline, Rows, Score, Threshold, deals
 from woundray.metrics.jackknife import Statistic, jackknife_sd
 
 NORMAL_95 = 1.96
@@ -21,11 +21,11 @@ Splits = list[tuple[Rows, Rows]]
 
 
 @dataclass(frozen=True)
-class Basis:
-    """Features of generated pictures (seeds from `seed` on), their reference, and the bars of their phase."""
+class ScoreContext:
+    """Features of generated pictures (seeds from `seed` on), their reference, and the thresholds of their phase."""
 
     generated: Features
-    reference: Reference
+    reference: RealReference
     quality: QualityConfig
     seed: int
 
@@ -39,18 +39,18 @@ class Basis:
         """Held-out photographs."""
         return len(self.reference.held_out.groups)
 
-    def bar(self, name: str) -> Bar | None:
-        """The bar on a score that users ask for, where it is enabled; comparable on the features it was made for."""
+    def threshold(self, name: str) -> Threshold | None:
+        """Threshold on a score that users ask for, where it is enabled; comparable on the features it was made for."""
         quality, inception = self.quality, self.reference.extractor == "inception"
         if name == frechet(self.reference):
-            return Bar(quality.fid.max_threshold, "max", inception) if quality.fid.enabled else None
+            return Threshold(quality.fid.max_threshold, "max", inception) if quality.fid.enabled else None
         if name == score_name("inception_score", self.reference.extractor):
             limit = quality.inception_score
-            return Bar(limit.min_threshold, "min", inception) if limit.enabled else None
+            return Threshold(limit.min_threshold, "min", inception) if limit.enabled else None
         if name == "ssim_nn":
-            return Bar(quality.ssim.min_threshold, "min") if quality.ssim.enabled else None
+            return Threshold(quality.ssim.min_threshold, "min") if quality.ssim.enabled else None
         if name == "lpips_nn":
-            return Bar(quality.lpips.max_threshold, "max") if quality.lpips.enabled else None
+            return Threshold(quality.lpips.max_threshold, "max") if quality.lpips.enabled else None
         return None
 
     def splits(self, groups: Sequence[str]) -> Splits:
@@ -60,7 +60,7 @@ class Basis:
     def measure(self, measure: Measure, splits: Splits) -> Score:
         """A score with its floor on the splits and its interval."""
         value = measure.of_generated(np.arange(self.n), np.arange(self.m))
-        floor = Floor.of([measure.of_real(a, b) for a, b in splits], splits, n_wanted=self.n)
+        real_baseline = RealBaseline.of([measure.of_real(a, b) for a, b in splits], splits, n_wanted=self.n)
         low, high = self.interval(value, measure.of_generated)
         if low == high and (measure.low, measure.high) == (0.0, 1.0):
             low, high = binomial(value, min(self.n, self.m))  # none or all, whatever is left out
@@ -69,14 +69,16 @@ class Basis:
             value,
             measure.features,
             interval=(max(low, measure.low), min(high, measure.high)),
-            floor=floor,
+            real_baseline=real_baseline,
             alone=not measure.needs_reference,
         )
 
-    def share(self, name: str, passes: Passes, real: Passes, bar: Bar | None, *, features: str) -> Score:
+    def share(self, name: str, passes: Passes, real: Passes, threshold: Threshold | None, *, features: str) -> Score:
         """Share of pictures that pass, beside that of held-out photographs."""
         value = float(passes.mean())
-        return self.score(name, value, features, interval=binomial(value, self.n), real=float(real.mean()), bar=bar)
+        return self.score(
+            name, value, features, interval=binomial(value, self.n), real=float(real.mean()), threshold=threshold
+        )
 
     def interval(self, value: float, statistic: Statistic) -> tuple[float, float]:
         """95 %, by leaving out pictures and patients."""
@@ -90,19 +92,19 @@ class Basis:
         features: str,
         *,
         interval: tuple[float, float] | None = None,
-        floor: Floor | None = None,
+        real_baseline: RealBaseline | None = None,
         real: float | None = None,
-        bar: Bar | None = None,
+        threshold: Threshold | None = None,
         alone: bool = False,
     ) -> Score:
-        """A score with its bar; `alone`: it needs no reference."""
+        """A score with its threshold; `alone`: it needs no reference."""
         low, high = interval or (None, None)
         against = None if alone else self.m
-        bar = bar or self.bar(name)
-        return Score(name, value, self.n, floor, self.seed, features, against, low, high, real, bar)
+        threshold = threshold or self.threshold(name)
+        return Score(name, value, self.n, real_baseline, self.seed, features, against, low, high, real, threshold)
 
 
-def frechet(reference: Reference) -> str:
+def frechet(reference: RealReference) -> str:
     """Name of the Frechet distance of a reference."""
     return "fid" if reference.extractor == "inception" else f"fd_{reference.extractor}"
 

@@ -13,12 +13,12 @@ STYLES = {"passes": "green", "fails": "red"}
 
 
 def score_table(scores: Sequence[Score]) -> Table:
-    """One row a score: value, what real photographs score (± sd of a baseline), z, bar, verdict, interval.
+    """One row a score: value, what real photographs score (± sd of a baseline), z, threshold, verdict, interval.
 
     Names and figures are never cut: where the terminal is narrow, verdict and interval take several lines.
     """
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
-    for heading in ("score", "value", "real", "z", "bar"):
+    for heading in ("score", "value", "real", "z", "threshold"):
         table.add_column(heading, justify="left" if heading == "score" else "right", no_wrap=True, overflow="fold")
     for heading in ("verdict", "95 % interval"):
         table.add_column(heading, overflow="fold", min_width=len("meaningless"))
@@ -26,9 +26,9 @@ def score_table(scores: Sequence[Score]) -> Table:
         table.add_row(
             score.name,
             _number(score.value),
-            _floor(score),
+            _real_baseline(score),
             "" if score.z is None else f"{score.z:+.1f}",
-            "" if score.bar is None else str(score.bar),
+            "" if score.threshold is None else str(score.threshold),
             score.verdict,
             "" if score.low is None or score.high is None else f"{_number(score.low)} to {_number(score.high)}",
             style=STYLES.get(score.verdict, ""),
@@ -65,9 +65,9 @@ def score_values(score: Score) -> dict[str, Any]:
     }
 
 
-def _floor(score: Score) -> str:
-    if score.floor is not None:
-        return f"{_number(score.floor.mean)} ± {score.floor.sd:.2g}"
+def _real_baseline(score: Score) -> str:
+    if score.real_baseline is not None:
+        return f"{_number(score.real_baseline.mean)} ± {score.real_baseline.sd:.2g}"
     return "" if score.real is None else _number(score.real)
 
 

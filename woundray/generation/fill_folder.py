@@ -6,50 +6,50 @@ from dataclasses import replace
 from pathlib import Path
 
 from woundray.checkpoints.find import config_of, find_checkpoint
-from woundray.checkpoints.generate import Wish
+from woundray.checkpoints.generate import SamplingOptions
 from woundray.data.manifest import read_dataset
 from woundray.data.patient_names import patient_key
 from woundray.errors import UserError
-from woundray.generation.generate_until_enough import Progress, Screening, Source, produce
-from woundray.generation.pass_rate import Tally
+from woundray.generation.generate_until_enough import CheckpointSource, FilterOptions, ProgressWithNote, produce
+from woundray.generation.pass_rate import PassRate
 from woundray.generation.picture_folder import Collection
 from woundray.tracking.mlflow_checkpoints import SCHEMES, pinned
 
 
-def find_sources(references: Sequence[str], runs: Path, tracking_uri: str) -> list[Source]:
+def find_sources(references: Sequence[str], runs: Path, tracking_uri: str) -> list[CheckpointSource]:
     """The checkpoints of references, each with a reference that will mean the same when an alias has moved on."""
     sources = []
     for reference in references:
         if reference.startswith(SCHEMES):
             fixed = pinned(reference, tracking_uri)
-            sources.append(Source(find_checkpoint(fixed, runs, tracking_uri), fixed))
+            sources.append(CheckpointSource(find_checkpoint(fixed, runs, tracking_uri), fixed))
         else:
             checkpoint = find_checkpoint(reference, runs, tracking_uri)
-            sources.append(Source(checkpoint, str(checkpoint)))
+            sources.append(CheckpointSource(checkpoint, str(checkpoint)))
     return sources
 
 
 def fill(
     folder: Path,
-    sources: Sequence[Source],
-    wish: Wish,
+    sources: Sequence[CheckpointSource],
+    options: SamplingOptions,
     *,
-    screening: Screening | None,
+    filter_options: FilterOptions | None,
     balance: int | None,
     data: Path | None,
-    stage: Progress,
-) -> list[Tally]:
+    progress: ProgressWithNote,
+) -> list[PassRate]:
     """Pictures of each source in one folder.
 
     Args:
         balance: pictures that each phase shall have, its photographs in `data` counted; 0: as many as the largest
-            phase has; None: `wish.count` of each source.
-        screening: see `produce`.
+            phase has; None: `options.count` of each source.
+        filter_options: see `produce`.
 
     Raises:
         UserError: several sources of one phase to balance, or no data to count.
     """
-    counts = [wish.count] * len(sources)
+    counts = [options.count] * len(sources)
     if balance is not None:
         root = data or config_of(sources[0].checkpoint).data.root
         if root is None:
@@ -59,11 +59,11 @@ def fill(
     return [
         produce(
             source,
-            replace(wish, count=count),
+            replace(options, count=count),
             collection,
             data=data,
-            screening=screening,
-            stage=stage,
+            filter_options=filter_options,
+            progress=progress,
         )
         for source, count in zip(sources, counts, strict=True)
         if count > 0
@@ -83,7 +83,7 @@ def lacking(phases: Sequence[str], total: int, data: Path) -> list[int]:
     return [max(0, total - have[phase]) for phase in phases]
 
 
-def _patients(source: Source, data: Path | None) -> set[int]:
+def _patients(source: CheckpointSource, data: Path | None) -> set[int]:
     """Numbers of the patients that are known here, which no picture may bear."""
     root = data or config_of(source.checkpoint).data.root
     if root is None or not root.is_dir():

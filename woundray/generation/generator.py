@@ -13,7 +13,7 @@ from torch import Tensor
 
 from woundray import __version__
 from woundray.checkpoints.find import config_of
-from woundray.checkpoints.generate import Wish, open_checkpoint
+from woundray.checkpoints.generate import SamplingOptions, open_checkpoint
 from woundray.models.base_model import tell_lost_words
 from woundray.system.checksums import file_sha256
 from woundray.weights.base_models import resolve
@@ -44,30 +44,30 @@ class Origin:
     version: str = __version__
 
     @property
-    def wish(self) -> Wish:
+    def options(self) -> SamplingOptions:
         """What to ask of the checkpoint for such pictures."""
-        return Wish(1, 0, self.steps, self.guidance_scale, self.prompt, self.batch_size)
+        return SamplingOptions(1, 0, self.steps, self.guidance_scale, self.prompt, self.batch_size)
 
 
-def origin_of(checkpoint: Path, source: str, wish: Wish) -> Origin:
+def origin_of(checkpoint: Path, source: str, options: SamplingOptions) -> Origin:
     """The origin of pictures that a wish asks of a checkpoint.
 
     Without a GPU pictures are drawn one at a time: more are hardly faster there, and with several threads a picture's
     rounding would depend on its place in the batch.
     """
     config = config_of(checkpoint)
-    guidance = config.validation.guidance_scale if wish.guidance_scale is None else wish.guidance_scale
+    guidance = config.validation.guidance_scale if options.guidance_scale is None else options.guidance_scale
     return Origin(
         source,
         weights_sha256(checkpoint),
         config.model.base,
         config.phase,
-        config.prompts.positive if wish.prompt is None else wish.prompt,
+        config.prompts.positive if options.prompt is None else options.prompt,
         config.prompts.negative,
         config.model.resolution,
-        wish.steps or config.validation.sampling_steps,
+        options.steps or config.validation.sampling_steps,
         guidance,
-        (wish.batch_size or config.validation.batch_size) if torch.cuda.is_available() else 1,
+        (options.batch_size or config.validation.batch_size) if torch.cuda.is_available() else 1,
     )
 
 
@@ -79,17 +79,17 @@ def weights_sha256(checkpoint: Path) -> str:
     return "+".join(file_sha256(file) for file in files)
 
 
-class Painter:
+class ImageGenerator:
     """Draws pictures of one origin on one device. All batches have one shape: no picture depends on the others."""
 
     def __init__(self, checkpoint: Path, origin: Origin) -> None:
-        self._models = open_checkpoint(checkpoint, origin.wish)
+        self._models = open_checkpoint(checkpoint, origin.options)
 
     def draw(self, seeds: Sequence[int]) -> Tensor:
         """One picture a seed: uint8 (N, 3, H, W), the same for a seed whatever the others are."""
         missing = -len(seeds) % self._models.sampler.batch_size
         padded = [*seeds, *[seeds[0]] * missing]
-        return self._models.draw(padded)[: len(seeds)]
+        return self._models.generate_images(padded)[: len(seeds)]
 
     def fitting_batch_size(self) -> int:
         """The batch size of the origin, halved until a batch fits into the GPU's memory."""
@@ -105,25 +105,25 @@ class Painter:
         return size
 
 
-class Studio:
+class GeneratorPool:
     """One painter in this process, or one on each GPU of a Ray cluster."""
 
     def __init__(self, checkpoint: Path, origin: Origin, *, gpus: int) -> None:
-        self._local = Painter(checkpoint, origin) if gpus < 2 else None
+        self._local = ImageGenerator(checkpoint, origin) if gpus < 2 else None
         self._remote: list[Any] = []
         if self._local is None:
             import ray
 
-            actor: Any = ray.remote(num_gpus=1)(Painter)
+            actor: Any = ray.remote(num_gpus=1)(ImageGenerator)
             self._remote = [actor.remote(checkpoint.absolute(), origin) for _ in range(gpus)]
 
     def fitting_batch_size(self) -> int:
-        """See `Painter.fitting_batch_size`; the smallest of all GPUs."""
+        """See `ImageGenerator.fitting_batch_size`; the smallest of all GPUs."""
         if self._local is not None:
             return self._local.fitting_batch_size()
         import ray
 
-        return int(min(ray.get([painter.fitting_batch_size.remote() for painter in self._remote])))
+        return int(min(ray.get([image_generator.fitting_batch_size.remote() for image_generator in self._remote])))
 
     def draw(self, batches: Iterable[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
         """Seeds and pictures of each batch, in order; every GPU has two batches to do, no more are taken ahead."""
@@ -145,16 +145,16 @@ class Studio:
 
 
 @contextmanager
-def studio(checkpoint: Path, origin: Origin) -> Iterator[tuple[Studio, Origin]]:
+def open_generators(checkpoint: Path, origin: Origin) -> Iterator[tuple[GeneratorPool, Origin]]:
     """A studio on all GPUs of this machine, and the origin with the batch size that fits."""
     gpus = torch.cuda.device_count()
     if gpus < 2:
-        local = Studio(checkpoint, origin, gpus=gpus)
+        local = GeneratorPool(checkpoint, origin, gpus=gpus)
         yield local, replace(origin, batch_size=local.fitting_batch_size())
         return
     from woundray.ray_cluster.connection import cluster
 
     tell_lost_words(resolve(origin.base), [origin.prompt, origin.negative_prompt])  # Ray's workers can't be heard
     with cluster(dashboard_port=8265) as connected:
-        many = Studio(checkpoint, origin, gpus=int(connected.resources.gpus))
+        many = GeneratorPool(checkpoint, origin, gpus=int(connected.resources.gpus))
         yield many, replace(origin, batch_size=many.fitting_batch_size())

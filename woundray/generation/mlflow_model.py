@@ -12,8 +12,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
-from woundray.checkpoints.generate import Wish
-from woundray.generation.generator import Painter, origin_of
+from woundray.checkpoints.generate import SamplingOptions
+from woundray.generation.generator import ImageGenerator, origin_of
 from woundray.generation.picture_folder import Picture, provenance
 from woundray.sampling import pipeline
 
@@ -26,7 +26,7 @@ class WoundPictures(PythonModel):
     def load_context(self, context: Any) -> None:
         """Called by MLflow before the first request."""
         self._checkpoint = Path(context.artifacts["checkpoint"])
-        self._painters: dict[str, Painter] = {}
+        self._painters: dict[str, ImageGenerator] = {}
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row a picture: its prompt, its seed, and its PNG file in base64."""
@@ -38,9 +38,11 @@ class WoundPictures(PythonModel):
             count, first = int(n if n is not None else 1), int(seed or 0)
             if not 1 <= count <= MOST or first < 0:
                 raise MlflowException.invalid_parameter_value(f"n: 1 to {MOST} pictures of a seed from 0 on")
-            origin = origin_of(self._checkpoint, "mlflow", Wish(count, prompt=prompt))
+            origin = origin_of(self._checkpoint, "mlflow", SamplingOptions(count, prompt=prompt))
             if origin.prompt not in self._painters:
-                self._painters = {origin.prompt: Painter(self._checkpoint, origin)}  # the last one's, to bound memory
+                self._painters = {
+                    origin.prompt: ImageGenerator(self._checkpoint, origin)
+                }  # the last one's, to bound memory
             seeds = pipeline.seeds_of(count, first=first)
             for number, pixels in zip(seeds, self._painters[origin.prompt].draw(seeds), strict=True):
                 file = pipeline.png(pixels, provenance(Picture(pixels, number, origin, {})))

@@ -22,7 +22,7 @@ _CONFIDENCE = 0.95
 
 
 @dataclass
-class Tally:
+class PassRate:
     """Pictures of one checkpoint.
 
     Attributes:

@@ -15,7 +15,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Floor:
+class RealBaseline:
     """Real against real: mean and standard deviation of a score over `repeats` splits, `n` pictures against `m`.
 
     `n` is the number really used; it is below `n_wanted` where there were too few real pictures. m None: n.
@@ -29,7 +29,7 @@ class Floor:
     m: int | None = None
 
     @classmethod
-    def of(cls, values: Sequence[float], splits: Sequence[tuple[Rows, Rows]], *, n_wanted: int) -> "Floor":
+    def of(cls, values: Sequence[float], splits: Sequence[tuple[Rows, Rows]], *, n_wanted: int) -> "RealBaseline":
         """The floor of a score that was taken on each of the splits of `deals`."""
         n, m = (len(side) for side in splits[0])
         return cls(float(np.mean(values)), float(np.std(values, ddof=1)), n, len(values), n_wanted, m)
@@ -44,7 +44,7 @@ class Floor:
 
 
 @dataclass(frozen=True)
-class Bar:
+class Threshold:
     """What a score should reach: at most (`max`) or at least (`min`) the limit.
 
     comparable: the score was taken on the features that the limit was chosen for.
@@ -69,7 +69,7 @@ class Score:
     Attributes:
         value: of `n` generated pictures against `reference_n` real ones (None: the score needs no reference), on
             the features of `extractor`, with pictures of seed `seed` on.
-        floor: real against real, at these sizes as far as the real pictures go.
+        real_baseline: real against real, at these sizes as far as the real pictures go.
         low, high: 95 % interval.
         real: what real photographs score where there is no floor, only one value.
     """
@@ -77,45 +77,47 @@ class Score:
     name: str
     value: float
     n: int
-    floor: Floor | None
+    real_baseline: RealBaseline | None
     seed: int
     extractor: str
     reference_n: int | None = None
     low: float | None = None
     high: float | None = None
     real: float | None = None
-    bar: Bar | None = None
+    threshold: Threshold | None = None
 
     @property
     def z(self) -> float | None:
         """Standard deviations above the floor; None without a floor, or for one without spread."""
-        return None if self.floor is None or self.floor.sd == 0 else z(self.value, self.floor)
+        return None if self.real_baseline is None or self.real_baseline.sd == 0 else z(self.value, self.real_baseline)
 
     @property
     def of_real(self) -> float | None:
         """What real photographs score."""
-        return self.real if self.floor is None else self.floor.mean
+        return self.real if self.real_baseline is None else self.real_baseline.mean
 
     @property
     def verdict(self) -> str:
         """`passes` or `fails`; empty where there is no bar.
 
-        `meaningless at n = 50`: real photographs fail the bar, too; `not judged`: it was made for other features.
+        `meaningless at n = 50`: real photographs fail the threshold, too; `not judged`: it was made for other features.
         """
-        if self.bar is None:
+        if self.threshold is None:
             return ""
-        if self.of_real is not None and not self.bar.holds(self.of_real):
+        if self.of_real is not None and not self.threshold.holds(self.of_real):
             return f"meaningless at n = {self.n}"
-        if not self.bar.comparable:
+        if not self.threshold.comparable:
             return "not judged"
-        return "passes" if self.bar.holds(self.value) else "fails"
+        return "passes" if self.threshold.holds(self.value) else "fails"
 
     def __str__(self) -> str:
         """One line: `fd_lite0 31.2 (n = 100 against 70 real, lite0, seed 0; floor 25.1 ± 1.6 at n = 100; z +3.8)`."""
         against = "" if self.reference_n is None else f" against {self.reference_n} real"
-        basis = f"n = {self.n}{against}, {self.extractor}, seed {self.seed}"
-        floor = "" if self.floor is None or self.z is None else f"; floor {self.floor}; z {self.z:+.1f}"
-        return f"{self.name} {self.value:.4g} ({basis}{floor})"
+        score_context = f"n = {self.n}{against}, {self.extractor}, seed {self.seed}"
+        real_baseline = (
+            "" if self.real_baseline is None or self.z is None else f"; floor {self.real_baseline}; z {self.z:+.1f}"
+        )
+        return f"{self.name} {self.value:.4g} ({score_context}{real_baseline})"
 
 
 def deals(
@@ -133,7 +135,7 @@ def deals(
     if min(wanted) < 2 or repeats < 2:
         raise UserError(
             f"n = {min(wanted)}, repeats = {repeats}: a baseline needs at least 2 of each: give "
-            "more pictures, or raise metrics.floor_repeats"
+            "more pictures, or raise metrics.baseline_repeats"
         )
     rng = np.random.default_rng(seed)
     pictures_of_patient = _pictures_of_each(groups)
@@ -152,7 +154,7 @@ def deals(
 def refuse_too_few(train: Sequence[Hashable], held_out: Sequence[Hashable], *, n: int, repeats: int, seed: int) -> None:
     """Raises UserError for photographs that are too few to be compared with one another.
 
-    train, held_out: the patient of each photograph; n, repeats, seed: of the baseline, as `real_floor` takes them.
+    train, held_out: patient of each photograph; n, repeats, seed: of the baseline, as `measure_real_baseline` has them.
     """
     if len(held_out) < 2:
         raise UserError(
@@ -162,7 +164,7 @@ def refuse_too_few(train: Sequence[Hashable], held_out: Sequence[Hashable], *, n
     deals([*held_out, *train], n=n, m=len(held_out), repeats=repeats, seed=seed)
 
 
-def real_floor(
+def measure_real_baseline(
     features: ArrayLike,
     groups: Sequence[Hashable],
     *,
@@ -171,7 +173,7 @@ def real_floor(
     repeats: int,
     seed: int,
     distance: Distance,
-) -> Floor:
+) -> RealBaseline:
     """Distance between two disjoint sets of n and m real pictures, no patient in both, where the truth is 0.
 
     features: (N, d) of real pictures; groups: the patient of each; distance: of two feature matrices. Sides are dealt
@@ -184,17 +186,17 @@ def real_floor(
     if len(groups) != len(matrix):
         raise UserError(f"groups: {len(groups)} patients for {len(matrix)} pictures; give one a picture")
     splits = deals(groups, n=n, m=m, repeats=repeats, seed=seed)
-    return Floor.of([distance(matrix[a], matrix[b]) for a, b in splits], splits, n_wanted=n)
+    return RealBaseline.of([distance(matrix[a], matrix[b]) for a, b in splits], splits, n_wanted=n)
 
 
-def z(value: float, floor: Floor) -> float:
+def z(value: float, real_baseline: RealBaseline) -> float:
     """(value - floor mean) / floor sd: near 0 means as near as other patients' photographs are.
 
     Raises UserError where the floor has no spread.
     """
-    if floor.sd == 0.0:
-        raise UserError(f"floor {floor}: no spread, so there is no z; look for equal real pictures")
-    return (value - floor.mean) / floor.sd
+    if real_baseline.sd == 0.0:
+        raise UserError(f"floor {real_baseline}: no spread, so there is no z; look for equal real pictures")
+    return (value - real_baseline.mean) / real_baseline.sd
 
 
 def _pictures_of_each(groups: Sequence[Hashable]) -> list[Rows]:

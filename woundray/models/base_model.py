@@ -183,7 +183,7 @@ def encode_moments(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
     return torch.cat([posterior.mean * factor, posterior.logvar + 2 * factor.log()], dim=1).cpu()
 
 
-def sample_latents(moments: Tensor, noise: Tensor) -> Tensor:
+def sample_posterior(moments: Tensor, noise: Tensor) -> Tensor:
     """A draw from the moments: (N, 8, h, w), noise (N, 4, h, w) -> (N, 4, h, w)."""
     mean, log_variance = moments.chunk(2, dim=1)
     return mean + (0.5 * log_variance).exp() * noise

@@ -38,7 +38,7 @@ _ROUNDING = 1e-5  # that of fp32 in a deep UNet, as a share of its largest predi
 
 
 @dataclass(frozen=True)
-class Reference:
+class ExportReference:
     """What an export must reproduce.
 
     Attributes:
@@ -59,7 +59,7 @@ class Reference:
         return float((self.adapted - self.plain).abs().max())
 
 
-def load_reference(adapter: Path, base: Path) -> tuple[UNet2DConditionModel, Reference]:
+def load_reference(adapter: Path, base: Path) -> tuple[UNet2DConditionModel, ExportReference]:
     """A UNet with the adapter of a file, as the trainer loads it, fp32 on the CPU; and what it computes.
 
     Raises:
@@ -68,7 +68,7 @@ def load_reference(adapter: Path, base: Path) -> tuple[UNet2DConditionModel, Ref
     unet = _load_unet(base)
     plain = _predictions(unet)
     load_adapter(unet, adapter)
-    reference = Reference(base, layers_of(unet), _predictions(unet), plain)
+    reference = ExportReference(base, layers_of(unet), _predictions(unet), plain)
     if reference.effect <= 10 * _ROUNDING * float(plain.abs().max()):
         raise UserError(f"{adapter}: this adapter changes nothing: it has not been trained; give a later checkpoint")
     return unet, reference
@@ -141,12 +141,12 @@ def export_merged(adapter: Path, base: Path, out: Path) -> None:
         check_merged(part, reference)
 
 
-def check_diffusers(folder: Path, reference: Reference) -> None:
+def check_diffusers(folder: Path, reference: ExportReference) -> None:
     """Raises UserError if a fresh pipeline that loads the folder is not the trained one."""
     _check_loaded(folder, folder / WEIGHTS_NAME, reference, tensors_a_layer=2)
 
 
-def check_kohya(file: Path, reference: Reference) -> None:
+def check_kohya(file: Path, reference: ExportReference) -> None:
     """Raises UserError if a fresh pipeline that loads the file is not the trained one.
 
     diffusers leaves `dora_scale` away: DoRA is checked by the format's definition.
@@ -163,7 +163,7 @@ def check_kohya(file: Path, reference: Reference) -> None:
         _check_loaded(file, file, reference, tensors_a_layer=3)
 
 
-def check_merged(folder: Path, reference: Reference) -> None:
+def check_merged(folder: Path, reference: ExportReference) -> None:
     """Raises UserError if the pipeline in the folder can not be loaded whole, or is not the trained one."""
     try:
         unet, notes = UNet2DConditionModel.from_pretrained(
@@ -179,7 +179,7 @@ def check_merged(folder: Path, reference: Reference) -> None:
     _check_predictions(unet.eval(), folder, reference)
 
 
-def _check_loaded(place: Path, file: Path, reference: Reference, *, tensors_a_layer: int) -> None:
+def _check_loaded(place: Path, file: Path, reference: ExportReference, *, tensors_a_layer: int) -> None:
     """Loads an adapter by diffusers; compares its tensors and factors, how many there are, and what the UNet does."""
     absent = {name: None for name in _parts(_index(reference.base)) - {"unet", "scheduler"}}
     try:
@@ -220,7 +220,7 @@ def _same(one: Layer, other: Layer) -> bool:
     return all(not left.is_meta and torch.equal(left, right) for left, right in pairs)  # meta: not in the file
 
 
-def _check_predictions(unet: UNet2DConditionModel, place: Path, reference: Reference) -> None:
+def _check_predictions(unet: UNet2DConditionModel, place: Path, reference: ExportReference) -> None:
     deviation = float((_predictions(unet) - reference.adapted).abs().max())
     allowed = _TOLERANCE * reference.effect + _ROUNDING * float(reference.adapted.abs().max())
     if not deviation <= allowed:  # also where it is not finite

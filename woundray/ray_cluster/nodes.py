@@ -49,14 +49,14 @@ def gpus_to_come() -> float:
 
 
 def wait_for_nodes(
-    bundles: list[dict[str, float]], *, timeout_s: float, stage: Callable[[str, int, int], None]
+    bundles: list[dict[str, float]], *, timeout_s: float, progress: Callable[[str, int, int], None]
 ) -> Resources:
     """Waits until a cluster that others started has what one run needs; asks its autoscaler for it, if it has one.
 
     Args:
         bundles: what each worker of a run needs, as {"CPU": 1, "GPU": 1}.
         timeout_s: after that what is there is given back, enough or not.
-        stage: told how much is there of how much is needed, in hundredths of the scarcest kind.
+        progress: told how much is there of how much is needed, in hundredths of the scarcest kind.
     """
     from ray.autoscaler.sdk import request_resources
 
@@ -67,13 +67,13 @@ def wait_for_nodes(
     give_up = time.monotonic() + timeout_s
     try:
         while (share := _share(there, needed)) < 1 and time.monotonic() < give_up:
-            stage("waiting for nodes", math.floor(100 * share), 100)
+            progress("waiting for nodes", math.floor(100 * share), 100)
             request_resources(bundles=bundles)
             time.sleep(_NODES_POLL_S)
             there = resources()
     finally:
         request_resources(bundles=[])  # trials ask for themselves; what comes too late would stay, and cost
-        stage("waiting for nodes", 100, 100)
+        progress("waiting for nodes", 100, 100)
     return there
 
 

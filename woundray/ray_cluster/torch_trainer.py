@@ -52,7 +52,7 @@ def error_line(text: str) -> str:
     return " ".join(" ".join(own).split())
 
 
-def settle(config: Config, resources: Resources) -> Config:
+def resolve_gpus(config: Config, resources: Resources) -> Config:
     """The configuration with `hardware.gpus_per_worker: auto` made a number.
 
     Raises:
@@ -108,7 +108,7 @@ def fit(
     config: Config,
     *,
     loop: Loop,
-    materials: Path,
+    precomputed: Path,
     output: Path,
     name: str,
     storage: Path,
@@ -121,9 +121,9 @@ def fit(
     resumes from `output`. A user's mistake and a loss that is not a number end the run at once.
 
     Args:
-        config: settled configuration (see `settle`).
+        config: settled configuration (see `resolve_gpus`).
         loop: the training loop; it is pickled to the workers.
-        materials: folder of what all runs of a study share.
+        precomputed: folder of what all runs of a study share.
         output: the run's own folder.
         name: name of the run, the same when it is resumed; its actors bear it on Ray's dashboard.
         storage: folder where Ray keeps the run's state.
@@ -143,15 +143,15 @@ def fit(
 
     hardware, gpus = config.hardware, config.hardware.gpus_per_worker
     assert gpus != "auto", "settle() comes first"
-    materials, output = materials.absolute(), output.absolute()  # workers have their own working directory
+    precomputed, output = precomputed.absolute(), output.absolute()  # workers have their own working directory
     output.mkdir(parents=True, exist_ok=True)
     (output / FAILURE_FILE).unlink(missing_ok=True)  # this is another try
 
-    files = (file for file in materials.iterdir() if file.suffix in (".json", ".safetensors"))
+    files = (file for file in precomputed.iterdir() if file.suffix in (".json", ".safetensors"))
     shared = {file.name: fingerprint(file) for file in files}  # a worker's machine may see them later than this one
 
     def work() -> Any:  # Ray brings rank 0's value back, though it asks for a function without one
-        return work_on(config, loop, materials, output, last_reported, shared)
+        return work_on(config, loop, precomputed, output, last_reported, shared)
 
     class Trainer(TorchTrainer):
         """Without the process that deals out parts of Ray Data's data sets: the loop has none."""

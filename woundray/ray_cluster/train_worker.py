@@ -47,7 +47,7 @@ class Failure:
 def work_on(
     config: Config,
     loop: Loop,
-    materials: Path,
+    precomputed: Path,
     output: Path,
     last_reported: Callable[[], int] | None,
     shared: Mapping[str, str],
@@ -56,7 +56,7 @@ def work_on(
 
     Args:
         last_reported: see `woundray.ray_cluster.torch_trainer.fit`.
-        shared: files of `materials`, name -> `woundray.system.checksums.fingerprint` where they were written.
+        shared: files of `precomputed`, name -> `woundray.system.checksums.fingerprint` where they were written.
 
     Returns:
         The last report.
@@ -65,13 +65,15 @@ def work_on(
     import ray.train.torch
     import torch
 
-    from woundray.training.distributed import Place
+    from woundray.training.distributed import DistributedContext
     from woundray.training.throughput import usage
 
-    hardware, context = config.hardware, ray.train.get_context()
+    hardware, ray_context = config.hardware, ray.train.get_context()
     torch.set_num_threads(hardware.threads or math.ceil(hardware.cpus_per_worker))
     device = ray.train.torch.get_device()
-    place = Place(rank=context.get_world_rank(), world_size=context.get_world_size(), device=device)
+    context = DistributedContext(
+        rank=ray_context.get_world_rank(), world_size=ray_context.get_world_size(), device=device
+    )
     last: dict[str, Any] = {}
 
     def pass_on(metrics: dict[str, float], checkpoint: Path, used: dict[str, float]) -> None:
@@ -81,17 +83,17 @@ def work_on(
         ray.train.report(dict(last))
 
     def report(metrics: dict[str, float], checkpoint: Path) -> None:
-        pass_on(metrics, checkpoint, usage(metrics, config, place))
+        pass_on(metrics, checkpoint, usage(metrics, config, context))
 
     for name, expected in shared.items():
-        wait_until_seen(materials / name, expected)
+        wait_until_seen(precomputed / name, expected)
     # The listener may have died while the loop went on. Checkpoints may be gone: only the history is read
-    for entry in place.from_first(_unreported(output, last_reported) if place.is_first else []):
+    for entry in context.from_first(_unreported(output, last_reported) if context.is_first else []):
         pass_on(entry, output / f"epoch_{int(entry['epoch']):04d}", {})
     try:
-        loop(config, materials=materials, output=output, place=place, report=report)
+        loop(config, precomputed=precomputed, output=output, context=context, report=report)
     except (UserError, NonFiniteError) as error:
-        Failure(str(error), isinstance(error, NonFiniteError)).write(output, place.rank)
+        Failure(str(error), isinstance(error, NonFiniteError)).write(output, context.rank)
         raise
     return last
 

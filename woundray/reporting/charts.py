@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from woundray.metrics.baseline import Floor
+from woundray.metrics.baseline import RealBaseline
 from woundray.results.trials import TrialSummary
 
 STYLE = Markup(
@@ -84,10 +84,10 @@ def learning_curves(trials: Sequence[TrialSummary], best: TrialSummary | None, o
     return _svg(350, parts, f"{objective} by epoch")
 
 
-def standing(best: float, base: float, floor: Floor, objective: str) -> Markup:
+def standing(best: float, base: float, real_baseline: RealBaseline, objective: str) -> Markup:
     """Best trial, base model and photographs of other patients on one line that begins at 0."""
     x = Scale(0, max(best, base) * 1.04, 16, _WIDTH - 16)
-    low, high = x(max(0.0, floor.mean - 2 * floor.sd)), x(floor.mean + 2 * floor.sd)
+    low, high = x(max(0.0, real_baseline.mean - 2 * real_baseline.sd)), x(real_baseline.mean + 2 * real_baseline.sd)
     parts = [
         Markup('<rect class="f" x="{}" y="34" width="{}" height="24"/>').format(low, round(high - low, 1)),
         _line(x.start, 46, x.end, 46, "g"),
@@ -95,7 +95,7 @@ def standing(best: float, base: float, floor: Floor, objective: str) -> Markup:
             x(base), x(best)
         ),
         _text(x(0), 78, "0", "c m", "start"),
-        _text(low, 78, f"photographs {floor.mean:.3g} ± {floor.sd:.2g}", "c m", "start"),
+        _text(low, 78, f"photographs {real_baseline.mean:.3g} ± {real_baseline.sd:.2g}", "c m", "start"),
         _text(x(best), 22, f"best trial {best:.4g}", "c a", "end"),
         _text(x(base), 78, f"base model {base:.4g}", "c m", "end"),
     ]
@@ -145,8 +145,8 @@ def importance(shares: dict[str, float]) -> Markup:
     for row, (name, share) in enumerate(shares.items()):
         top = 8 + 26 * row
         parts.append(_text(210, top + 13, name, "c", "end"))
-        bar = '<rect class="d" x="220" y="{}" width="{}" height="16" rx="2"/>'
-        parts.append(Markup(bar).format(top, round(max(1.0, x(share) - 220), 1)))
+        threshold = '<rect class="d" x="220" y="{}" width="{}" height="16" rx="2"/>'
+        parts.append(Markup(threshold).format(top, round(max(1.0, x(share) - 220), 1)))
         parts.append(_text(x(share) + 8, top + 13, f"{share:.0%}", "c m", "start"))
     return _svg(16 + 26 * len(shares), parts, "importance of settings")
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from woundray.evaluation.verdict import verdict_of
 from woundray.reporting import charts
-from woundray.results.reference_scores import Beside, beside
+from woundray.results.reference_scores import ReferenceScores, reference_scores
 from woundray.results.study import FEWEST_TRIALS, StudyFacts, read_study
 from woundray.results.trials import TrialSummary
 from woundray.system.atomic_files import write_text
@@ -71,12 +71,12 @@ def render(study: StudyFacts, *, with_photographs: bool) -> str:
         best=best,
         objective=objective,
         base=None if at is None else at.base,
-        floor=None if at is None else at.floor,
+        real_baseline=None if at is None else at.real_baseline,
         verdict=verdict_of(study.evaluation, study.config, ended=study.ended),
         score=None if best is None else best.score(objective),
         grids=_grids(study),
-        held_out=_picture(study.folder / "materials/reference.png") if with_photographs else "",
-        baseline=_picture(study.folder / "materials/baseline.png"),
+        held_out=_picture(study.folder / "precomputed/reference.png") if with_photographs else "",
+        baseline=_picture(study.folder / "precomputed/base_model.png"),
         nearest=_pairs(study, "nearest") if with_photographs else [],
         suspects=_pairs(study, "suspects") if with_photographs else [],
         with_photographs=with_photographs,
@@ -113,14 +113,14 @@ def _standing(study: StudyFacts) -> str:
     score = None if study.best is None else study.best.score(study.objective)
     if score is None or at is None or at.base is None:
         return ""
-    return charts.standing(score, at.base, at.floor, study.objective)
+    return charts.standing(score, at.base, at.real_baseline, study.objective)
 
 
-def _beside(study: StudyFacts) -> Beside | None:
+def _beside(study: StudyFacts) -> ReferenceScores | None:
     """What the best trial's score is read beside."""
     if study.best is None:
         return None
-    return beside(study.best, study.config, study.folder / "materials", study.baseline, study.reference)
+    return reference_scores(study.best, study.config, study.folder / "precomputed", study.baseline, study.reference)
 
 
 def _grids(study: StudyFacts) -> list[EpochGrid]:

@@ -14,7 +14,7 @@ from woundray.checkpoints.find import EVALUATION
 from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.errors import UserError
-from woundray.evaluation import Reference, read_reference
+from woundray.evaluation.real_reference import RealReference, read_reference
 from woundray.results.trials import TrialSummary, best_trial, ranked, summarise
 from woundray.tracking.journal import JOURNAL_NAME, Journal, StudyEnded
 
@@ -39,7 +39,7 @@ class StudyFacts:
     config: Config
     trials: tuple[TrialSummary, ...]
     best: TrialSummary | None
-    reference: Reference
+    reference: RealReference
     baseline: dict[str, float]
     data_key: str
     evaluation: dict[str, Any] | None
@@ -68,22 +68,22 @@ def read_study(folder: Path) -> StudyFacts:
     Raises:
         UserError: it is none, or one that stopped before its first trial.
     """
-    materials = folder / "materials"
-    if not (folder / JOURNAL_NAME).is_file() or not (materials / "baseline.json").is_file():
+    precomputed = folder / "precomputed"
+    if not (folder / JOURNAL_NAME).is_file() or not (precomputed / "base_model_scores.json").is_file():
         raise UserError(
-            f"{folder}: no study with trials: it holds no {JOURNAL_NAME}, or no materials/; give the folder of one"
+            f"{folder}: no study with trials: it holds no {JOURNAL_NAME}, or no precomputed/; give the folder of one"
         )
     config = Config.from_nested(read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
     events = Journal(folder / JOURNAL_NAME).events()
     trials = summarise(events, config.metrics.objective)
     best = best_trial(trials, config.metrics.objective)
-    facts = json.loads((materials / "baseline.json").read_text(encoding="utf-8"))
+    facts = json.loads((precomputed / "base_model_scores.json").read_text(encoding="utf-8"))
     return StudyFacts(
         folder.absolute(),
         config,
         trials,
         best,
-        read_reference(materials),
+        read_reference(precomputed),
         facts["scores"],
         facts["key"],
         _evaluation(best),

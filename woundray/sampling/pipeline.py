@@ -56,7 +56,7 @@ class Sampler:
 
 
 @torch.inference_mode()
-def draw(
+def sample_images(
     unet: UNet2DConditionModel,
     vae: AutoencoderKL,
     prompt: Prompt,
@@ -84,7 +84,7 @@ def draw(
 
 @torch.inference_mode()
 def draw_latents(unet: UNet2DConditionModel, prompt: Prompt, seeds: Sequence[int], sampler: Sampler) -> Tensor:
-    """The scaled latents of what `draw` decodes: fp32 (N, 4, h, w) on the CPU."""
+    """The scaled latents of what `sample_images` decodes: fp32 (N, 4, h, w) on the CPU."""
     return torch.cat([latents.cpu() for _, latents in _latent_batches(unet, prompt, seeds, sampler)])
 
 

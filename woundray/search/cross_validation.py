@@ -9,24 +9,24 @@ import numpy as np
 import torch
 
 from woundray.checkpoints.find import config_of
-from woundray.checkpoints.generate import score_again, score_base_again
+from woundray.checkpoints.generate import score_base_model, score_new_images
 from woundray.config import Config
 from woundray.data.split import count_folds
 from woundray.ray_cluster.torch_trainer import fit
 from woundray.search.finalists import StudyResult
 from woundray.training.checkpoint import read_progress
 from woundray.training.entry_point import train
-from woundray.training.precompute import Materials, Stage, prepare_materials
+from woundray.training.precompute import Precomputed, ProgressCallback, precompute
 
 log = logging.getLogger(__name__)
 
 Fit = Callable[[Config, Path, Path], None]  # configuration, materials, the run's folder: trains to its end
 
 
-def on_cluster(config: Config, materials: Path, output: Path) -> None:
+def on_cluster(config: Config, precomputed: Path, output: Path) -> None:
     """Trains on the workers of the connected cluster; goes on where an earlier try in `output` stopped."""
     name = f"{output.parent.name}-{output.name}"
-    fit(config, loop=train, materials=materials, output=output, name=name, storage=output.parent / "ray")
+    fit(config, loop=train, precomputed=precomputed, output=output, name=name, storage=output.parent / "ray")
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,22 @@ class Folds:
 
     Attributes:
         config: the study's configuration.
-        materials: the study's, of the fold that all trials held out.
+        precomputed: the study's, of the fold that all trials held out.
         folder: the study's folder.
         fit: how a run is trained.
     """
 
     config: Config
-    materials: Materials
+    precomputed: Precomputed
     folder: Path
     device: torch.device
-    stage: Stage
+    progress: ProgressCallback
     fit: Fit = on_cluster
 
     @property
     def count(self) -> int:
         """Folds; 1: the study's own split alone."""
-        reference = self.materials.reference
+        reference = self.precomputed.reference
         return count_folds(len(reference.train.groups) + len(reference.held_out.groups), self.config)
 
     def __call__(self, checkpoint: Path) -> tuple[int, dict[str, float]]:
@@ -59,19 +59,21 @@ class Folds:
         In each other fold the finalist's settings are trained anew for as many epochs as its checkpoint's, so that
         no epoch is chosen by the patients who judge it.
         """
-        score_base_again(self.config, self.materials, device=self.device, stage=self.stage)
-        pictures, own = score_again(checkpoint, materials=self.materials, device=self.device, stage=self.stage)
+        score_base_model(self.config, self.precomputed, device=self.device, progress=self.progress)
+        pictures, own = score_new_images(
+            checkpoint, precomputed=self.precomputed, device=self.device, progress=self.progress
+        )
         scores = [own]
         for fold in range(1, self.count):
             held_out = {"validation.folds": self.count, "validation.fold": fold}
             folder = self.folder / "folds" / str(fold)
-            materials = prepare_materials(
-                self.config.with_values(held_out), folder / "materials", device=self.device, stage=self.stage
+            precomputed = precompute(
+                self.config.with_values(held_out), folder / "precomputed", device=self.device, progress=self.progress
             )
-            score_base_again(self.config, materials, device=self.device, stage=self.stage)
+            score_base_model(self.config, precomputed, device=self.device, progress=self.progress)
             log.info("%s: fold %d of %d", checkpoint.parent.name, fold + 1, self.count)
-            of_fold = train_again(checkpoint, held_out, materials.folder, folder / checkpoint.parent.name, self.fit)
-            more, found = score_again(of_fold, materials=materials, device=self.device, stage=self.stage)
+            of_fold = train_again(checkpoint, held_out, precomputed.folder, folder / checkpoint.parent.name, self.fit)
+            more, found = score_new_images(of_fold, precomputed=precomputed, device=self.device, progress=self.progress)
             pictures += more
             scores.append(found)
         return pictures, mean_of_folds(scores, self.config.metrics.objective)
@@ -87,7 +89,7 @@ def mean_of_folds(scores: Sequence[Mapping[str, float]], objective: str) -> dict
     return mean | {"folds": float(len(scores)), f"{objective}_sd_of_folds": spread}
 
 
-def refit(study: StudyResult, device: torch.device, stage: Stage, fit: Fit = on_cluster) -> Path:
+def refit(study: StudyResult, device: torch.device, progress: ProgressCallback, fit: Fit = on_cluster) -> Path:
     """Trains the winner's settings on all photographs, for as many epochs as its best one; the checkpoint.
 
     Nobody is held out, so nothing is scored.
@@ -102,16 +104,18 @@ def refit(study: StudyResult, device: torch.device, stage: Stage, fit: Fit = on_
         "validation.weights": weights if weights != "both" else "ema" if average else "raw",
     }
     folder = study.folder / "refit" / study.best.id
-    materials = prepare_materials(study.config.with_values(everybody), folder / "materials", device=device, stage=stage)
-    log.info("refit: %d photographs, %d epochs", len(materials.bank.train), study.best.best_epoch)
-    return train_again(study.checkpoint, everybody, materials.folder, folder / "run", fit)
+    precomputed = precompute(
+        study.config.with_values(everybody), folder / "precomputed", device=device, progress=progress
+    )
+    log.info("refit: %d photographs, %d epochs", len(precomputed.latent_cache.train), study.best.best_epoch)
+    return train_again(study.checkpoint, everybody, precomputed.folder, folder / "run", fit)
 
 
-def train_again(checkpoint: Path, changes: Mapping[str, object], materials: Path, output: Path, fit: Fit) -> Path:
+def train_again(checkpoint: Path, changes: Mapping[str, object], precomputed: Path, output: Path, fit: Fit) -> Path:
     """Trains a checkpoint's settings with some changed, for as many epochs as it had; the new checkpoint.
 
     What was trained before and lies in `output` is not trained again.
     """
     last = {"training.last_epoch": read_progress(checkpoint).epoch, "training.early_stopping_patience": 0}
-    fit(config_of(checkpoint).with_values({**changes, **last}), materials, output)
+    fit(config_of(checkpoint).with_values({**changes, **last}), precomputed, output)
     return (output / "latest").resolve()

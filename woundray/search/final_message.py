@@ -8,11 +8,11 @@ from pathlib import Path
 
 from woundray.checkpoints.find import EVALUATION
 from woundray.evaluation.verdict import Verdict, verdict_of
-from woundray.results.reference_scores import beside
+from woundray.results.reference_scores import reference_scores
 from woundray.search.finalists import StudyResult
 from woundray.system.redaction import redact
 from woundray.tracking.tracker import Tracker
-from woundray.training.precompute import Materials
+from woundray.training.precompute import Precomputed
 from woundray.weights.diffusers_layout import read_json
 
 
@@ -27,7 +27,7 @@ class Closing:
     """
 
     study: StudyResult
-    materials: Materials
+    precomputed: Precomputed
     folds: int
     refit: Path | None
     tracker: Tracker
@@ -45,12 +45,14 @@ class Closing:
             f"best trial   {best.number} ({best.id}), epoch {best.best_epoch}: {objective} {score:.4g}"
             + (" on new pictures" if best.final else ""),
         ]
-        at = beside(best, study.config, self.materials.folder, self.materials.baseline, self.materials.reference)
+        at = reference_scores(
+            best, study.config, self.precomputed.folder, self.precomputed.baseline, self.precomputed.reference
+        )
         if at is not None:
             if at.base is not None:
                 worse = "" if score is None or score < at.base else ": the search found nothing better"
                 lines += [f"             base model {at.base:.4g}, by the same seeds{worse}"]
-            lines += [f"             real photographs against real ones {at.floor}"]
+            lines += [f"             real photographs against real ones {at.real_baseline}"]
         lines += _finals(study, self.folds)
         values = (
             f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
@@ -87,7 +89,7 @@ class Closing:
 
     def _few(self) -> list[str]:
         """How few photographs judged, where they are fewer than the pictures of an epoch."""
-        held_out, pictures = len(self.materials.reference.held_out.groups), self.study.config.validation.pictures
+        held_out, pictures = len(self.precomputed.reference.held_out.groups), self.study.config.validation.pictures
         if held_out >= pictures:
             return []
         line = f"few          an epoch is judged by {held_out} held-out photographs only"

@@ -196,7 +196,7 @@ class _Screen(Console):
         raise BrokenPipeError
 
 
-class Follower:
+class JournalFollower:
     """A thread that reads a study's journal while it is written, and shows it."""
 
     def __init__(

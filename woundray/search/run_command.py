@@ -10,23 +10,23 @@ from woundray.checkpoints.find import find_checkpoint
 from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.config.resume import RUN, extended
-from woundray.evaluation import best_epoch
-from woundray.ray_cluster.torch_trainer import settle
+from woundray.evaluation.checkpoint_selection import best_epoch
+from woundray.ray_cluster.torch_trainer import resolve_gpus
 from woundray.search.interruption import stopped_with
-from woundray.search.session import judged, workplace
+from woundray.search.session import open_session, resolve_config
 from woundray.search.single_run import single_run
 from woundray.search.study_folders import made_folder, refuse_taken
 from woundray.system.storage import alone_in, check_storage
 from woundray.training.checkpoint import link, read_progress, start_from, write_config
 from woundray.training.entry_point import train
-from woundray.training.precompute import Stage
+from woundray.training.precompute import ProgressCallback
 
 BEGUN_FROM = "begun_from.txt"
 """In the folder of a run's checkpoints: the checkpoint of another run that it began from."""
 
 
 def conduct_run(
-    config: Config, stage: Stage, *, start: str | None = None, typed: Mapping[str, Any] | None = None
+    config: Config, progress: ProgressCallback, *, start: str | None = None, typed: Mapping[str, Any] | None = None
 ) -> tuple[Path, dict[str, float]]:
     """Runs one configuration to its end; goes on where a run of the same study.name stopped, by that one's settings.
 
@@ -42,13 +42,13 @@ def conduct_run(
         UserError: data, base model or cluster can not be used, the run was begun with other settings, or training
             failed.
     """
-    config = judged(config)
+    config = resolve_config(config)
     check_storage(config.study.output)
     with made_folder(config, "run") as folder, alone_in(folder):
         refuse_taken(folder.name, folder.parent, run=True)
         if (folder / "run/config.yaml").is_file():
             config = begun(config, folder, config.flat() if typed is None else typed)
-        return _run(config, folder, stage, start)
+        return _run(config, folder, progress, start)
 
 
 def begun(config: Config, folder: Path, typed: Mapping[str, Any]) -> Config:
@@ -84,18 +84,18 @@ def _begin_from(checkpoint: Path, output: Path, config: Config) -> None:
     note.write_text(str(checkpoint), encoding="utf-8")
 
 
-def _run(config: Config, folder: Path, stage: Stage, start: str | None) -> tuple[Path, dict[str, float]]:
+def _run(config: Config, folder: Path, progress: ProgressCallback, start: str | None) -> tuple[Path, dict[str, float]]:
     config = config.with_values({"study.name": folder.name})  # as who goes on with it names it
     output = folder / "run"
     checkpoint = None if start is None else find_checkpoint(start, config.study.output)
     go_on = f"stopped; the same command with --study.name {shlex.quote(folder.name)} goes on"
-    with stopped_with(lambda: go_on), workplace(config, folder, stage, nested=False) as place:
+    with stopped_with(lambda: go_on), open_session(config, folder, progress, nested=False) as place:
         if checkpoint is not None:
             _begin_from(checkpoint, output, config)
         single_run(
-            settle(config, place.resources),
+            resolve_gpus(config, place.resources),
             loop=train,
-            materials=place.materials.folder,
+            precomputed=place.precomputed.folder,
             output=output,
             folder=folder,
         )

@@ -16,7 +16,7 @@ from woundray.ray_cluster.dashboard_metrics import show
 from woundray.ray_cluster.torch_trainer import RunFailed, epoch_event, fit
 from woundray.results.trials import summarise
 from woundray.search.interruption import Interruption
-from woundray.search.progress import Follower
+from woundray.search.progress import JournalFollower
 from woundray.search.study_folders import journal_path
 from woundray.search.trial import ERROR_FILE
 from woundray.system.redaction import redact
@@ -42,13 +42,13 @@ class JournalCallback(UserCallback):
             journal.append(event)
 
 
-def single_run(config: Config, *, loop: Loop, materials: Path, output: Path, folder: Path) -> None:
+def single_run(config: Config, *, loop: Loop, precomputed: Path, output: Path, folder: Path) -> None:
     """Runs a settled configuration on the connected cluster; goes on where one in `output` stopped.
 
     Args:
-        config: settled configuration (see `woundray.ray_cluster.torch_trainer.settle`).
+        config: settled configuration (see `woundray.ray_cluster.torch_trainer.resolve_gpus`).
         loop: the training loop.
-        materials: folder of the latent bank and references.
+        precomputed: folder of the latent cache and references.
         output: the run's folder for checkpoints.
         folder: where the journal and Ray's state are; its name is the run's.
 
@@ -60,7 +60,7 @@ def single_run(config: Config, *, loop: Loop, materials: Path, output: Path, fol
     # the folder may have been renamed since it began
     name = next((event.trial for event in journal.events() if isinstance(event, TrialStarted)), folder.name)
     interruption = Interruption(signal.SIGINT, folder, lambda: summarise(journal.events(), config.metrics.objective))
-    with interruption, Follower(journal, config, [interruption]):
+    with interruption, JournalFollower(journal, config, [interruption]):
         journal.append(TrialStarted(trial=name, number=1, values={}, settings=config.flat()))
         try:
             _aside(
@@ -68,7 +68,7 @@ def single_run(config: Config, *, loop: Loop, materials: Path, output: Path, fol
                     fit,
                     config,
                     loop=loop,
-                    materials=materials,
+                    precomputed=precomputed,
                     output=output,
                     name=name,
                     storage=folder / "ray",

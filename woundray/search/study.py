@@ -17,17 +17,17 @@ from ray.exceptions import RayError
 from woundray.config import Config
 from woundray.errors import Stopped, UserError
 from woundray.ray_cluster.nodes import Resources
-from woundray.ray_cluster.torch_trainer import error_line, runs_at_once, settle
+from woundray.ray_cluster.torch_trainer import error_line, resolve_gpus, runs_at_once
 from woundray.results.trials import TrialSummary, summarise
 from woundray.search.asha import ResumableASHA
 from woundray.search.finalists import Rescore, StudyResult, conclude, end_unfinished, how_to_go_on
 from woundray.search.initial_points import first_points
 from woundray.search.interruption import Interruption
 from woundray.search.optuna_search import ResumableSearch
-from woundray.search.progress import Follower, OnChange
+from woundray.search.progress import JournalFollower, OnChange
 from woundray.search.search_space import Space, load_space
 from woundray.search.study_folders import journal_path
-from woundray.search.trial import ERROR_FILE, Recorder, named_trials, run_trial, trial_folder
+from woundray.search.trial import ERROR_FILE, JournalRecorder, named_trials, run_trial, trial_folder
 from woundray.system.atomic_files import atomic_path
 from woundray.system.storage import lost_storage
 from woundray.tracking.journal import Journal, StudyEnded, StudyStarted
@@ -46,7 +46,7 @@ _FOR_RAY = "ray"  # what Ray writes while a study runs, and nobody reads afterwa
 def run_study(
     config: Config,
     *,
-    materials: Path,
+    precomputed: Path,
     folder: Path,
     loop: Loop,
     resources: Resources,
@@ -59,7 +59,7 @@ def run_study(
 
     Args:
         config: what the trials vary, with `study.space` and the study's other settings.
-        materials: folder of what all trials share.
+        precomputed: folder of what all trials share.
         folder: the study's folder; its journal is `events.jsonl`.
         loop: the training loop.
         resources: of the cluster.
@@ -69,8 +69,8 @@ def run_study(
     Raises:
         UserError: the space or the resources do not fit, journal and checkpoints disagree, or no trial came to a score.
     """
-    config = settle(config, resources)
-    folder, materials = folder.absolute(), materials.absolute()
+    config = resolve_gpus(config, resources)
+    folder, precomputed = folder.absolute(), precomputed.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(journal_path(folder))
     end_unfinished(folder, journal, config)  # by a kill: they run again when there is a place for them
@@ -86,7 +86,7 @@ def run_study(
     left = config.study.trials - sum(not trial.unfinished for trial in trials)
     tuner = None
     if left > 0:
-        driver = partial(run_trial, base=config, loop=loop, materials=materials, study=folder)
+        driver = partial(run_trial, base=config, loop=loop, precomputed=precomputed, study=folder)
         tuner = tune.Tuner(
             named_trials(tune.with_resources(driver, _DRIVER)),
             tune_config=tune.TuneConfig(
@@ -99,7 +99,7 @@ def run_study(
                 name="tune",
                 storage_path=str(folder / _FOR_RAY),
                 failure_config=tune.FailureConfig(max_failures=config.study.max_failures),
-                callbacks=[Recorder(folder, config)],
+                callbacks=[JournalRecorder(folder, config)],
                 verbose=0,
             ),
         )
@@ -174,12 +174,12 @@ def _run(
     )  # which Tune takes as: save the study's state and return
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # why a trial failed is told by the table, in a line
     try:
-        with interruption, Follower(journal, config, [interruption, *listeners]):
+        with interruption, JournalFollower(journal, config, [interruption, *listeners]):
             if tuner is not None:
                 tuner.fit()
             if interruption.asked:
                 raise KeyboardInterrupt
-        with Follower(journal, config, listeners):
+        with JournalFollower(journal, config, listeners):
             return conclude(config, folder, journal, rescore)
     except KeyboardInterrupt:
         end_unfinished(folder, journal, config)

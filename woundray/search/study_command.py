@@ -16,19 +16,21 @@ from woundray.search.finalists import StudyResult, how_to_go_on
 from woundray.search.initial_points import first_points
 from woundray.search.interruption import stopped_with
 from woundray.search.search_space import load_space
-from woundray.search.session import judged, local_device, workplace
+from woundray.search.session import local_device, open_session, resolve_config
 from woundray.search.study import SPACE_FILE, run_study
 from woundray.search.study_folders import find_study, journal_path, made_folder, refuse_taken
 from woundray.system.storage import alone_in, check_storage
 from woundray.tracking.journal import Journal, Refitted
 from woundray.training.checkpoint import link, write_config
 from woundray.training.entry_point import train
-from woundray.training.precompute import Stage
+from woundray.training.precompute import ProgressCallback
 
-HandOver = Callable[[StudyResult, str, Stage], list[str]]  # result and hash of its data -> lines to show
+HandOver = Callable[[StudyResult, str, ProgressCallback], list[str]]  # result and hash of its data -> lines to show
 
 
-def conduct(config: Config, stage: Stage, hand_over: HandOver | None = None, *, refits: bool = False) -> Closing:
+def conduct(
+    config: Config, progress: ProgressCallback, hand_over: HandOver | None = None, *, refits: bool = False
+) -> Closing:
     """Runs a study to its end; its best checkpoint is then `best` in its folder and in study.output.
 
     Args:
@@ -38,20 +40,20 @@ def conduct(config: Config, stage: Stage, hand_over: HandOver | None = None, *, 
     Raises:
         UserError: the name is taken, or data, base model, space, cluster or MLflow can not be used.
     """
-    config = judged(config)
+    config = resolve_config(config)
     # mistakes of the search are told before minutes of work, as those of places
     first_points(load_space(config.study.space, config), config)
     check_storage(config.study.output)
     with made_folder(config, "study") as folder, alone_in(folder):
         refuse_taken(folder.name, folder.parent)
         write_config(config, folder)
-        return _study(config, folder, stage, hand_over, refits)
+        return _study(config, folder, progress, hand_over, refits)
 
 
 def resume(
     study: Path,
     output: Path,
-    stage: Stage,
+    progress: ProgressCallback,
     hand_over: HandOver | None = None,
     *,
     refits: bool = False,
@@ -74,7 +76,7 @@ def resume(
         config = extended(config, typed or {}, folder)
         if typed and "study.space" in typed:
             _refuse_other_space(config, folder)
-        return _study(config, folder, stage, hand_over, refits)
+        return _study(config, folder, progress, hand_over, refits)
 
 
 def _refuse_other_space(config: Config, folder: Path) -> None:
@@ -87,9 +89,9 @@ def _refuse_other_space(config: Config, folder: Path) -> None:
         )
 
 
-def _refit(study: StudyResult, stage: Stage) -> Path:
+def _refit(study: StudyResult, progress: ProgressCallback) -> Path:
     try:
-        return refit(study, local_device(), stage)
+        return refit(study, local_device(), progress)
     except RunFailed as error:
         raise UserError(
             f"--refit: failed with `{error}`; the study itself has ended: `tune --resume {study.folder} --refit` "
@@ -100,28 +102,28 @@ def _refit(study: StudyResult, stage: Stage) -> Path:
 def _study(
     config: Config,
     folder: Path,
-    stage: Stage,
+    progress: ProgressCallback,
     hand_over: HandOver | None,
     refits: bool,
 ) -> Closing:
     """A new study or the rest of one."""
     refitted, journal = None, Journal(journal_path(folder))
-    with stopped_with(lambda: how_to_go_on(folder, journal, config)), workplace(config, folder, stage) as place:
-        materials = place.materials
+    with stopped_with(lambda: how_to_go_on(folder, journal, config)), open_session(config, folder, progress) as place:
+        precomputed = place.precomputed
         write_config(config, folder)  # what it goes on with, now that its photographs are known to be the same
-        rescore = Folds(config, materials, folder, local_device(), stage)
+        rescore = Folds(config, precomputed, folder, local_device(), progress)
         study = run_study(
             config,
-            materials=materials.folder,
+            precomputed=precomputed.folder,
             folder=folder,
             loop=train,
             resources=place.resources,
-            rescore=rescore if config.metrics.objective in materials.baseline else None,
+            rescore=rescore if config.metrics.objective in precomputed.baseline else None,
         )
         if refits:
-            refitted = _refit(study, stage)
+            refitted = _refit(study, progress)
             journal.append(Refitted(checkpoint=refitted))
-        lines = hand_over(study, materials.key, stage) if hand_over else []
+        lines = hand_over(study, precomputed.key, progress) if hand_over else []
     for parent in (folder, folder.parent):
         link(parent / "best", os.path.relpath(study.checkpoint, parent))
-    return Closing(study, materials, rescore.count, refitted, place.tracker, tuple(lines))
+    return Closing(study, precomputed, rescore.count, refitted, place.tracker, tuple(lines))

@@ -97,7 +97,7 @@ def made_folder(config: Config, kind: str) -> Iterator[Path]:
     try:
         yield folder
     except UserError:
-        computed = journal_path(folder).exists() or (folder / "materials/baseline.json").exists()
+        computed = journal_path(folder).exists() or (folder / "precomputed/base_model_scores.json").exists()
         if not found and not computed:
             shutil.rmtree(folder)
         raise

@@ -43,7 +43,7 @@ def named_trials(driver: Callable[[dict[str, Any]], None]) -> type[FunctionTrain
     return Trial
 
 
-def run_trial(given: dict[str, Any], *, base: Config, loop: Loop, materials: Path, study: Path) -> None:
+def run_trial(given: dict[str, Any], *, base: Config, loop: Loop, precomputed: Path, study: Path) -> None:
     """Runs one configuration to its end. Ray Tune calls it, and again if its process died.
 
     Raises:
@@ -60,7 +60,7 @@ def run_trial(given: dict[str, Any], *, base: Config, loop: Loop, materials: Pat
         last = fit(
             base.with_values(given[VALUES]),
             loop=loop,
-            materials=materials,
+            precomputed=precomputed,
             output=output,
             name=name,
             storage=study / "ray" / "runs",
@@ -85,7 +85,7 @@ def failure_of(output: Path) -> tuple[str, bool]:
     return "its process died more often than study.max_failures allows", False
 
 
-class Recorder(Callback):
+class JournalRecorder(Callback):
     """Writes what trials report and how they end into the study's journal. It is pickled: its state is plain data."""
 
     def __init__(self, study: Path, base: Config) -> None:

@@ -10,7 +10,7 @@ FACTS_NAME = "staged.json"
 
 _END_BYTES = 2**20
 
-Stage = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
+ProgressCallback = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
 
 
 def file_sha256(path: Path) -> str:
@@ -28,12 +28,12 @@ def fingerprint(path: Path) -> str:
     return f"{size} {digest.hexdigest()}"
 
 
-def wrong_files(folder: Path, sha256: Mapping[str, str], stage: Stage | None = None) -> list[str]:
+def wrong_files(folder: Path, sha256: Mapping[str, str], progress: ProgressCallback | None = None) -> list[str]:
     """Paths in the folder of files that are missing or have other bytes than their sha256 says."""
     wrong = []
     for index, (path, expected) in enumerate(sorted(sha256.items())):
         if not (folder / path).is_file() or file_sha256(folder / path) != expected:
             wrong.append(path)
-        if stage is not None:
-            stage(f"sha256 of {folder.name}", index + 1, len(sha256))
+        if progress is not None:
+            progress(f"sha256 of {folder.name}", index + 1, len(sha256))
     return wrong

@@ -118,7 +118,7 @@ class ModelSaved(_Event):
     objective: str
     score: float
     missed: list[str]
-    """Scores that miss a bar which real photographs hold."""
+    """Scores that miss a threshold which real photographs hold."""
 
 
 class ReportWritten(_Event):

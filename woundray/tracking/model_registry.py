@@ -65,8 +65,8 @@ def save_model(checkpoint: Path, folder: Path, *, code: Path, prompt: str, leave
 def register(client: "MlflowClient", run_id: str, event: ModelSaved) -> str:
     """Registers a saved model as the next version of its name; a second time changes nothing. Gives its address.
 
-    It becomes `champion` where it holds every bar and there is none yet, or one of the same photographs with a worse
-    score; else it is the `challenger`. An alias that a person has set on a model of other photographs stays.
+    It becomes `champion` where it holds all thresholds and there is none yet, or one of the same photographs with a
+    worse score; else it is the `challenger`. An alias that a person has set on a model of other photographs stays.
     """
     from mlflow.exceptions import MlflowException
 
@@ -106,7 +106,9 @@ def _alias(client: "MlflowClient", event: ModelSaved) -> str:
 
 
 def _description(event: ModelSaved) -> str:
-    bars = (
-        f"It misses bars that real photographs hold: {', '.join(event.missed)}." if event.missed else "Holds its bars."
+    thresholds = (
+        f"It misses thresholds that real photographs hold: {', '.join(event.missed)}."
+        if event.missed
+        else "Holds its thresholds."
     )
-    return f"Best trial of {event.study}: {event.objective} {event.score:.4g}. {bars}"
+    return f"Best trial of {event.study}: {event.objective} {event.score:.4g}. {thresholds}"

@@ -188,7 +188,7 @@ def catch_up(folder: Path, timeout_s: float = 60.0) -> tuple[int, int]:
     behind = sum(1 for _ in journal.read(_copied_of(journal.path, tracking_uri())))
     if not behind:
         return 0, 0
-    tags, facts = versions() | {"phase": config.phase}, folder / "materials" / "baseline.json"
+    tags, facts = versions() | {"phase": config.phase}, folder / "precomputed" / "base_model_scores.json"
     if facts.is_file():  # a measurement has none
         tags["data"] = json.loads(facts.read_text(encoding="utf-8"))["key"]
     tracker = Tracker(

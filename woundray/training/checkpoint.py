@@ -34,7 +34,7 @@ GRIDS = "grids"
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """How far a run is."""
 
     epoch: int
@@ -50,7 +50,7 @@ def write_state(
     scaler: torch.amp.GradScaler,
     *,
     optimizer_name: str,
-    materials_key: str,
+    precomputed_key: str,
 ) -> None:
     """Writes all that training changes.
 
@@ -64,7 +64,7 @@ def write_state(
     metadata = {
         "optimizer_name": optimizer_name,
         "optimizer": rest,
-        "materials": materials_key,
+        "precomputed": precomputed_key,
         "ema_step": str(ema.step),
         "loss_scale": json.dumps(scaler.state_dict()),
     }
@@ -79,7 +79,7 @@ def read_state(
     scaler: torch.amp.GradScaler,
     *,
     optimizer_name: str,
-    materials_key: str,
+    precomputed_key: str,
 ) -> None:
     """Puts back what `write_state` wrote, in place.
 
@@ -90,12 +90,12 @@ def read_state(
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        facts = {name: metadata[name] for name in ("optimizer_name", "optimizer", "materials", "ema_step")}
+        facts = {name: metadata[name] for name in ("optimizer_name", "optimizer", "precomputed", "ema_step")}
     except (FileNotFoundError, SafetensorError, KeyError, TypeError) as error:  # else of the disk, and may pass
         raise UserError(
             f"{path}: damaged ({type(error).__name__}); delete {path.parent} to go on from an earlier epoch"
         ) from None
-    _refuse_foreign(path, facts, tensors, parameters, optimizer_name=optimizer_name, materials_key=materials_key)
+    _refuse_foreign(path, facts, tensors, parameters, optimizer_name=optimizer_name, precomputed_key=precomputed_key)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[f"raw/{name}"])
@@ -115,7 +115,7 @@ def _refuse_foreign(
     parameters: Mapping[str, Tensor],
     *,
     optimizer_name: str,
-    materials_key: str,
+    precomputed_key: str,
 ) -> None:
     if {name for name in tensors if name.startswith("raw/")} != {f"raw/{name}" for name in parameters}:
         raise UserError(f"{path}: of a run with another base model, training.method or lora.target_modules")
@@ -124,7 +124,7 @@ def _refuse_foreign(
             raise UserError(f"{path}: of a run with another base model or lora.rank: {name}")
     if facts["optimizer_name"] != optimizer_name:
         raise UserError(f"{path}: of a run with training.optimizer {facts['optimizer_name']}, not {optimizer_name}")
-    if facts["materials"] != materials_key:
+    if facts["precomputed"] != precomputed_key:
         raise UserError(f"{path}: of a run on other photographs, prompts or validation settings; take another name")
 
 
@@ -134,7 +134,13 @@ def write_config(config: Config, folder: Path) -> None:
 
 
 def publish(
-    part: Path, run: Path, progress: Progress, *, best_epoch: int, contenders: Collection[int] = (), keep_last: int
+    part: Path,
+    run: Path,
+    progress: TrainingProgress,
+    *,
+    best_epoch: int,
+    contenders: Collection[int] = (),
+    keep_last: int,
 ) -> Path:
     """Renames a finished checkpoint into place, and lets the run's links follow (see `follow`).
 
@@ -152,7 +158,9 @@ def publish(
     return folder
 
 
-def follow(run: Path, progress: Progress, *, best_epoch: int, contenders: Collection[int] = (), keep_last: int) -> None:
+def follow(
+    run: Path, progress: TrainingProgress, *, best_epoch: int, contenders: Collection[int] = (), keep_last: int
+) -> None:
     """Moves a run's links and history to its newest checkpoint, and removes those that are neither new nor best.
 
     A second time changes nothing: a run that was killed in the middle of it does it again.
@@ -187,11 +195,11 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def read_progress(folder: Path) -> Progress:
+def read_progress(folder: Path) -> TrainingProgress:
     """Epoch, updates and history of a checkpoint. Raises UserError for a folder that is none."""
     try:
         values = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        return Progress(int(values["epoch"]), int(values["updates"]), list(values["history"]))
+        return TrainingProgress(int(values["epoch"]), int(values["updates"]), list(values["history"]))
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{folder}: not a checkpoint: run.json: {type(error).__name__} {error}") from None
 
@@ -221,18 +229,18 @@ def start_from(checkpoint: Path, run: Path) -> None:
     link(run / "latest", name)
 
 
-def _copy(checkpoint: Path, place: Path) -> None:
+def _copy(checkpoint: Path, context: Path) -> None:
     """Copies a checkpoint beside and renames it into place, if it is not there."""
-    beside = place.with_name(f".{place.name}.part")
-    if not place.exists():
+    beside = context.with_name(f".{context.name}.part")
+    if not context.exists():
         shutil.rmtree(beside, ignore_errors=True)
         shutil.copytree(checkpoint, beside)
-        beside.rename(place)
+        beside.rename(context)
 
 
-def link(place: Path, target: str) -> None:
-    """Makes `place` a symbolic link to `target`, in one step; an older link is replaced."""
-    beside = place.with_name(f".{place.name}.{os.getpid()}.part")  # other studies end at the same time
+def link(context: Path, target: str) -> None:
+    """Makes `context` a symbolic link to `target`, in one step; an older link is replaced."""
+    beside = context.with_name(f".{context.name}.{os.getpid()}.part")  # other studies end at the same time
     beside.unlink(missing_ok=True)
     os.symlink(target, beside)
-    beside.replace(place)
+    beside.replace(context)

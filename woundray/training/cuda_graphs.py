@@ -8,10 +8,10 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from woundray.config import Config
-from woundray.training.distributed import Place
+from woundray.training.distributed import DistributedContext
 
 
-class Replayed(nn.Module):
+class CudaGraphedUNet(nn.Module):
     """A UNet that is called as before. With gradients, a pass and its backward pass are one graph each.
 
     At 128 px a batch of Stable Diffusion is some thousand kernels of a few microseconds, and launching them one by one
@@ -83,7 +83,7 @@ def _record(answer: _Answer, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor
     return cast(Callable[..., Tensor], recorded)
 
 
-def can_replay(config: Config, place: Place) -> bool:
+def can_capture(config: Config, context: DistributedContext) -> bool:
     """Whether steps of this run can be recorded: one process, a GPU, and nothing that a graph can not hold.
 
     With several processes none are: the threads that watch over their communication call CUDA in the middle of a
@@ -92,8 +92,8 @@ def can_replay(config: Config, place: Place) -> bool:
     mixed = config.training.method == "full" and config.model.precision != "fp32"
     return (
         config.model.cuda_graphs
-        and place.device.type == "cuda"
-        and place.world_size == 1
+        and context.device.type == "cuda"
+        and context.world_size == 1
         and not config.model.gradient_checkpointing
         and not mixed
     )

@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Place:
+class DistributedContext:
     """One of world_size processes that train the same adapter; with more than one, torch.distributed is set up."""
 
     rank: int
@@ -23,7 +23,7 @@ class Place:
     device: torch.device
 
     @classmethod
-    def alone(cls, device: str = "cpu") -> "Place":
+    def alone(cls, device: str = "cpu") -> "DistributedContext":
         """A run of one process."""
         return cls(0, 1, torch.device(device))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from woundray.config import Config
 
 if TYPE_CHECKING:
-    from woundray.training.distributed import Place
+    from woundray.training.distributed import DistributedContext
 
 
 Report = Callable[[dict[str, float], Path], None]
@@ -17,14 +17,16 @@ Report = Callable[[dict[str, float], Path], None]
 class Loop(Protocol):
     """A training loop. Every rank calls `report` once an epoch: Ray waits for all, and takes rank 0's."""
 
-    def __call__(self, config: Config, *, materials: Path, output: Path, place: "Place", report: Report) -> None: ...
+    def __call__(
+        self, config: Config, *, precomputed: Path, output: Path, context: "DistributedContext", report: Report
+    ) -> None: ...
 
 
-def train(config: Config, *, materials: Path, output: Path, place: "Place", report: Report) -> None:
+def train(config: Config, *, precomputed: Path, output: Path, context: "DistributedContext", report: Report) -> None:
     """`woundray.training.loop.train`, imported with torch and diffusers where it runs and nowhere else.
 
     Each trial has a driver and a controller that only hand the loop to its workers.
     """
     from woundray.training import loop
 
-    loop.train(config, materials=materials, output=output, place=place, report=report)
+    loop.train(config, precomputed=precomputed, output=output, context=context, report=report)

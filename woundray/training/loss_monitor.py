@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from woundray.errors import NonFiniteError
-from woundray.training.distributed import Place
+from woundray.training.distributed import DistributedContext
 
 LOOK_EVERY = 16
 """Updates on a GPU that a loss which is not finite may go unseen. On CPUs each is looked at: nothing waits there."""
@@ -27,16 +27,16 @@ def make_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
     return torch.amp.GradScaler(device.type, init_scale=FIRST_LOSS_SCALE, enabled=precision == "fp16")
 
 
-class Watch:
+class LossMonitor:
     """Watches over the updates of one epoch on one rank.
 
     Args:
         scaler: where it scales, updates that are not finite were left out, and are borne down to LEAST_LOSS_SCALE.
     """
 
-    def __init__(self, epoch: int, place: Place, scaler: torch.amp.GradScaler) -> None:
-        self._epoch, self._place, self._scaler = epoch, place, scaler
-        self._every = 1 if place.device.type == "cpu" else LOOK_EVERY
+    def __init__(self, epoch: int, context: DistributedContext, scaler: torch.amp.GradScaler) -> None:
+        self._epoch, self._place, self._scaler = epoch, context, scaler
+        self._every = 1 if context.device.type == "cpu" else LOOK_EVERY
         self._unseen: list[Tensor] = []
         self._updates = 0
         self._left_out = 0

@@ -25,7 +25,7 @@ _VGG16 = "vgg16"  # name of its weights
 
 
 @dataclass(frozen=True)
-class Perception:
+class PerceptualNetworks:
     """How x0 estimates are seen.
 
     Attributes:
@@ -72,7 +72,7 @@ class Vgg16Trunk(nn.Module):
         return tuple(maps)
 
 
-def settle_perception(config: Config, base: Path) -> Config:
+def resolve_perceptual(config: Config, base: Path) -> Config:
     """The configuration with `auto` made the decoder and network that this machine has: a study keeps them.
 
     Args:
@@ -88,7 +88,7 @@ def settle_perception(config: Config, base: Path) -> Config:
     return config.with_values({name: value for name, value in settled.items() if given[name] == "auto"})
 
 
-def make_perception(config: TrainingConfig, vae: AutoencoderKL) -> Perception | None:
+def make_perceptual_networks(config: TrainingConfig, vae: AutoencoderKL) -> PerceptualNetworks | None:
     """Decoder and network of the perceptual term; None where its weight is 0.
 
     Raises:
@@ -96,15 +96,15 @@ def make_perception(config: TrainingConfig, vae: AutoencoderKL) -> Perception | 
     """
     if config.perceptual_weight == 0:
         return None
-    return Perception(_decoder(config, vae), _trunk(config).to(vae.device))
+    return PerceptualNetworks(_decoder(config, vae), _trunk(config).to(vae.device))
 
 
 def _decoder(config: TrainingConfig, vae: AutoencoderKL) -> Callable[[Tensor], Tensor]:
     folder = _tiny_decoder(vae.config["scaling_factor"])
     if config.perceptual_decoder == "tiny" and folder is None:
         name = _TINY_DECODERS.get(vae.config["scaling_factor"])
-        place = f"in {weights_home() / name}" if name else "for this base model"
-        raise UserError(f"training.perceptual_decoder: no tiny decoder {place}; stage one there, or set auto or vae")
+        context = f"in {weights_home() / name}" if name else "for this base model"
+        raise UserError(f"training.perceptual_decoder: no tiny decoder {context}; stage one there, or set auto or vae")
     if folder is None or config.perceptual_decoder == "vae":
         return lambda latents: decode(vae, latents)
     tiny: AutoencoderTiny = AutoencoderTiny.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)

@@ -1,9 +1,9 @@
-"""Everything that the trials of a study share, computed once and read from files: `materials/`.
+"""Precomputed data that all trials of a study share, in files below `precomputed/`.
 
-`bank.safetensors` (encoded pictures and prompts), `signal_leak.safetensors` (see woundray/models/signal_leak.py),
-`reference.safetensors` and `.json` (features of photographs, and the floor), `split.json`, `baseline.json` (what the
-base model scores without an adapter), `baseline.png`, `reference.png`. Where nobody is
-held out there are no reference and no scores.
+`latent_cache.safetensors` (encoded images and prompts), `signal_leak.safetensors` (see `woundray.models.signal_leak`),
+`reference.safetensors` and `.json` (features of photographs and the real-vs-real baseline), `split.json`,
+`base_model_scores.json` (scores of the base model without an adapter), `base_model.png`, `reference.png`. Without
+held-out patients there are no reference and no scores.
 """
 
 import json
@@ -15,13 +15,13 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-from woundray import evaluation
 from woundray.config import Config
-from woundray.data.image_source import Source, open_source
-from woundray.data.latent_cache import Bank, bank_key, read_bank, write_bank
+from woundray.data.image_source import ImageSource, open_image_source
+from woundray.data.latent_cache import LatentCache, latent_cache_key, read_latent_cache, write_latent_cache
 from woundray.data.leakage import refuse_shared
 from woundray.data.split import Split, write_split
 from woundray.errors import UserError
+from woundray.evaluation import embedders, epoch_metrics, real_reference
 from woundray.evaluation.comparable_split import comparable_split
 from woundray.models.base_model import NoiseSchedule, embed_prompts, encode_moments, free_memory, load_unet, load_vae
 from woundray.models.signal_leak import LEAK_NAME, SignalLeak
@@ -33,11 +33,11 @@ from woundray.weights.base_models import resolve
 
 _PRIOR_SEED = 2**20  # beyond the seeds of pictures that are judged
 
-Stage = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
+ProgressCallback = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
 
 
 @dataclass(frozen=True)
-class Materials:
+class Precomputed:
     """Opened materials.
 
     Attributes:
@@ -50,15 +50,15 @@ class Materials:
 
     folder: Path
     base: Path
-    bank: Bank
+    latent_cache: LatentCache
     schedule: NoiseSchedule
-    held_out: evaluation.Reference | None
+    held_out: real_reference.RealReference | None
     leak: SignalLeak | None
     baseline: dict[str, float]
     key: str
 
     @property
-    def reference(self) -> evaluation.Reference:
+    def reference(self) -> real_reference.RealReference:
         """What pictures are scored against."""
         assert self.held_out is not None, "nobody is held out"
         return self.held_out
@@ -66,7 +66,7 @@ class Materials:
     @property
     def prompt(self) -> pipeline.Prompt:
         """Embeddings that pictures are drawn from."""
-        return _prompt(self.bank)
+        return _prompt(self.latent_cache)
 
 
 def sampler_of(config: Config, schedule: NoiseSchedule, leak: SignalLeak | None = None) -> pipeline.Sampler:
@@ -81,15 +81,15 @@ def sampler_of(config: Config, schedule: NoiseSchedule, leak: SignalLeak | None 
     )
 
 
-def open_materials(folder: Path) -> Materials:
-    """Materials that `prepare_materials` wrote; the bank is memory-mapped."""
-    facts = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
+def open_precomputed(folder: Path) -> Precomputed:
+    """Materials that `precompute` wrote; the bank is memory-mapped."""
+    facts = json.loads((folder / "base_model_scores.json").read_text(encoding="utf-8"))
     base = Path(facts["base"])
-    held_out = evaluation.read_reference(folder) if (folder / "reference.json").is_file() else None
-    bank = read_bank(folder / "bank.safetensors")
+    held_out = real_reference.read_reference(folder) if (folder / "reference.json").is_file() else None
+    latent_cache = read_latent_cache(folder / "latent_cache.safetensors")
     schedule = _schedule(base, facts["zero_terminal_snr"])
     leak = SignalLeak.read(folder)
-    return Materials(folder, base, bank, schedule, held_out, leak, facts["scores"], facts["key"])
+    return Precomputed(folder, base, latent_cache, schedule, held_out, leak, facts["scores"], facts["key"])
 
 
 def schedule_of(config: Config, base: Path) -> NoiseSchedule:
@@ -102,15 +102,15 @@ def _schedule(base: Path, zero_terminal_snr: bool) -> NoiseSchedule:
     return schedule.with_zero_terminal_snr() if zero_terminal_snr else schedule
 
 
-def prepare_materials(
+def precompute(
     config: Config,
     folder: Path,
     *,
     device: torch.device,
-    stage: Stage,
-    source: Source | None = None,
-    embedder: evaluation.Embedder | None = None,
-) -> Materials:
+    progress: ProgressCallback,
+    source: ImageSource | None = None,
+    embedder: embedders.Embedder | None = None,
+) -> Precomputed:
     """Reads the photographs, splits them by patient, encodes them, and scores the base model.
 
     Where the folder holds all of it already it is opened; the base model may lie in another place by now.
@@ -121,19 +121,21 @@ def prepare_materials(
         UserError: photographs, base model or settings are others than those that the folder was made of.
     """
     base = resolve(config.model.base)
-    source = source or open_source(config)
+    source = source or open_image_source(config)
     origin = origin_of(config, base, source)
-    key = bank_key(origin)
-    facts_file = folder / "baseline.json"
+    key = latent_cache_key(origin)
+    facts_file = folder / "base_model_scores.json"
     if facts_file.is_file():
         facts = json.loads(facts_file.read_text(encoding="utf-8"))
         if facts["key"] != key:
             raise UserError(what_changed(folder, facts, origin, photographs_of(source)))
         if facts["base"] != str(base):
             write_json(facts | {"base": str(base)}, facts_file)
-        return open_materials(folder)
+        return open_precomputed(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    scores = _compute(config, folder, base, source, embedder or evaluation.make_embedder(config, device), device, stage)
+    scores = _compute(
+        config, folder, base, source, embedder or embedders.make_embedder(config, device), device, progress
+    )
     free_memory()
     facts = {
         "key": key,
@@ -144,10 +146,10 @@ def prepare_materials(
         "photographs": photographs_of(source),
     }
     write_json(facts, facts_file)
-    return open_materials(folder)
+    return open_precomputed(folder)
 
 
-def usable_split(source: Source, config: Config) -> Split:
+def usable_split(source: ImageSource, config: Config) -> Split:
     """The sides of the photographs, which share no picture and are large enough to be compared.
 
     Raises:
@@ -162,51 +164,56 @@ def _compute(
     config: Config,
     folder: Path,
     base: Path,
-    source: Source,
-    embedder: evaluation.Embedder,
+    source: ImageSource,
+    embedder: embedders.Embedder,
     device: torch.device,
-    stage: Stage,
+    progress: ProgressCallback,
 ) -> dict[str, float]:
     """Writes split, reference, bank and the base model's pictures; gives its scores. It keeps no model."""
     split = usable_split(source, config)
     write_split(split, folder / "split.json")
-    reference = _reference(config, source, split, folder, embedder, stage) if split.validation else None
+    reference = _reference(config, source, split, folder, embedder, progress) if split.validation else None
 
     # the bank
     schedule = schedule_of(config, base)
     vae = load_vae(base, device=device)
-    bank = _encode(config, source, split, vae, base, device, stage)
+    latent_cache = _encode(config, source, split, vae, base, device, progress)
     unet = load_unet(base, dtype=weights_dtype(config), device=device)
     if config.training.prior_weight > 0:
-        bank = _with_prior(bank, unet, config, base, schedule, device)
-    write_bank(bank, folder / "bank.safetensors")
+        latent_cache = _with_prior(latent_cache, unet, config, base, schedule, device)
+    write_latent_cache(latent_cache, folder / "latent_cache.safetensors")
     (folder / LEAK_NAME).unlink(missing_ok=True)  # of other settings in the same folder
     if config.validation.signal_leak:
-        SignalLeak.of(bank.train.flatten(0, 1).chunk(2, dim=1)[0]).write(folder)
+        SignalLeak.of(latent_cache.train.flatten(0, 1).chunk(2, dim=1)[0]).write(folder)
 
     # the base model without an adapter, by the same seeds as every epoch of every trial
     seeds = pipeline.seeds_of(config.validation.pictures)
     with mixed_precision(config, device):
-        pictures = pipeline.draw(
+        pictures = pipeline.sample_images(
             unet,
             vae,
-            _prompt(bank),
+            _prompt(latent_cache),
             seeds,
             sampler_of(config, schedule),
-            lambda done: stage("base model's pictures", done, len(seeds)),
+            lambda done: progress("base model's pictures", done, len(seeds)),
         )
-    pipeline.write_png(pipeline.grid(pictures[: config.validation.grid]), folder / "baseline.png")
-    return {} if reference is None else evaluation.score(pictures, reference, embedder)
+    pipeline.write_png(pipeline.grid(pictures[: config.validation.grid]), folder / "base_model.png")
+    return {} if reference is None else epoch_metrics.score(pictures, reference, embedder)
 
 
 def _reference(
-    config: Config, source: Source, split: Split, folder: Path, embedder: evaluation.Embedder, stage: Stage
-) -> evaluation.Reference:
+    config: Config,
+    source: ImageSource,
+    split: Split,
+    folder: Path,
+    embedder: embedders.Embedder,
+    progress: ProgressCallback,
+) -> real_reference.RealReference:
     """What real photographs reach; also a grid of held-out ones."""
     train, held_out = (torch.stack([source.plain(photo) for photo in side]) for side in (split.train, split.validation))
     pipeline.write_png(pipeline.grid(held_out[: config.validation.grid]), folder / "reference.png")
-    stage("features of photographs", 0, 1)
-    reference = evaluation.make_reference(
+    progress("features of photographs", 0, 1)
+    reference = real_reference.make_reference(
         train,
         [photo.group for photo in split.train],
         held_out,
@@ -214,23 +221,23 @@ def _reference(
         embedder,
         n=config.validation.pictures,
         copies=config.quality.copies,
-        repeats=config.metrics.floor_repeats,
+        repeats=config.metrics.baseline_repeats,
         seed=config.reproducibility.seed,
     )
-    stage("features of photographs", 1, 1)
-    evaluation.write_reference(reference, folder)
+    progress("features of photographs", 1, 1)
+    real_reference.write_reference(reference, folder)
     return reference
 
 
 def _encode(
     config: Config,
-    source: Source,
+    source: ImageSource,
     split: Split,
     vae: AutoencoderKL,
     base: Path,
     device: torch.device,
-    stage: Stage,
-) -> Bank:
+    progress: ProgressCallback,
+) -> LatentCache:
     """Moments of K seeded views a training photograph, of the plain held-out ones, and the prompts' embeddings."""
     texts = embed_prompts(base, [config.prompts.positive, config.prompts.negative], device=device)
     views = config.data.views_per_photo
@@ -238,25 +245,27 @@ def _encode(
     for index, photo in enumerate(split.train):
         seeds = [config.reproducibility.seed * 1_000_003 + index * views + view for view in range(views)]
         train.append(encode_moments(vae, torch.stack([source.view(photo, seed) for seed in seeds])))
-        stage("latents", index + 1, len(split.train))
+        progress("latents", index + 1, len(split.train))
     encoded = torch.stack(train)  # photographs, views, 8, h, w
     plain = [encode_moments(vae, source.plain(photo)[None]) for photo in split.validation]
     validation = torch.cat([encoded.new_empty(0, *encoded.shape[2:]), *plain])
-    return Bank(encoded, validation, **vars(pipeline.Prompt.of(texts)))
+    return LatentCache(encoded, validation, **vars(pipeline.Prompt.of(texts)))
 
 
-def _prompt(bank: Bank) -> pipeline.Prompt:
-    return pipeline.Prompt(bank.positive, bank.negative, bank.positive_pooled, bank.negative_pooled)
+def _prompt(latent_cache: LatentCache) -> pipeline.Prompt:
+    return pipeline.Prompt(
+        latent_cache.positive, latent_cache.negative, latent_cache.positive_pooled, latent_cache.negative_pooled
+    )
 
 
 def _with_prior(
-    bank: Bank,
+    latent_cache: LatentCache,
     unet: UNet2DConditionModel,
     config: Config,
     base: Path,
     schedule: NoiseSchedule,
     device: torch.device,
-) -> Bank:
+) -> LatentCache:
     """The bank with latents that the base model draws of prompts.prior, by seeds of their own."""
     prompt = pipeline.Prompt.of(embed_prompts(base, [config.prompts.prior, config.prompts.negative], device=device))
     seeds = pipeline.seeds_of(config.training.prior_pictures, first=_PRIOR_SEED)
@@ -264,4 +273,4 @@ def _with_prior(
         latents = pipeline.draw_latents(unet, prompt, seeds, sampler_of(config, schedule))
     no_variance = torch.full_like(latents, -30.0)  # log variance: they are what they are
     prior = torch.cat([latents, no_variance], dim=1)
-    return replace(bank, prior=prior, prior_text=prompt.positive, prior_pooled=prompt.positive_pooled)
+    return replace(latent_cache, prior=prior, prior_text=prompt.positive, prior_pooled=prompt.positive_pooled)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from woundray.config import Config
-from woundray.data.image_source import Source
+from woundray.data.image_source import ImageSource
 from woundray.system.checksums import file_sha256
 
 
-def origin_of(config: Config, base: Path, source: Source) -> dict[str, object]:
+def origin_of(config: Config, base: Path, source: ImageSource) -> dict[str, object]:
     """All that materials are made of, by name."""
     return {
         "photos": source.content_hash,
@@ -20,7 +20,7 @@ def origin_of(config: Config, base: Path, source: Source) -> dict[str, object]:
         "data": config.data.model_dump(exclude={"root", "similar_patients", "likeness"}),
         "prompts": config.prompts.model_dump(),
         "validation": config.validation.model_dump(),
-        "floor_repeats": config.metrics.floor_repeats,
+        "baseline_repeats": config.metrics.baseline_repeats,
         "objective": config.metrics.objective,
         "copies": config.quality.copies.model_dump(),
         "seed": config.reproducibility.seed,
@@ -32,7 +32,7 @@ def origin_of(config: Config, base: Path, source: Source) -> dict[str, object]:
 _NAMES = {
     "base": "the base model's weights",
     "resolution": "model.resolution",
-    "floor_repeats": "metrics.floor_repeats",
+    "baseline_repeats": "metrics.baseline_repeats",
     "objective": "metrics.objective",
     "copies": "quality.copies",
     "seed": "reproducibility.seed",
@@ -41,7 +41,7 @@ _NAMES = {
 }
 
 
-def photographs_of(source: Source) -> dict[str, str]:
+def photographs_of(source: ImageSource) -> dict[str, str]:
     """Path of each photograph -> hash of its pixels, box, phase and group."""
     return {
         photo.path.as_posix(): hashlib.sha256(

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 import torch
 
 from woundray.config import Config
-from woundray.training.distributed import Place
+from woundray.training.distributed import DistributedContext
 
 PICTURES_PER_S, GPU_MEMORY = "pictures_per_s", "gpu_memory_gib"
 """Keys of what the epoch took of the machine, see `usage`."""
 
 
-def usage(metrics: Mapping[str, float], config: Config, place: Place) -> dict[str, float]:
+def usage(metrics: Mapping[str, float], config: Config, context: DistributedContext) -> dict[str, float]:
     """Training pictures a second over all workers, and the most GPU memory that this one has held, GiB.
 
     Args:
@@ -19,8 +19,8 @@ def usage(metrics: Mapping[str, float], config: Config, place: Place) -> dict[st
     """
     found = {}
     if metrics.get("seconds_training") and "updates" in metrics:
-        rows = config.training.batch_size * config.training.gradient_accumulation_steps * place.world_size
+        rows = config.training.batch_size * config.training.gradient_accumulation_steps * context.world_size
         found[PICTURES_PER_S] = metrics["updates"] * rows / metrics["seconds_training"]
-    if place.device.type == "cuda":
-        found[GPU_MEMORY] = torch.cuda.max_memory_allocated(place.device) / 2**30
+    if context.device.type == "cuda":
+        found[GPU_MEMORY] = torch.cuda.max_memory_allocated(context.device) / 2**30
     return found

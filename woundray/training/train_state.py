@@ -9,27 +9,27 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from woundray import evaluation
 from woundray.config import Config
 from woundray.errors import UserError
+from woundray.evaluation import embedders
 from woundray.models.base_model import load_unet, load_vae
 from woundray.models.trainable_weights import make_trainable, weights_dtype
-from woundray.training.cuda_graphs import Replayed, can_replay
-from woundray.training.distributed import Place
+from woundray.training.cuda_graphs import CudaGraphedUNet, can_capture
+from woundray.training.distributed import DistributedContext
 from woundray.training.ema import Ema
 from woundray.training.loss_monitor import make_scaler
 from woundray.training.optimizer import make_optimizer
-from woundray.training.perceptual_loss import Perception, make_perception
-from woundray.training.precompute import Materials, open_materials
+from woundray.training.perceptual_loss import PerceptualNetworks, make_perceptual_networks
+from woundray.training.precompute import Precomputed, open_precomputed
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainState:
     """State of one process of a run."""
 
     config: Config
-    materials: Materials
-    place: Place
+    precomputed: Precomputed
+    context: DistributedContext
     output: Path
     unet: UNet2DConditionModel
     model: nn.Module  # the UNet, wrapped for DDP where there are several processes, for replay on one GPU
@@ -38,39 +38,41 @@ class Run:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     vae: AutoencoderKL
-    perception: Perception | None
-    embedder: evaluation.Embedder
+    perceptual_networks: PerceptualNetworks | None
+    embedder: embedders.Embedder
     updates_per_epoch: int
 
 
-def build(config: Config, materials_folder: Path, output: Path, place: Place) -> Run:
+def build_train_state(
+    config: Config, precomputed_folder: Path, output: Path, context: DistributedContext
+) -> TrainState:
     """Loads and makes everything that a run holds, before its first update."""
-    materials = open_materials(materials_folder)
+    precomputed = open_precomputed(precomputed_folder)
     output.mkdir(parents=True, exist_ok=True)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.hardware.tf32
-    unet = load_unet(materials.base, dtype=weights_dtype(config), device=place.device)
+    unet = load_unet(precomputed.base, dtype=weights_dtype(config), device=context.device)
     parameters = make_trainable(unet, config)
     _set_speed(unet, config)
-    model: nn.Module = Replayed(unet) if can_replay(config, place) else unet
-    if place.world_size > 1:
+    model: nn.Module = CudaGraphedUNet(unet) if can_capture(config, context) else unet
+    if context.world_size > 1:
         model = DistributedDataParallel(unet, broadcast_buffers=False)
-    vae = load_vae(materials.base, device=place.device)
-    rows = config.training.batch_size * config.training.gradient_accumulation_steps * place.world_size
-    return Run(
+    vae = load_vae(precomputed.base, device=context.device)
+    rows = config.training.batch_size * config.training.gradient_accumulation_steps * context.world_size
+    return TrainState(
         config=config,
-        materials=materials,
-        place=place,
+        precomputed=precomputed,
+        context=context,
         output=output,
         unet=unet,
         model=model,
         parameters=parameters,
         ema=Ema(parameters, config.training.ema_decay),
         optimizer=make_optimizer(parameters.values(), config.training),
-        scaler=make_scaler(config.model.precision, place.device),
+        scaler=make_scaler(config.model.precision, context.device),
         vae=vae,
-        perception=make_perception(config.training, vae),
-        embedder=evaluation.make_embedder(config, place.device),
-        updates_per_epoch=config.training.steps_per_epoch or -(-len(materials.bank.train) // rows),
+        perceptual_networks=make_perceptual_networks(config.training, vae),
+        embedder=embedders.make_embedder(config, context.device),
+        updates_per_epoch=config.training.steps_per_epoch or -(-len(precomputed.latent_cache.train) // rows),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from woundray.errors import UserError
-from woundray.system.checksums import FACTS_NAME, Stage, file_sha256, wrong_files
+from woundray.system.checksums import FACTS_NAME, ProgressCallback, file_sha256, wrong_files
 from woundray.weights import diffusers_layout
 from woundray.weights.base_models import staged
 from woundray.weights.feature_weights import ALIASES, WEIGHTS, checkpoints_home, path_of
@@ -24,7 +24,7 @@ _SUMS_LIMIT = 1 << 20  # bytes
 _CHUNK = 1 << 20
 
 
-def export(names: Sequence[str], file: Path, *, stage: Stage | None = None) -> list[str]:
+def export(names: Sequence[str], file: Path, *, progress: ProgressCallback | None = None) -> list[str]:
     """Writes weights of this machine into a tar file, all that there are where no names are given; gives their names.
 
     Raises:
@@ -39,7 +39,7 @@ def export(names: Sequence[str], file: Path, *, stage: Stage | None = None) -> l
     sums = {}
     for index, (member, path) in enumerate(members.items()):
         sums[member] = file_sha256(path)
-        _tell(stage, "sha256", index + 1, len(members))
+        _tell(progress, "sha256", index + 1, len(members))
 
     text = "".join(f"{digest}  {member}\n" for member, digest in sums.items()).encode()
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -49,12 +49,12 @@ def export(names: Sequence[str], file: Path, *, stage: Stage | None = None) -> l
         for index, (member, path) in enumerate(members.items()):
             with path.open("rb") as stream:
                 _add(archive, member, path.stat().st_size, stream)
-            _tell(stage, f"into {file.name}", index + 1, len(members))
+            _tell(progress, f"into {file.name}", index + 1, len(members))
     beside.replace(file)
     return chosen
 
 
-def bring_in(file: Path, *, stage: Stage | None = None) -> list[str]:
+def bring_in(file: Path, *, progress: ProgressCallback | None = None) -> list[str]:
     """Puts the weights of a tar file that `export` wrote where they are looked for; gives their names.
 
     Nothing is put in its place before all of it was checked.
@@ -75,7 +75,7 @@ def bring_in(file: Path, *, stage: Stage | None = None) -> list[str]:
                 parts[place] = place.with_name(f".{place.name}.part")
                 place.parent.mkdir(parents=True, exist_ok=True)
                 _extract(archive, member, parts[place], sums[member.name], file)
-                _tell(stage, f"out of {file.name}", len(parts), len(sums))
+                _tell(progress, f"out of {file.name}", len(parts), len(sums))
         if len(parts) != len(sums):
             raise UserError(f"{file}: {len(sums) - len(parts)} of {len(sums)} files are missing; copy the file again")
         for place, part in sorted(parts.items(), key=lambda item: item[0].name == FACTS_NAME):  # that one last
@@ -165,6 +165,6 @@ def _name_of(member: str) -> str:
     return name if folder == "base" else next(key for key, weights in WEIGHTS.items() if weights.file_name == name)
 
 
-def _tell(stage: Stage | None, what: str, done: int, total: int) -> None:
-    if stage is not None:
-        stage(what, done, total)
+def _tell(progress: ProgressCallback | None, what: str, done: int, total: int) -> None:
+    if progress is not None:
+        progress(what, done, total)

@@ -6,13 +6,15 @@ from http.client import HTTPException
 from pathlib import Path
 
 from woundray.errors import UserError
-from woundray.system.checksums import Stage, file_sha256
+from woundray.system.checksums import ProgressCallback, file_sha256
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60.0
 
 
-def download(url: str, path: Path, sha256: str, *, token: str | None = None, stage: Stage | None = None) -> None:
+def download(
+    url: str, path: Path, sha256: str, *, token: str | None = None, progress: ProgressCallback | None = None
+) -> None:
     """One file; goes on where an earlier try stopped, and takes its place only with the right sha256.
 
     Args:
@@ -26,7 +28,7 @@ def download(url: str, path: Path, sha256: str, *, token: str | None = None, sta
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:
-        _receive(url, part, token, stage)
+        _receive(url, part, token, progress)
     except urllib.error.HTTPError as error:
         raise UserError(f"{url}: answered {error.code} {error.reason}; put the file in {path} by hand") from None
     except (OSError, HTTPException) as error:
@@ -42,7 +44,7 @@ def download(url: str, path: Path, sha256: str, *, token: str | None = None, sta
     part.replace(path)
 
 
-def _receive(url: str, part: Path, token: str | None, stage: Stage | None) -> None:
+def _receive(url: str, part: Path, token: str | None, progress: ProgressCallback | None) -> None:
     """Appends to `part` what it lacks, or all of it where the server gives no ranges."""
     here = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "woundray"})
@@ -65,7 +67,7 @@ def _receive(url: str, part: Path, token: str | None, stage: Stage | None) -> No
             while chunk := response.read(_CHUNK):
                 file.write(chunk)
                 size += len(chunk)
-                if stage is not None and total:
-                    stage(part.name.removeprefix(".").removesuffix(".part"), size, total)
+                if progress is not None and total:
+                    progress(part.name.removeprefix(".").removesuffix(".part"), size, total)
     if total is not None and size < total:  # http.client says nothing of that when it reads by chunks
         raise ConnectionError(f"{size} of {total} bytes came")

@@ -8,13 +8,15 @@ from huggingface_hub.hf_api import RepoFile
 
 from woundray.errors import UserError
 from woundray.system.atomic_files import write_json
-from woundray.system.checksums import FACTS_NAME, Stage, file_sha256, wrong_files
+from woundray.system.checksums import FACTS_NAME, ProgressCallback, file_sha256, wrong_files
 from woundray.weights import diffusers_layout
 from woundray.weights.download import download
 from woundray.weights.repositories import REPOSITORIES, hub_cache, offline, weights_home
 
 
-def fetch_base(name: str, *, half: bool = False, endpoint: str | None = None, stage: Stage | None = None) -> Path:
+def fetch_base(
+    name: str, *, half: bool = False, endpoint: str | None = None, progress: ProgressCallback | None = None
+) -> Path:
     """Stages a base model in `weights_home() / name`; goes on where an earlier try stopped, and mends damaged files.
 
     What is there and right is not fetched again, and then nothing is asked of the network.
@@ -32,7 +34,7 @@ def fetch_base(name: str, *, half: bool = False, endpoint: str | None = None, st
     again = f"`python -m woundray.fetch {name}`"
     if (folder / FACTS_NAME).is_file() and not diffusers_layout.missing(folder):
         facts = diffusers_layout.read_json(folder / FACTS_NAME)
-        damaged = wrong_files(folder, facts["sha256"], stage)
+        damaged = wrong_files(folder, facts["sha256"], progress)
         if not damaged and (half or not facts["half"]):
             return folder
         for path in damaged:
@@ -45,7 +47,7 @@ def fetch_base(name: str, *, half: bool = False, endpoint: str | None = None, st
     tried = []
     for hub_id in REPOSITORIES[name].hub_ids:
         try:
-            return _fetch(name, hub_id, folder, half, endpoint, stage)
+            return _fetch(name, hub_id, folder, half, endpoint, progress)
         except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # httpx or httpx2, by version
             tried.append(f"{hub_id} {_reason(error)}")
     raise UserError(
@@ -54,7 +56,9 @@ def fetch_base(name: str, *, half: bool = False, endpoint: str | None = None, st
     )
 
 
-def _fetch(name: str, hub_id: str, folder: Path, half: bool, endpoint: str | None, stage: Stage | None) -> Path:
+def _fetch(
+    name: str, hub_id: str, folder: Path, half: bool, endpoint: str | None, progress: ProgressCallback | None
+) -> Path:
     repository = REPOSITORIES[name]
     api = huggingface_hub.HfApi(endpoint=endpoint)
     commit = api.model_info(hub_id, revision=repository.revisions.get(hub_id, "main")).sha
@@ -70,7 +74,7 @@ def _fetch(name: str, hub_id: str, folder: Path, half: bool, endpoint: str | Non
     # huggingface_hub begins a file of gigabytes anew where it was stopped
     for path, digest in known.items():
         url = huggingface_hub.hf_hub_url(hub_id, path, revision=commit, endpoint=endpoint)
-        download(url, folder / path, digest, token=huggingface_hub.get_token(), stage=stage)
+        download(url, folder / path, digest, token=huggingface_hub.get_token(), progress=progress)
     lacking = diffusers_layout.missing(folder)
     if lacking:
         raise FileNotFoundError(2, f"has no {', '.join(lacking)}", hub_id)

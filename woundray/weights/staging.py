@@ -6,7 +6,7 @@ from pathlib import Path
 
 from woundray.config.error_messages import nearest
 from woundray.errors import UserError
-from woundray.system.checksums import FACTS_NAME, Stage, file_sha256, wrong_files
+from woundray.system.checksums import FACTS_NAME, ProgressCallback, file_sha256, wrong_files
 from woundray.weights.base_models import staged
 from woundray.weights.diffusers_layout import read_json
 from woundray.weights.download import download
@@ -82,7 +82,7 @@ def licence_of(name: str) -> str:
     return base.licence if base else WEIGHTS[name].licence
 
 
-def fetch(name: str, *, half: bool = False, stage: Stage | None = None) -> Path:
+def fetch(name: str, *, half: bool = False, progress: ProgressCallback | None = None) -> Path:
     """Stages a base model or a weights file; what is here and right is not fetched again.
 
     Args:
@@ -95,9 +95,9 @@ def fetch(name: str, *, half: bool = False, stage: Stage | None = None) -> Path:
     if name in REPOSITORIES:
         from woundray.weights.hub import fetch_base  # imports huggingface_hub
 
-        return fetch_base(name, half=half, stage=stage)
+        return fetch_base(name, half=half, progress=progress)
     weights = WEIGHTS[ALIASES.get(name, name)]
-    download(weights.url, path_of(name), weights.sha256, stage=stage)
+    download(weights.url, path_of(name), weights.sha256, progress=progress)
     return path_of(name)
 
 
