@@ -46,7 +46,7 @@ def configure(arguments: argparse.Namespace, folder: Path) -> Config:
 def woundray_study(config: Config, folder: Path, *, imports: bool, cpu: TreeCpu) -> tuple[float, float]:
     """Seconds of a study of empty trials, and of CPU in all its processes."""
     from woundray.ray_cluster.connection import cluster
-    from woundray.search.study import run_study
+    from woundray.search.tuner import StudySetup, run_search
 
     def empty_loop(config: Config, *, precomputed: Path, output: Path, context: Any, report: Any) -> None:
         if imports:
@@ -56,7 +56,7 @@ def woundray_study(config: Config, folder: Path, *, imports: bool, cpu: TreeCpu)
 
     with cluster(dashboard_port=8391, cpus=2) as connected:
         started, cpu_before = time.perf_counter(), cpu.seconds()
-        run_study(config, precomputed=folder, folder=folder / "study", loop=empty_loop, resources=connected.resources)
+        run_search(StudySetup(config, folder / "study", folder, connected.resources, empty_loop))
         return time.perf_counter() - started, cpu.seconds() - cpu_before
 
 

@@ -45,7 +45,7 @@ def _train() -> None:
     prepare_workers()  # before the imports below
     with ProgressBars() as stages:
         stages("starting", 0, 1)
-        from woundray.search.run_command import conduct_run
+        from woundray.search.training_run import conduct_run
 
         stages("starting", 1, 1)
         output, best = conduct_run(settings, stages, start=command.resume, typed=command.typed)

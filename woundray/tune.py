@@ -27,19 +27,14 @@ def _tune() -> None:
     if not command.resume:
         command.tell_profile()
     prepare_workers()  # before the imports below
-    with ProgressBars() as stages:
-        stages("starting", 0, 1)
+    with ProgressBars() as progress:
+        progress("starting", 0, 1)
         from woundray.cli.tables import print_whole
-        from woundray.search.finish_study import hand_over
-        from woundray.search.study_command import conduct, resume
+        from woundray.search.study import run_study
 
-        stages("starting", 1, 1)
-        if command.resume:
-            output, typed = settings.study.output, command.typed
-            closing = resume(command.resume, output, stages, hand_over, refits=command.refit, typed=typed)
-        else:
-            closing = conduct(settings, stages, hand_over, refits=command.refit)
-    print_whole(str(closing))
+        progress("starting", 1, 1)
+        message = run_study(settings, progress, resume=command.resume, typed=command.typed, refits=command.refit)
+    print_whole(message)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from woundray.cli import tables
 from woundray.config import Config
 from woundray.evaluation.score_tables import score_table
 from woundray.metrics.baseline import RealBaseline, Score, Threshold
-from woundray.results.trials import TrialSummary
+from woundray.results.trials import TrialResult
 from woundray.search import progress
 
 FLOOR = RealBaseline(68.93, 7.21, 48, 20, 48)
@@ -20,7 +20,7 @@ SCORES = [
     Score("copy_rate_inception", 0.02083, 48, None, 0, "x", 24, 0.0, 0.1101, 0.0417, Threshold(0.1, "max")),
 ]
 TRIALS = tuple(
-    TrialSummary(
+    TrialResult(
         f"trial_{number:04d}",
         number,
         "running" if number > 22 else "finished",

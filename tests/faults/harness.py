@@ -21,7 +21,7 @@ import yaml
 from safetensors.torch import load_file
 
 from woundray.config import Config
-from woundray.results.trials import TrialSummary, summarise
+from woundray.results.trials import TrialResult, read_trials
 from woundray.search.study_folders import journal_path
 from woundray.tracking.journal import EpochReported, Event, Journal, TrialStarted
 from woundray.training.distributed import DistributedContext
@@ -295,9 +295,9 @@ class Command:
         """All epochs that were reported so far."""
         return [event for event in self.events() if isinstance(event, EpochReported)]
 
-    def trials(self) -> tuple[TrialSummary, ...]:
+    def trials(self) -> tuple[TrialResult, ...]:
         """All trials so far, by number."""
-        return summarise(self.events(), "fd_lite0")
+        return read_trials(self.events(), "fd_lite0")
 
     def output_of(self, trial: str) -> Path:
         """Folder of a trial's checkpoints."""

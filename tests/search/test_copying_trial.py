@@ -8,7 +8,7 @@ from torch import Tensor
 from woundray.config import Config, CopiesThreshold
 from woundray.evaluation.epoch_metrics import score
 from woundray.evaluation.real_reference import make_reference
-from woundray.search.finalists import conclude
+from woundray.search.finalists import elect_best_trial
 from woundray.search.study_folders import journal_path
 from woundray.tracking.journal import EpochReported, Journal, TrialEnded, TrialStarted
 
@@ -41,7 +41,7 @@ def test_a_trial_rigged_to_copy_its_training_pictures_is_not_elected(tmp_path: P
     assert min(scores, key=lambda name: scores[name]["fd_lite0"]) == "rigged"
 
     config = Config().with_values({"metrics.objective": "fd_lite0"})
-    result = conclude(config, tmp_path, journal)
+    result = elect_best_trial(config, tmp_path)
     assert result.best.id == "honest"
     [rigged] = [trial for trial in result.trials if trial.id == "rigged"]
     assert "of its pictures look like copies of training photographs" in rigged.copies

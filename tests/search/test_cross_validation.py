@@ -12,9 +12,9 @@ from woundray.checkpoints.find import config_of
 from woundray.checkpoints.generate import NEW_SEEDS_FILE
 from woundray.config import Config
 from woundray.results.reference_scores import ReferenceScores, reference_scores
-from woundray.results.trials import TrialSummary
-from woundray.search.cross_validation import Folds, mean_of_folds, refit
-from woundray.search.finalists import StudyResult
+from woundray.results.study import StudyResults
+from woundray.results.trials import TrialResult
+from woundray.search.cross_validation import FinalistScorer, mean_over_folds, refit
 from woundray.training.checkpoint import read_progress
 from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
@@ -45,7 +45,7 @@ def test_a_finalist_is_judged_by_every_photograph_and_refitted_on_all(micro_conf
     checkpoint = (trial / "epoch_0001").resolve()  # its best, let us say
 
     # the other fold holds out what this one trained on
-    folds = Folds(config, precomputed, study, CPU, progress, fit=here)
+    folds = FinalistScorer(config, precomputed, study, CPU, progress, fit=here)
     pictures, scores = folds(checkpoint)
     assert folds.count == 2 and pictures == 2 * 2 * config.validation.pictures
     sides = [files(study / "precomputed"), files(study / "folds/1/precomputed")]
@@ -60,31 +60,26 @@ def test_a_finalist_is_judged_by_every_photograph_and_refitted_on_all(micro_conf
 
     # what the new score is read beside has as many pictures, by the same seeds; the epoch's has an epoch's
     new = 2 * config.validation.pictures
-    trial_of = TrialSummary("a1", 1, "finished", {}, best_score=9.0, final=scores)
-    at = reference_scores(trial_of, config, precomputed.folder, precomputed.baseline, precomputed.reference)
-    assert (
-        at is not None
-        and at.real_baseline.n_wanted == new
-        and at.real_baseline == precomputed.reference.at(new).real_baseline
-    )
+    trial_of = TrialResult("a1", 1, "finished", {}, best_score=9.0, final=scores)
+    results = StudyResults(study, config, (trial_of,), trial_of, ended=True)
+    at = reference_scores(trial_of, results)
+    assert at is not None and at.real_baseline.n_wanted == new
+    assert at.real_baseline == precomputed.reference.at(new).real_baseline
     of_folds = [json.loads((folder / NEW_SEEDS_FILE).read_text()) for folder in (
         precomputed.folder, study / "folds/1/precomputed",
     )]  # fmt: skip
     assert {fold["pictures"] for fold in of_folds} == {new}
     assert at.base == mean(fold["scores"]["fd_lite0"] for fold in of_folds)  # of the patients that finalists met
     assert of_folds[0]["scores"]["fd_lite0"] != of_folds[1]["scores"]["fd_lite0"]
-    before = reference_scores(
-        replace(trial_of, final=None), config, precomputed.folder, precomputed.baseline, precomputed.reference
-    )
+    before = reference_scores(replace(trial_of, final=None), results)
     assert before == ReferenceScores(precomputed.baseline["fd_lite0"], precomputed.reference.real_baseline)
-    assert (
-        reference_scores(trial_of, config, tmp_path, {}, precomputed.reference) is None
-    )  # a validation loss has neither
+    by_loss = replace(results, config=config.with_values({"metrics.objective": "validation_loss"}))
+    assert reference_scores(trial_of, by_loss) is None
 
     # a refit trains on both sides, with the weights that were better, and scores nothing
     metrics = next(entry for entry in read_progress(checkpoint).history if entry["epoch"] == 1)
-    best = TrialSummary("a1", 1, "finished", {}, best_epoch=1, metrics=metrics, checkpoint=checkpoint)
-    refitted = refit(StudyResult(study, best, config, (best,)), CPU, progress, here)
+    best = TrialResult("a1", 1, "finished", {}, best_epoch=1, metrics=metrics, checkpoint=checkpoint)
+    refitted = refit(StudyResults(study, config, (best,), best, ended=True), CPU, progress, here)
     assert refitted == (study / "refit/a1/run/epoch_0001").resolve()
     everybody = files(study / "refit/a1/precomputed")
     assert everybody == {"train": sides[0]["train"] | sides[0]["validation"], "validation": set()}
@@ -97,8 +92,8 @@ def test_a_finalist_is_judged_by_every_photograph_and_refitted_on_all(micro_conf
 
 def test_the_mean_over_folds_keeps_the_worst_flag() -> None:
     scores = [{"fd_lite0": 60.0, "copies_flag": 0.0}, {"fd_lite0": 80.0, "copies_flag": 1.0}]
-    found = mean_of_folds(scores, "fd_lite0")
+    found = mean_over_folds(scores, "fd_lite0")
     assert found == {
         "fd_lite0": 70.0, "copies_flag": 1.0, "folds": 2.0, "fd_lite0_sd_of_folds": pytest.approx(200**0.5),
     }  # fmt: skip
-    assert mean_of_folds(scores[:1], "fd_lite0") == scores[0]
+    assert mean_over_folds(scores[:1], "fd_lite0") == scores[0]

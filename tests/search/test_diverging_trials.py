@@ -9,9 +9,9 @@ import torch
 
 from woundray.config import Config
 from woundray.ray_cluster.connection import Cluster, cluster
-from woundray.search.finalists import StudyResult
-from woundray.search.study import run_study
+from woundray.results.study import StudyResults
 from woundray.search.study_folders import journal_path
+from woundray.search.tuner import StudySetup, run_search
 from woundray.tracking.journal import Journal, TrialStarted
 from woundray.tracking.tracker import Tracker
 from woundray.training.distributed import DistributedContext
@@ -75,13 +75,15 @@ def test_three_trials_that_diverge_fail_and_the_study_has_a_winner_also_when_it_
     values = {"training.epochs": 2, "study.space": str(tmp_path / "space.yaml"), "study.grace_epochs": 2}
     config, folder = micro_config.with_values(values), tmp_path / "study"
 
-    def go_on(trials: int) -> StudyResult:
-        return run_study(
-            config.with_values({"study.trials": trials}),
-            precomputed=micro_precomputed.folder,
-            folder=folder,
-            loop=planted_loop,
-            resources=ray_cluster.resources,
+    def go_on(trials: int) -> StudyResults:
+        return run_search(
+            StudySetup(
+                config.with_values({"study.trials": trials}),
+                folder,
+                micro_precomputed.folder,
+                ray_cluster.resources,
+                planted_loop,
+            )
         )
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -122,7 +124,7 @@ def test_three_trials_that_diverge_fail_and_the_study_has_a_winner_also_when_it_
     assert runs["trial_0001"].info.status == "FINISHED"
 
 
-def check(result: StudyResult, why: str) -> None:
+def check(result: StudyResults, why: str) -> None:
     assert result.best.number in (1, 5), why
     failed = {trial.id: trial.reason for trial in result.trials if trial.status == "failed"}
     assert failed.keys() == PLANTED.keys(), why

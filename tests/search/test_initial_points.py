@@ -6,20 +6,20 @@ import pytest
 
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.search.initial_points import first_points
-from woundray.search.optuna_search import VALUES, ResumableSearch
-from woundray.search.search_space import Space, load_space
-from woundray.search.study_command import conduct
+from woundray.search.initial_points import initial_points
+from woundray.search.optuna_search import VALUES, ResumableOptunaSearch
+from woundray.search.search_space import SearchSpace, load_search_space
+from woundray.search.study import run_study
 from woundray.search.study_folders import journal_path
 from woundray.tracking.journal import EpochReported, Journal, TrialStarted
 from woundray.training.checkpoint import write_config
 
 
 @pytest.fixture
-def space(tmp_path: Path) -> Space:
+def space(tmp_path: Path) -> SearchSpace:
     file = tmp_path / "space.yaml"
     file.write_text("lora.rank: {choice: [4, 8, 16]}\ntraining.learning_rate: {log: [1.0e-4, 1.0e-2]}\n")
-    return load_space(str(file), Config())
+    return load_search_space(str(file), Config())
 
 
 def write_study(folder: Path, scores: dict[float, float]) -> None:
@@ -39,7 +39,7 @@ def config_of(folder: Path, begin_with: str) -> Config:
     return Config().with_values({"lora.rank": 8, "training.learning_rate": 5e-4} | values)
 
 
-def test_the_best_of_an_earlier_study_come_after_the_configuration(tmp_path: Path, space: Space) -> None:
+def test_the_best_of_an_earlier_study_come_after_the_configuration(tmp_path: Path, space: SearchSpace) -> None:
     write_study(tmp_path / "earlier", {1e-3: 0.4, 2e-3: 0.1, 3e-3: 0.3, 4e-3: 0.2, 1.0: 0.5})
     for name in ("earlier", str(tmp_path / "earlier")):
         config = config_of(tmp_path, name)
@@ -47,28 +47,28 @@ def test_the_best_of_an_earlier_study_come_after_the_configuration(tmp_path: Pat
             {"lora.rank": 8, "training.learning_rate": 5e-4},
             *({"lora.rank": 16, "training.learning_rate": rate} for rate in (2e-3, 4e-3, 3e-3)),
         ]
-        assert first_points(space, config) == expected
+        assert initial_points(space, config) == expected
     # and they are what Optuna proposes first
-    search = ResumableSearch(config, space, first_points(space, config), tmp_path, ())
+    search = ResumableOptunaSearch(config, space, initial_points(space, config), tmp_path, ())
     assert [search.suggest(str(number))[VALUES] for number in range(4)] == expected
 
 
-def test_no_point_is_tried_twice(tmp_path: Path, space: Space) -> None:
+def test_no_point_is_tried_twice(tmp_path: Path, space: SearchSpace) -> None:
     write_study(tmp_path / "earlier", {1.0: 0.1, 0.5: 0.2, 1e-3: 0.3})
-    rates = [point["training.learning_rate"] for point in first_points(space, config_of(tmp_path, "earlier"))]
+    rates = [point["training.learning_rate"] for point in initial_points(space, config_of(tmp_path, "earlier"))]
     assert rates == [5e-4, 1e-2, 1e-3]
 
 
-def test_what_is_no_study_or_has_no_score_is_refused(tmp_path: Path, space: Space) -> None:
+def test_what_is_no_study_or_has_no_score_is_refused(tmp_path: Path, space: SearchSpace) -> None:
     with pytest.raises(UserError, match=r"study\.begin_with: neither nowhere nor"):
-        first_points(space, config_of(tmp_path, "nowhere"))
+        initial_points(space, config_of(tmp_path, "nowhere"))
     write_study(tmp_path / "empty", {})
     Journal(journal_path(tmp_path / "empty")).append(TrialStarted(trial="1", number=1, values={}, settings={}))
     with pytest.raises(UserError, match="empty has a score"):
-        first_points(space, config_of(tmp_path, "empty"))
+        initial_points(space, config_of(tmp_path, "empty"))
 
 
 def test_a_mistake_there_is_told_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"study\.begin_with"):
-        conduct(config_of(tmp_path / "runs", "nowhere"), pytest.fail)
+        run_study(config_of(tmp_path / "runs", "nowhere"), pytest.fail)
     assert not list(tmp_path.iterdir())

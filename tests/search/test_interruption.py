@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from woundray.errors import Stopped
-from woundray.results.trials import TrialSummary
-from woundray.search.interruption import OUTPUT_FILE, Interruption, stopped_with
+from woundray.results.trials import TrialResult
+from woundray.search.interruption import OUTPUT_FILE, Interruption, resume_hint_on_interrupt
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def told() -> Iterator[list[int]]:
     signal.signal(signal.SIGUSR1, before)
 
 
-def trial(name: str, epochs: int, status: str = "running") -> TrialSummary:
-    return TrialSummary(name, 1, status, {}, epochs=epochs)  # type: ignore[arg-type]
+def trial(name: str, epochs: int, status: str = "running") -> TrialResult:
+    return TrialResult(name, 1, status, {}, epochs=epochs)  # type: ignore[arg-type]
 
 
 class Asked(Interruption):
@@ -48,7 +48,7 @@ def test_every_running_trial_finishes_its_epoch_first(told: list[int], signum: s
         signal.signal(signal.SIGUSR1, lambda *_: told.append(1))  # as Tune does in its turn
         interruption((trial("a", 2), trial("b", 5), trial("c", 9, "finished")))
         press(signum)
-        assert interruption.asked and not told
+        assert interruption.interrupted and not told
         interruption((trial("a", 3), trial("b", 5)))
         assert not told
         interruption((trial("a", 4), trial("b", 6), trial("d", 0)))  # one that started since is not waited for
@@ -180,7 +180,7 @@ def test_ctrl_c_while_a_study_prepares_is_answered_at_once_and_says_how_to_go_on
 
 
 def test_a_stop_that_says_what_to_do_is_passed_on() -> None:
-    with pytest.raises(Stopped, match="the inner line"), stopped_with(lambda: "the outer line"):
+    with pytest.raises(Stopped, match="the inner line"), resume_hint_on_interrupt(lambda: "the outer line"):
         raise Stopped("the inner line")
-    with pytest.raises(Stopped, match="the outer line"), stopped_with(lambda: "the outer line"):
+    with pytest.raises(Stopped, match="the outer line"), resume_hint_on_interrupt(lambda: "the outer line"):
         raise KeyboardInterrupt

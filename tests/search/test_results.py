@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from woundray.config import Config
-from woundray.results.trials import TrialSummary, best_trial, finalists, summarise
+from woundray.results.trials import TrialResult, best_trial, finalists, read_trials
 from woundray.search.progress import JournalFollower, share_done, table, time_left
 from woundray.tracking.journal import (
     EpochReported,
@@ -45,7 +45,7 @@ EVENTS = [
 
 
 def test_a_trial_is_judged_by_its_first_lowest_epoch() -> None:
-    a, b, c = summarise(EVENTS, "fd_lite0")
+    a, b, c = read_trials(EVENTS, "fd_lite0")
     assert (a.status, a.epochs, a.best_epoch, a.best_score) == ("finished", 3, 2, 50)
     assert a.checkpoint == ROOT / "a" / "2"
     assert (b.status, b.stopped_early, b.epochs) == ("finished", True, 1)
@@ -53,11 +53,11 @@ def test_a_trial_is_judged_by_its_first_lowest_epoch() -> None:
 
 
 def test_a_trial_that_failed_or_has_no_score_does_not_win() -> None:
-    trials = summarise(EVENTS, "fd_lite0")
+    trials = read_trials(EVENTS, "fd_lite0")
     best = best_trial(trials, "fd_lite0")
     assert best is not None
     assert best.id == "a"
-    assert best_trial(summarise([started("a", 1), ended("a")], "fd_lite0"), "fd_lite0") is None
+    assert best_trial(read_trials([started("a", 1), ended("a")], "fd_lite0"), "fd_lite0") is None
 
 
 def resolve_config(trial: str, number: int, score: float, *, copies: bool = False, z: float = 0.0) -> Event:
@@ -72,7 +72,7 @@ def again(trial: str, score: float, *, copies: bool = False) -> Event:
 
 
 def leader(events: list[Event]) -> str | None:
-    best = best_trial(summarise(events, "fd_lite0"), "fd_lite0")
+    best = best_trial(read_trials(events, "fd_lite0"), "fd_lite0")
     return best and best.id
 
 
@@ -83,7 +83,7 @@ def test_a_trial_that_copies_its_training_pictures_is_marked_and_not_elected() -
         resolve_config("a", 1, 60),
         resolve_config("rigged", 1, 20, copies=True),
     ]
-    _, rigged = summarise(events, "fd_lite0")
+    _, rigged = read_trials(events, "fd_lite0")
     assert rigged.copies == "90% of its pictures look like copies of training photographs, 5% of unseen photographs do"
     assert leader(events) == "a"
     assert leader([*events[:2], events[3]]) is None
@@ -96,7 +96,7 @@ def test_epochs_that_copy_do_not_count_for_a_trial_that_has_others() -> None:
         resolve_config("a", 2, 20, copies=True),
         resolve_config("a", 3, 50, z=-2),
     ]
-    [trial] = summarise(events, "fd_lite0")
+    [trial] = read_trials(events, "fd_lite0")
     assert (trial.best_epoch, trial.copies) == (3, "")
 
 
@@ -107,7 +107,7 @@ def test_the_earliest_epoch_within_one_sd_is_the_trials_best() -> None:
         resolve_config("a", 2, 50, z=1.9),
         resolve_config("a", 3, 49, z=1.0),
     ]
-    assert summarise(events, "fd_lite0")[0].best_epoch == 2
+    assert read_trials(events, "fd_lite0")[0].best_epoch == 2
 
 
 def test_finalists_are_ordered_by_their_new_pictures() -> None:
@@ -122,7 +122,7 @@ def test_finalists_are_ordered_by_their_new_pictures() -> None:
 
 def test_a_resumed_trial_goes_on_from_what_it_had() -> None:
     events = [started("a", 1), epoch("a", 1, 60), ended("a", "KILLED"), started("a", 1), epoch("a", 2, 70)]
-    [trial] = summarise(events, "fd_lite0")
+    [trial] = read_trials(events, "fd_lite0")
     assert (trial.status, trial.epochs, trial.best_epoch) == ("running", 2, 1)
 
 
@@ -176,7 +176,7 @@ def test_a_resumed_study_tells_only_what_is_new(tmp_path: Path) -> None:
 def test_on_a_terminal_there_is_a_row_a_trial(tmp_path: Path) -> None:
     shown = follow(Journal(tmp_path / "events.jsonl"), EVENTS, terminal=True)
     assert "stopped early" in shown
-    assert table(summarise(EVENTS, "fd_lite0"), CONFIG).row_count == 3
+    assert table(read_trials(EVENTS, "fd_lite0"), CONFIG).row_count == 3
 
 
 def test_a_listener_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -194,20 +194,20 @@ def test_a_listener_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
 
 def test_how_far_a_study_is_and_how_long_it_takes() -> None:
     config = CONFIG.with_values({"study.trials": 4})
-    trials = summarise(EVENTS[:8], "fd_lite0")  # one epoch of three, stopped early, failed; one has not begun
+    trials = read_trials(EVENTS[:8], "fd_lite0")  # one epoch of three, stopped early, failed; one has not begun
     assert share_done(trials, config) == pytest.approx((1 / 3 + 1 + 1) / 4)
     run = TrialStarted(trial="run", number=1, values={}, settings={})
-    assert share_done(summarise([run, epoch("run", 2, 9)], "fd_lite0"), config) == pytest.approx(2 / 3)
+    assert share_done(read_trials([run, epoch("run", 2, 9)], "fd_lite0"), config) == pytest.approx(2 / 3)
     assert time_left(0.5, 0.0, 600) == ", about 10 min left"
     assert time_left(0.5, 0.25, 7200) == ", about 4.0 h left"  # half of it was done before it was resumed
     assert time_left(0.25, 0.25, 60) == time_left(1, 0, 60) == ""
 
 
 def test_trials_that_overtake_the_finalists_of_a_shorter_study_are_finalists_too() -> None:
-    def trial(number: int, score: float, *, final: float | None = None, copies: bool = False) -> TrialSummary:
+    def trial(number: int, score: float, *, final: float | None = None, copies: bool = False) -> TrialResult:
         finals = None if final is None else {"fd_lite0": final}
         metrics = {"copies_flag": float(copies), "copy_rate": 0.5, "copy_rate_held_out": 0.0}
-        return TrialSummary(
+        return TrialResult(
             f"t{number}", number, "finished", {}, best_epoch=1, best_score=score, metrics=metrics, final=finals
         )
 

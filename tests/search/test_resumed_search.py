@@ -13,13 +13,13 @@ from ray.tune.schedulers import TrialScheduler
 
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.results.trials import TrialSummary, summarise
+from woundray.results.trials import TrialResult, read_trials
 from woundray.search.asha import ResumableASHA
-from woundray.search.finalists import end_unfinished
-from woundray.search.optuna_search import NUMBER, TRIAL, VALUES, ResumableSearch
-from woundray.search.search_space import Space, load_space
-from woundray.search.study import check_checkpoints
+from woundray.search.finalists import mark_unfinished_as_killed
+from woundray.search.optuna_search import NUMBER, TRIAL, VALUES, ResumableOptunaSearch
+from woundray.search.search_space import SearchSpace, load_search_space
 from woundray.search.study_folders import journal_path
+from woundray.search.tuner import check_checkpoints
 from woundray.tracking.journal import EpochReported, Journal, TrialEnded
 
 TRIALS = 12
@@ -34,14 +34,14 @@ def config() -> Config:
 
 
 @pytest.fixture
-def space(tmp_path: Path, config: Config) -> Space:
+def space(tmp_path: Path, config: Config) -> SearchSpace:
     file = tmp_path / "space.yaml"
     file.write_text("lora.rank: {choice: [4, 8, 16]}\ntraining.learning_rate: {log: [1.0e-5, 1.0e-1]}\n")
-    return load_space(str(file), config)
+    return load_search_space(str(file), config)
 
 
-def trials_of(folder: Path) -> tuple[TrialSummary, ...]:
-    return summarise(Journal(journal_path(folder)).events(), "fd_lite0")
+def trials_of(folder: Path) -> tuple[TrialResult, ...]:
+    return read_trials(Journal(journal_path(folder)).events(), "fd_lite0")
 
 
 def score(values: dict[str, Any]) -> float:
@@ -51,7 +51,7 @@ def score(values: dict[str, Any]) -> float:
 class Study:
     """A study of one epoch a trial, as Ray Tune would run it one trial after the other."""
 
-    def __init__(self, folder: Path, config: Config, space: Space) -> None:
+    def __init__(self, folder: Path, config: Config, space: SearchSpace) -> None:
         self.folder, self.config, self.space = folder, config, space
         folder.mkdir(exist_ok=True)
         self.journal = Journal(journal_path(folder))
@@ -59,14 +59,14 @@ class Study:
     def session(self, until: int) -> list[dict[str, Any]]:
         """From what the journal has to so many trials; what was proposed. Each begins with a search of its own."""
         point = [self.space.nearest_to(self.config)]
-        search = ResumableSearch(self.config, self.space, point, self.folder, trials_of(self.folder))
+        search = ResumableOptunaSearch(self.config, self.space, point, self.folder, trials_of(self.folder))
         proposed = []
         while len([trial for trial in trials_of(self.folder) if not trial.unfinished]) < until:
             proposed.append(search.suggest(f"tune-{len(proposed)}"))
             self.run(search, f"tune-{len(proposed) - 1}", proposed[-1])
         return proposed
 
-    def run(self, search: ResumableSearch, tune_name: str, given: dict[str, Any]) -> None:
+    def run(self, search: ResumableOptunaSearch, tune_name: str, given: dict[str, Any]) -> None:
         name, values = given[TRIAL], given[VALUES]
         failed = values["training.learning_rate"] > 0.05
         if not failed:
@@ -86,7 +86,7 @@ def optuna_study(folder: Path) -> optuna.Study:
 
 
 def test_a_study_that_is_stopped_again_and_again_is_proposed_what_an_undisturbed_one_is(
-    tmp_path: Path, config: Config, space: Space
+    tmp_path: Path, config: Config, space: SearchSpace
 ) -> None:
     undisturbed = Study(tmp_path / "peace", config, space).session(TRIALS)
     stopped = Study(tmp_path / "stopped", config, space)
@@ -100,7 +100,9 @@ def test_a_study_that_is_stopped_again_and_again_is_proposed_what_an_undisturbed
     assert [(t.params, t.value, t.state) for t in known[0]] == [(t.params, t.value, t.state) for t in known[1]]
 
 
-def test_it_does_not_matter_what_has_become_of_optunas_own_file(tmp_path: Path, config: Config, space: Space) -> None:
+def test_it_does_not_matter_what_has_become_of_optunas_own_file(
+    tmp_path: Path, config: Config, space: SearchSpace
+) -> None:
     study = Study(tmp_path / "study", config, space)
     first = study.session(5)
     (tmp_path / "study/optuna.journal").write_bytes(b'{"op_code": 0, "worker')  # what a full disk leaves
@@ -109,29 +111,31 @@ def test_it_does_not_matter_what_has_become_of_optunas_own_file(tmp_path: Path, 
 
 
 def test_trials_that_had_not_ended_come_first_and_keep_their_names(
-    tmp_path: Path, config: Config, space: Space
+    tmp_path: Path, config: Config, space: SearchSpace
 ) -> None:
     study = Study(tmp_path / "study", config, space)
     study.session(2)
-    search = ResumableSearch(config, space, [], study.folder, trials_of(study.folder))
+    search = ResumableOptunaSearch(config, space, [], study.folder, trials_of(study.folder))
     begun = [search.suggest("x"), search.suggest("y")]  # and then the process is killed
-    end_unfinished(study.folder, study.journal, config)  # or is interrupted
-    again = ResumableSearch(config, space, [], study.folder, trials_of(study.folder))
+    mark_unfinished_as_killed(study.folder, study.journal, config)  # or is interrupted
+    again = ResumableOptunaSearch(config, space, [], study.folder, trials_of(study.folder))
     assert [again.suggest("p"), again.suggest("q")] == begun
     assert again.suggest("r")[NUMBER] == 5
 
 
-def test_a_trial_that_ended_without_a_report_is_told_as_failed(tmp_path: Path, config: Config, space: Space) -> None:
-    search = ResumableSearch(config, space, [], tmp_path, ())
+def test_a_trial_that_ended_without_a_report_is_told_as_failed(
+    tmp_path: Path, config: Config, space: SearchSpace
+) -> None:
+    search = ResumableOptunaSearch(config, space, [], tmp_path, ())
     search.suggest("a")
     search.on_trial_complete("a", {"trial_id": "a"})
     assert [trial.state.name for trial in optuna_study(tmp_path).trials] == ["FAIL"]
 
 
 def test_optuna_is_told_the_best_epoch_that_does_not_copy_and_of_copies_alone_that_they_can_not_win(
-    tmp_path: Path, config: Config, space: Space
+    tmp_path: Path, config: Config, space: SearchSpace
 ) -> None:
-    search = ResumableSearch(config, space, [], tmp_path, ())
+    search = ResumableOptunaSearch(config, space, [], tmp_path, ())
     for name, epochs in {"honest": [(60.0, {}), (5.0, COPIES)], "rigged": [(4.0, COPIES)]}.items():
         search.suggest(name)
         for epoch, (value, flags) in enumerate(epochs, start=1):
@@ -159,12 +163,12 @@ def decide(asha: ResumableASHA, scores: dict[int, list[float]], *, first_epoch: 
     return decisions
 
 
-def summary(number: int, scores: list[float], status: str = "finished") -> TrialSummary:
+def summary(number: int, scores: list[float], status: str = "finished") -> TrialResult:
     reports = tuple(
         EpochReported(trial=f"{number}", epoch=epoch, metrics={"fd_lite0": value}, checkpoint=Path("x"))
         for epoch, value in enumerate(scores, start=1)
     )
-    return TrialSummary(f"{number}", number, status, {}, epochs=len(scores), reports=reports)  # type: ignore[arg-type]
+    return TrialResult(f"{number}", number, status, {}, epochs=len(scores), reports=reports)  # type: ignore[arg-type]
 
 
 def test_asha_stops_by_what_was_reported_before_the_study_was_resumed(config: Config) -> None:
@@ -186,7 +190,7 @@ def test_asha_takes_copies_for_the_worst(config: Config) -> None:
 
 
 def test_a_clock_that_was_set_back_changes_nothing(
-    tmp_path: Path, config: Config, space: Space, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, config: Config, space: SearchSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A time zone, summer time, or a machine without a battery: what happened first stands first."""
     clock = itertools.count(2_000_000_000_000, -3_600_000)

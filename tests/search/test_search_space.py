@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from woundray.config import Config
 from woundray.config.layers import load, packaged
 from woundray.errors import UserError
-from woundray.search.search_space import Condition, Parameter, Space, load_space
+from woundray.search.search_space import Condition, Parameter, SearchSpace, load_search_space
 
 SPACE = """
 lora.rank: {choice: [4, 8, 16]}
@@ -31,12 +31,12 @@ def write(folder: Path, text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def space(tmp_path_factory: pytest.TempPathFactory) -> Space:
-    return load_space(write(tmp_path_factory.mktemp("space"), SPACE), Config())
+def space(tmp_path_factory: pytest.TempPathFactory) -> SearchSpace:
+    return load_search_space(write(tmp_path_factory.mktemp("space"), SPACE), Config())
 
 
 @given(seed=st.integers(0, 2**31 - 1))
-def test_what_is_drawn_is_a_configuration_within_the_bounds(space: Space, seed: int) -> None:
+def test_what_is_drawn_is_a_configuration_within_the_bounds(space: SearchSpace, seed: int) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     values = space(study.ask())
     config = Config().with_values(values)
@@ -48,7 +48,7 @@ def test_what_is_drawn_is_a_configuration_within_the_bounds(space: Space, seed: 
     assert ("training.perceptual_batch" in values) == (config.lora.rank in (4, 16))
 
 
-def test_a_logarithmic_range_is_drawn_evenly_over_its_decades(space: Space) -> None:
+def test_a_logarithmic_range_is_drawn_evenly_over_its_decades(space: SearchSpace) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     rates = [space(study.ask())["training.learning_rate"] for _ in range(400)]
     assert 0.4 < sum(rate < 1e-4 for rate in rates) / len(rates) < 0.6
@@ -56,7 +56,7 @@ def test_a_logarithmic_range_is_drawn_evenly_over_its_decades(space: Space) -> N
 
 @given(rate=st.floats(1e-8, 1.0), rank=st.integers(1, 1024), weight=st.floats(0, 10))
 def test_the_first_point_is_in_the_space_and_none_is_nearer(
-    space: Space, rate: float, rank: int, weight: float
+    space: SearchSpace, rate: float, rank: int, weight: float
 ) -> None:
     given_values = {"training.learning_rate": rate, "lora.rank": rank, "training.perceptual_weight": weight}
     point = space.nearest_to(Config().with_values(given_values))
@@ -76,7 +76,7 @@ training.weight_decay: {log: [1e-4, 1e-2], when: {training.learning_rate: [0.000
 lora.dropout: {uniform: [0, 1e-1], when: {lora.use_dora: [true]}}
 training.warmup_steps: {int: [0, 5], when: {training.learning_rate: {above: 1e-5}}}
 """
-    space = load_space(write(tmp_path, text), Config())
+    space = load_search_space(write(tmp_path, text), Config())
     values = [parameter.values for parameter in space.parameters[:5]]
     assert repr(values) == repr([(1e-4, 2e-4), (False, True), (4, 8), (4.0, 8.0), ("linear", "cosine")])
     conditions = [parameter.when for parameter in space.parameters[5:]]
@@ -94,14 +94,14 @@ def test_a_choice_of_words_falls_back_on_the_first() -> None:
     assert parameter.project("cosine") == "cosine"
 
 
-def test_a_space_can_be_pickled(space: Space) -> None:
+def test_a_space_can_be_pickled(space: SearchSpace) -> None:
     assert pickle.loads(pickle.dumps(space)) == space
 
 
 @pytest.mark.parametrize("name", [path.stem for path in packaged("search_spaces").glob("*.yaml")])
 def test_packaged_spaces_fit_their_profiles(name: str) -> None:
     config = load("I", profile="demo" if name == "demo" else "sd21")
-    point = load_space(name, config).nearest_to(config)
+    point = load_search_space(name, config).nearest_to(config)
     assert config.with_values(dict(point)) == config  # the profile itself is a point of its space
 
 
@@ -139,12 +139,12 @@ def test_packaged_spaces_fit_their_profiles(name: str) -> None:
 )
 def test_a_mistake_is_one_line_with_file_and_setting(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=rf"^.*space\.yaml: .*{message}") as error:
-        load_space(write(tmp_path, text), Config())
+        load_search_space(write(tmp_path, text), Config())
     assert "\n" not in str(error.value)
 
 
 def test_an_unknown_packaged_space_is_answered_with_the_known(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"study\.space: lorra is not one of demo, lora"):
-        load_space("lorra", Config())
+        load_search_space("lorra", Config())
     with pytest.raises(UserError, match=r"missing\.yaml"):
-        load_space(str(tmp_path / "missing.yaml"), Config())
+        load_search_space(str(tmp_path / "missing.yaml"), Config())

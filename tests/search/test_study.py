@@ -21,12 +21,12 @@ import pytest
 from woundray.config import Config
 from woundray.errors import NonFiniteError, UserError
 from woundray.ray_cluster.connection import Cluster, cluster
-from woundray.ray_cluster.dashboard_metrics import show
+from woundray.ray_cluster.dashboard_metrics import set_gauges
 from woundray.ray_cluster.fork_server import server
 from woundray.ray_cluster.torch_trainer import RunFailed, fit, resolve_gpus
-from woundray.search.finalists import conclude
-from woundray.search.study import run_study
+from woundray.search.finalists import elect_best_trial
 from woundray.search.study_folders import journal_path
+from woundray.search.tuner import StudySetup, run_search
 from woundray.tracking.journal import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
 from woundray.training.distributed import DistributedContext
 from woundray.training.entry_point import Report
@@ -88,12 +88,8 @@ def analytic_loop(
 
 def test_study(tmp_path: Path, ray_cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     folder, seen = tmp_path / "study", []
-    result = run_study(
-        make_config(tmp_path),
-        precomputed=tmp_path,
-        folder=folder,
-        loop=analytic_loop,
-        resources=ray_cluster.resources,
+    result = run_search(
+        StudySetup(make_config(tmp_path), folder, tmp_path, ray_cluster.resources, analytic_loop),
         on_change=seen.append,
     )
     trials = result.trials
@@ -114,7 +110,7 @@ def test_study(tmp_path: Path, ray_cluster: Cluster, capsys: pytest.CaptureFixtu
     assert result.best.best_epoch == 3
     assert result.best.metrics == {"validation_loss": pytest.approx(score(rate(best.values), 3))}
     assert result.checkpoint == folder / "trials" / best.id / "epoch_0003"
-    assert result.config.training.learning_rate == rate(best.values)
+    assert result.best_config.training.learning_rate == rate(best.values)
     # Everybody was told
     assert seen[-1] == trials
     assert isinstance(Journal(journal_path(folder)).events()[-1], StudyEnded)
@@ -273,17 +269,17 @@ def write_trial(folder: Path, status: Literal["FINISHED", "FAILED"] | None, scor
 def test_a_study_in_which_every_trial_failed_names_the_error_and_the_log(tmp_path: Path) -> None:
     journal = write_trial(tmp_path, "FAILED", [0.1])
     with pytest.raises(UserError, match=r"`ValueError: planted failure`: see .*trial-1"):
-        conclude(make_config(tmp_path), tmp_path, journal)
+        elect_best_trial(make_config(tmp_path), tmp_path)
     assert isinstance(journal.events()[-1], StudyEnded)
 
 
 def test_an_interrupted_study_has_a_result(tmp_path: Path) -> None:
     write_trial(tmp_path, "FINISHED", [0.5, 0.7])
-    journal = write_trial(tmp_path, None, [0.4])
-    result = conclude(make_config(tmp_path), tmp_path, journal)
+    write_trial(tmp_path, None, [0.4])
+    result = elect_best_trial(make_config(tmp_path), tmp_path)
     assert [trial.status for trial in result.trials] == ["finished", "killed"]
     assert (result.best.number, result.best.best_epoch) == (2, 1)
-    assert result.config.training.learning_rate == 0.01
+    assert result.best_config.training.learning_rate == 0.01
 
 
 def write_finals(folder: Path, *scores: float, rigged: int) -> tuple[Journal, dict[str, dict[str, float]]]:
@@ -300,11 +296,11 @@ def test_finalists_are_scored_again_and_one_that_copies_is_not_elected(tmp_path:
     journal, new = write_finals(tmp_path, 0.1, 0.2, 0.3, 0.4, rigged=3)
     asked = []
 
-    def rescore(checkpoint: Path) -> tuple[int, dict[str, float]]:
+    def score_finalist(checkpoint: Path) -> tuple[int, dict[str, float]]:
         asked.append(checkpoint.parent.name)
         return 128, new[checkpoint.parent.name]
 
-    result = conclude(make_config(tmp_path), tmp_path, journal, rescore)
+    result = elect_best_trial(make_config(tmp_path), tmp_path, score_finalist)
     assert asked == ["trial-1", "trial-2", "trial-3"]  # study.finalists: 3, the best first
     assert result.best.id == "trial-2"  # of trial 1, 2 and 3 the lowest of those that do not copy
     last = journal.events()[-1]
@@ -318,37 +314,37 @@ def test_finalists_are_scored_again_and_one_that_copies_is_not_elected(tmp_path:
     "error", [NonFiniteError("the picture of seed 9 is not a number"), RunFailed("fold 1: killed", "", permanent=True)]
 )
 def test_a_finalist_that_diverges_has_failed_and_the_next_takes_its_place(tmp_path: Path, error: Exception) -> None:
-    journal, new = write_finals(tmp_path, 0.1, 0.2, 0.3, rigged=0)
+    _journal, new = write_finals(tmp_path, 0.1, 0.2, 0.3, rigged=0)
     asked = []
 
-    def rescore(checkpoint: Path) -> tuple[int, dict[str, float]]:
+    def score_finalist(checkpoint: Path) -> tuple[int, dict[str, float]]:
         asked.append(checkpoint.parent.name)
         if checkpoint.parent.name == "trial-1":
             raise error
         return 128, new[checkpoint.parent.name]
 
     config = make_config(tmp_path, **{"study.finalists": 2})
-    result = conclude(config, tmp_path, journal, rescore)
+    result = elect_best_trial(config, tmp_path, score_finalist)
     assert asked == ["trial-1", "trial-2", "trial-3"]
     assert result.best.id == "trial-3"
     assert result.trials[0].reason == f"as a finalist: {error}"
-    assert conclude(config, tmp_path, journal, rescore).best.id == "trial-3"
+    assert elect_best_trial(config, tmp_path, score_finalist).best.id == "trial-3"
     assert len(asked) == 3  # not again
 
 
 def test_no_finalist_is_scored_again_where_none_is_wanted(tmp_path: Path) -> None:
-    journal, _ = write_finals(tmp_path, 0.1, 0.2, rigged=0)
+    _journal, _ = write_finals(tmp_path, 0.1, 0.2, rigged=0)
 
     def never(_: Path) -> tuple[int, dict[str, float]]:
         raise AssertionError
 
-    assert conclude(make_config(tmp_path, **{"study.finalists": 0}), tmp_path, journal, never).best.id == "trial-1"
+    assert elect_best_trial(make_config(tmp_path, **{"study.finalists": 0}), tmp_path, never).best.id == "trial-1"
 
 
 def test_a_study_in_which_every_trial_copies_says_so(tmp_path: Path) -> None:
-    journal, new = write_finals(tmp_path, 0.1, rigged=1)
+    _journal, new = write_finals(tmp_path, 0.1, rigged=1)
     with pytest.raises(UserError, match=r"trial 1: 50% of its pictures look like copies.*none can win"):
-        conclude(make_config(tmp_path), tmp_path, journal, lambda checkpoint: (8, new[checkpoint.parent.name]))
+        elect_best_trial(make_config(tmp_path), tmp_path, lambda checkpoint: (8, new[checkpoint.parent.name]))
 
 
 def ask_dashboard(cluster: Cluster, path: str, token: str) -> str:
@@ -406,7 +402,7 @@ def test_the_dashboard_tells_each_trial(ray_cluster: Cluster) -> None:
     reported = {"epoch": 2.0, "fd_lite0": 61.5, "pictures_per_s": 12.25, "validation_loss": 0.5}
     deadline, found = time.monotonic() + 60, dict[tuple[str, str], float]()
     while not wanted.items() <= found.items() and time.monotonic() < deadline:
-        show(reported, study="study", trial="ab_7", objective="fd_lite0")
+        set_gauges(reported, study="study", trial="ab_7", objective="fd_lite0")
         time.sleep(0.5)
         found = scrape(ray_cluster, token)
     assert wanted.items() <= found.items(), found

@@ -6,9 +6,9 @@ import pytest
 
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.search.study import own_space
-from woundray.search.study_command import _refuse_other_space
+from woundray.search.study import _refuse_other_space
 from woundray.search.study_folders import find_study, journal_path
+from woundray.search.tuner import study_space
 from woundray.tracking.journal import Journal, MeasurementStarted, StudyStarted
 from woundray.training.checkpoint import write_config
 
@@ -30,11 +30,11 @@ def test_a_study_keeps_its_space_and_says_when_the_file_that_is_asked_for_is_ano
     folder.mkdir()
     file.write_text("lora.rank: {choice: [4, 8]}\n")
     config = Config().with_values({"study.space": str(file)})
-    before = own_space(config, folder).parameters
+    before = study_space(config, folder).parameters
     _refuse_other_space(config, folder)
     file.write_text("lora.rank: {choice: [64, 128]}\n")
-    assert own_space(config, folder).parameters == before
+    assert study_space(config, folder).parameters == before
     with pytest.raises(UserError, match=r"study\.space: .*mine\.yaml has changed since .*study began with it"):
         _refuse_other_space(config, folder)
     file.unlink()
-    assert own_space(config, folder).parameters == before
+    assert study_space(config, folder).parameters == before

@@ -105,11 +105,11 @@ class Adapters:
 
     def _searched(self, config: Config, precomputed: Precomputed, folder: Path) -> Path:
         """The best adapter of a study on the connected cluster."""
-        from woundray.search.study import run_study
+        from woundray.search.tuner import StudySetup, run_search
 
         assert self.resources is not None
         config = config.with_values({"study.trials": self.search, "study.name": f"{folder.parent.name}-{folder.name}"})
-        study = run_study(config, precomputed=precomputed.folder, folder=folder, loop=train, resources=self.resources)
+        study = run_search(StudySetup(config, folder, precomputed.folder, self.resources))
         return study.checkpoint
 
 

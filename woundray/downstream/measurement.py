@@ -26,7 +26,7 @@ from woundray.models.base_model import tell_lost_words
 from woundray.ray_cluster.connection import cluster
 from woundray.ray_cluster.nodes import Resources
 from woundray.ray_cluster.torch_trainer import resolve_gpus
-from woundray.search.interruption import stopped_with
+from woundray.search.interruption import resume_hint_on_interrupt
 from woundray.search.session import threads, usable_resources
 from woundray.search.study_folders import made_folder
 from woundray.system.storage import alone_in, check_storage
@@ -89,7 +89,10 @@ def measure_effect(
         config = config.with_values({"study.name": folder.name})  # as who goes on with it names it
         write_config(config, folder)
         go_on = f"stopped; the same command with --study.name {shlex.quote(folder.name)} goes on"
-        with stopped_with(lambda: go_on), Tracker(journal.path, study=folder.name, settings=config.flat(), tags=tags):
+        with (
+            resume_hint_on_interrupt(lambda: go_on),
+            Tracker(journal.path, study=folder.name, settings=config.flat(), tags=tags),
+        ):
             return _measured(config, folder, journal, progress), folder
 
 

@@ -15,7 +15,7 @@ from woundray.training.throughput import GPU_MEMORY, PICTURES_PER_S
 _LABELS = ("study", "trial")
 
 
-def show(reported: Mapping[str, Any], *, study: str, trial: str, objective: str) -> None:
+def set_gauges(reported: Mapping[str, Any], *, study: str, trial: str, objective: str) -> None:
     """Sets the gauges of a trial to what it reported last.
 
     Args:

@@ -11,7 +11,7 @@ from woundray.config import Config
 from woundray.errors import UserError
 from woundray.ray_cluster.actor_names import actors_named
 from woundray.ray_cluster.nodes import Resources
-from woundray.ray_cluster.train_worker import CHECKPOINT, FAILURE_FILE, METRICS, Failure, work_on
+from woundray.ray_cluster.train_worker import CHECKPOINT, FAILURE_FILE, METRICS, Failure, run_worker
 from woundray.system.checksums import fingerprint
 from woundray.system.storage import refuse_lost
 from woundray.tracking.journal import EpochReported
@@ -151,7 +151,7 @@ def fit(
     shared = {file.name: fingerprint(file) for file in files}  # a worker's machine may see them later than this one
 
     def work() -> Any:  # Ray brings rank 0's value back, though it asks for a function without one
-        return work_on(config, loop, precomputed, output, last_reported, shared)
+        return run_worker(config, loop, precomputed, output, last_reported, shared)
 
     class Trainer(TorchTrainer):
         """Without the process that deals out parts of Ray Data's data sets: the loop has none."""

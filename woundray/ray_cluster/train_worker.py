@@ -44,7 +44,7 @@ class Failure:
         return cls(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
 
 
-def work_on(
+def run_worker(
     config: Config,
     loop: Loop,
     precomputed: Path,
@@ -76,20 +76,20 @@ def work_on(
     )
     last: dict[str, Any] = {}
 
-    def pass_on(metrics: dict[str, float], checkpoint: Path, used: dict[str, float]) -> None:
+    def send(metrics: dict[str, float], checkpoint: Path, used: dict[str, float]) -> None:
         assert all(map(math.isfinite, metrics.values())), metrics  # Tune would end the whole study
         last.clear()
         last.update({**metrics, **used, METRICS: metrics, CHECKPOINT: str(checkpoint.absolute())})
         ray.train.report(dict(last))
 
     def report(metrics: dict[str, float], checkpoint: Path) -> None:
-        pass_on(metrics, checkpoint, usage(metrics, config, context))
+        send(metrics, checkpoint, usage(metrics, config, context))
 
     for name, expected in shared.items():
         wait_until_seen(precomputed / name, expected)
     # The listener may have died while the loop went on. Checkpoints may be gone: only the history is read
     for entry in context.from_first(_unreported(output, last_reported) if context.is_first else []):
-        pass_on(entry, output / f"epoch_{int(entry['epoch']):04d}", {})
+        send(entry, output / f"epoch_{int(entry['epoch']):04d}", {})
     try:
         loop(config, precomputed=precomputed, output=output, context=context, report=report)
     except (UserError, NonFiniteError) as error:

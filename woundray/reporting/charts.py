@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from woundray.metrics.baseline import RealBaseline
-from woundray.results.trials import TrialSummary
+from woundray.results.trials import TrialResult
 
 STYLE = Markup(
     "<style>.c{font:12px system-ui,sans-serif;fill:var(--ink,#222)}.m{fill:var(--soft,#777)}"
@@ -42,7 +42,7 @@ class Scale:
         return [number * step for number in range(first, math.floor(self.high / step) + 1)]
 
 
-def learning_curves(trials: Sequence[TrialSummary], best: TrialSummary | None, objective: str, base: float) -> Markup:
+def learning_curves(trials: Sequence[TrialResult], best: TrialResult | None, objective: str, base: float) -> Markup:
     """The objective by epoch, a line a trial; the best one strong, the base model's score as a dashed line."""
     lines = [
         (trial, [(report.epoch, report.metrics[objective]) for report in trial.reports])
@@ -151,7 +151,7 @@ def importance(shares: dict[str, float]) -> Markup:
     return _svg(16 + 26 * len(shares), parts, "importance of settings")
 
 
-def parallel_coordinates(trials: Sequence[TrialSummary], best: TrialSummary | None, objective: str) -> Markup:
+def parallel_coordinates(trials: Sequence[TrialResult], best: TrialResult | None, objective: str) -> Markup:
     """An axis a searched setting, the objective last, a line a trial."""
     scored = [trial for trial in trials if trial.best_score is not None]
     scores = [trial.best_score for trial in scored]

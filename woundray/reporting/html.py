@@ -14,8 +14,8 @@ from PIL import Image
 from woundray.evaluation.verdict import verdict_of
 from woundray.reporting import charts
 from woundray.results.reference_scores import ReferenceScores, reference_scores
-from woundray.results.study import FEWEST_TRIALS, StudyFacts, read_study
-from woundray.results.trials import TrialSummary
+from woundray.results.study import FEWEST_TRIALS, StudyResults, read_study
+from woundray.results.trials import TrialResult
 from woundray.system.atomic_files import write_text
 from woundray.tracking.tracker import versions
 from woundray.training.checkpoint import GRIDS
@@ -63,7 +63,7 @@ def write_charts(folder: Path, out: Path) -> None:
             (out / f"{name}.svg").write_text(chart, encoding="utf-8")
 
 
-def render(study: StudyFacts, *, with_photographs: bool) -> str:
+def render(study: StudyResults, *, with_photographs: bool) -> str:
     """The report as HTML that asks nothing of the network."""
     best, objective, at = study.best, study.objective, _beside(study)
     return template("report.html").render(
@@ -103,12 +103,12 @@ def template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def _curves(study: StudyFacts) -> str:
-    base = study.baseline.get(study.objective)
+def _curves(study: StudyResults) -> str:
+    base = study.base_model_scores.get(study.objective)
     return "" if base is None else charts.learning_curves(study.trials, study.best, study.objective, base)
 
 
-def _standing(study: StudyFacts) -> str:
+def _standing(study: StudyResults) -> str:
     at = _beside(study)
     score = None if study.best is None else study.best.score(study.objective)
     if score is None or at is None or at.base is None:
@@ -116,14 +116,14 @@ def _standing(study: StudyFacts) -> str:
     return charts.standing(score, at.base, at.real_baseline, study.objective)
 
 
-def _beside(study: StudyFacts) -> ReferenceScores | None:
+def _beside(study: StudyResults) -> ReferenceScores | None:
     """What the best trial's score is read beside."""
     if study.best is None:
         return None
-    return reference_scores(study.best, study.config, study.folder / "precomputed", study.baseline, study.reference)
+    return reference_scores(study.best, study)
 
 
-def _grids(study: StudyFacts) -> list[EpochGrid]:
+def _grids(study: StudyResults) -> list[EpochGrid]:
     """The best trial's pictures, epoch by epoch."""
     if study.best is None:
         return []
@@ -140,7 +140,7 @@ def _grids(study: StudyFacts) -> list[EpochGrid]:
     ]
 
 
-def _pairs(study: StudyFacts, kind: str) -> list[dict[str, Any]]:
+def _pairs(study: StudyResults, kind: str) -> list[dict[str, Any]]:
     """Generated pictures beside photographs: what the evaluation found, each with its picture."""
     if study.evaluation is None or study.best is None or study.best.checkpoint is None:
         return []
@@ -174,13 +174,13 @@ def _figure(value: object) -> str:
     return str(value)
 
 
-def _state(trial: TrialSummary) -> str:
+def _state(trial: TrialResult) -> str:
     if trial.copies:
         return "copies"
     return "stopped early" if trial.stopped_early else trial.status
 
 
-def _flags(best: TrialSummary | None) -> str:
+def _flags(best: TrialResult | None) -> str:
     """The best trial's settings as flags of the command line."""
     values = best.values if best else {}
     return " ".join(f"--{name} {value}" for name, value in values.items() if value is not None)

@@ -14,7 +14,7 @@ Status = Literal["running", "finished", "failed", "killed"]
 
 
 @dataclass(frozen=True)
-class TrialSummary:
+class TrialResult:
     """One trial so far.
 
     Attributes:
@@ -77,7 +77,7 @@ class TrialSummary:
         """
         return self.final[objective] if self.final else self.best_score
 
-    def after(self, event: EpochReported | FinalistScored | TrialEnded, objective: str) -> "TrialSummary":
+    def after(self, event: EpochReported | FinalistScored | TrialEnded, objective: str) -> "TrialResult":
         """The trial after one more event."""
         if isinstance(event, TrialEnded):
             status: dict[str, Status] = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "killed"}
@@ -91,11 +91,11 @@ class TrialSummary:
         if isinstance(event, FinalistScored):
             return replace(self, final=event.metrics)
         reports = (*self.reports, event)
-        told = replace(self, reports=reports)
-        epoch = best_epoch(told.history, objective)
+        latest = replace(self, reports=reports)
+        epoch = best_epoch(latest.history, objective)
         best = next(report for report in reports if report.epoch == epoch)
         return replace(
-            told,
+            latest,
             epochs=event.epoch,
             last_score=event.metrics[objective],
             best_epoch=best.epoch,
@@ -105,57 +105,57 @@ class TrialSummary:
         )
 
 
-def update(trials: dict[str, TrialSummary], event: Event, objective: str) -> dict[str, TrialSummary]:
+def update(trials: dict[str, TrialResult], event: Event, objective: str) -> dict[str, TrialResult]:
     """The trials of a study after one more event, by id.
 
     A trial that is resumed goes on from what it had.
     """
     if isinstance(event, TrialStarted):
-        begun = trials.get(event.trial, TrialSummary(event.trial, event.number, "running", event.values))
+        begun = trials.get(event.trial, TrialResult(event.trial, event.number, "running", event.values))
         return trials | {event.trial: replace(begun, status="running", stopped_early=False, reason="", permanent=False)}
     if isinstance(event, EpochReported | FinalistScored | TrialEnded):
         return trials | {event.trial: trials[event.trial].after(event, objective)}
     return trials
 
 
-def summarise(events: Iterable[Event], objective: str) -> tuple[TrialSummary, ...]:
+def read_trials(events: Iterable[Event], objective: str) -> tuple[TrialResult, ...]:
     """All trials of a journal by number."""
-    trials: dict[str, TrialSummary] = {}
+    trials: dict[str, TrialResult] = {}
     for event in events:
         trials = update(trials, event, objective)
     return by_number(trials)
 
 
-def by_number(trials: dict[str, TrialSummary]) -> tuple[TrialSummary, ...]:
+def by_number(trials: dict[str, TrialResult]) -> tuple[TrialResult, ...]:
     """The trials in the order in which they were proposed."""
     return tuple(sorted(trials.values(), key=lambda trial: trial.number))
 
 
-def best_trial(trials: Iterable[TrialSummary], objective: str) -> TrialSummary | None:
+def best_trial(trials: Iterable[TrialResult], objective: str) -> TrialResult | None:
     """The trial that leads: of the finalists that were scored again, else of all (see `ranked`)."""
     eligible = ranked(trials)
     finalists = [trial for trial in eligible if trial.final]
-    return min(finalists or eligible, key=lambda trial: _known(trial.score(objective)), default=None)
+    return min(finalists or eligible, key=lambda trial: _score(trial.score(objective)), default=None)
 
 
-def ranked(trials: Iterable[TrialSummary]) -> list[TrialSummary]:
+def ranked(trials: Iterable[TrialResult]) -> list[TrialResult]:
     """Trials that can win, the lowest objective first, the first of equals.
 
     One that failed can not, and none whose pictures copy training photographs.
     """
     eligible = [t for t in trials if t.best_score is not None and t.status != "failed" and not t.copies]
-    return sorted(eligible, key=lambda trial: _known(trial.best_score))
+    return sorted(eligible, key=lambda trial: _score(trial.best_score))
 
 
-def finalists(trials: Iterable[TrialSummary], count: int) -> list[TrialSummary]:
+def finalists(trials: Iterable[TrialResult], count: int) -> list[TrialResult]:
     """Trials whose pictures are drawn again: the best by their epochs, of a longer study others, too.
 
     One that was found to copy only then stays one of them.
     """
     eligible = [t for t in trials if t.best_score is not None and t.status != "failed" and not copies(t.metrics or {})]
-    return sorted(eligible, key=lambda trial: _known(trial.best_score))[:count]
+    return sorted(eligible, key=lambda trial: _score(trial.best_score))[:count]
 
 
-def _known(score: float | None) -> float:
+def _score(score: float | None) -> float:
     assert score is not None
     return score

@@ -8,7 +8,7 @@ from ray.tune.schedulers import ASHAScheduler
 
 from woundray.config import Config
 from woundray.evaluation.checkpoint_selection import Entry, copies
-from woundray.results.trials import TrialSummary
+from woundray.results.trials import TrialResult
 from woundray.search.optuna_search import NUMBER
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class ResumableASHA(ASHAScheduler):
         trials: those that the study has.
     """
 
-    def __init__(self, config: Config, trials: Sequence[TrialSummary]) -> None:
+    def __init__(self, config: Config, trials: Sequence[TrialResult]) -> None:
         self._objective = config.metrics.objective
         epochs = config.training.epochs
         self._unused = cast(Any, None)  # Tune's controller, which ASHA takes and does not look at

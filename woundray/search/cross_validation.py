@@ -13,7 +13,7 @@ from woundray.checkpoints.generate import score_base_model, score_new_images
 from woundray.config import Config
 from woundray.data.split import count_folds
 from woundray.ray_cluster.torch_trainer import fit
-from woundray.search.finalists import StudyResult
+from woundray.results.study import StudyResults
 from woundray.training.checkpoint import read_progress
 from woundray.training.entry_point import train
 from woundray.training.precompute import Precomputed, ProgressCallback, precompute
@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 Fit = Callable[[Config, Path, Path], None]  # configuration, materials, the run's folder: trains to its end
 
 
-def on_cluster(config: Config, precomputed: Path, output: Path) -> None:
+def fit_on_cluster(config: Config, precomputed: Path, output: Path) -> None:
     """Trains on the workers of the connected cluster; goes on where an earlier try in `output` stopped."""
     name = f"{output.parent.name}-{output.name}"
     fit(config, loop=train, precomputed=precomputed, output=output, name=name, storage=output.parent / "ray")
 
 
 @dataclass(frozen=True)
-class Folds:
+class FinalistScorer:
     """Scores a finalist again; where photographs are few, on every fold of patients.
 
     Attributes:
@@ -45,7 +45,7 @@ class Folds:
     folder: Path
     device: torch.device
     progress: ProgressCallback
-    fit: Fit = on_cluster
+    fit: Fit = fit_on_cluster
 
     @property
     def count(self) -> int:
@@ -72,14 +72,14 @@ class Folds:
             )
             score_base_model(self.config, precomputed, device=self.device, progress=self.progress)
             log.info("%s: fold %d of %d", checkpoint.parent.name, fold + 1, self.count)
-            of_fold = train_again(checkpoint, held_out, precomputed.folder, folder / checkpoint.parent.name, self.fit)
+            of_fold = retrain(checkpoint, held_out, precomputed.folder, folder / checkpoint.parent.name, self.fit)
             more, found = score_new_images(of_fold, precomputed=precomputed, device=self.device, progress=self.progress)
             pictures += more
             scores.append(found)
-        return pictures, mean_of_folds(scores, self.config.metrics.objective)
+        return pictures, mean_over_folds(scores, self.config.metrics.objective)
 
 
-def mean_of_folds(scores: Sequence[Mapping[str, float]], objective: str) -> dict[str, float]:
+def mean_over_folds(scores: Sequence[Mapping[str, float]], objective: str) -> dict[str, float]:
     """The mean of each score over folds, and the objective's standard deviation; one that copies flags all."""
     if len(scores) == 1:
         return dict(scores[0])
@@ -89,29 +89,29 @@ def mean_of_folds(scores: Sequence[Mapping[str, float]], objective: str) -> dict
     return mean | {"folds": float(len(scores)), f"{objective}_sd_of_folds": spread}
 
 
-def refit(study: StudyResult, device: torch.device, progress: ProgressCallback, fit: Fit = on_cluster) -> Path:
+def refit(study: StudyResults, device: torch.device, progress: ProgressCallback, fit: Fit = fit_on_cluster) -> Path:
     """Trains the winner's settings on all photographs, for as many epochs as its best one; the checkpoint.
 
     Nobody is held out, so nothing is scored.
     """
-    average = (study.best.metrics or {}).get("ema", 1.0) > 0
-    weights = study.config.validation.weights
+    average = (study.winner.metrics or {}).get("ema", 1.0) > 0
+    weights = study.best_config.validation.weights
     everybody = {
         "validation.share": 0.0,
         "validation.folds": 1,
         "validation.fold": 0,
-        "validation.pictures": max(2, study.config.validation.grid),  # for the grid alone
+        "validation.pictures": max(2, study.best_config.validation.grid),  # for the grid alone
         "validation.weights": weights if weights != "both" else "ema" if average else "raw",
     }
-    folder = study.folder / "refit" / study.best.id
+    folder = study.folder / "refit" / study.winner.id
     precomputed = precompute(
-        study.config.with_values(everybody), folder / "precomputed", device=device, progress=progress
+        study.best_config.with_values(everybody), folder / "precomputed", device=device, progress=progress
     )
-    log.info("refit: %d photographs, %d epochs", len(precomputed.latent_cache.train), study.best.best_epoch)
-    return train_again(study.checkpoint, everybody, precomputed.folder, folder / "run", fit)
+    log.info("refit: %d photographs, %d epochs", len(precomputed.latent_cache.train), study.winner.best_epoch)
+    return retrain(study.checkpoint, everybody, precomputed.folder, folder / "run", fit)
 
 
-def train_again(checkpoint: Path, changes: Mapping[str, object], precomputed: Path, output: Path, fit: Fit) -> Path:
+def retrain(checkpoint: Path, changes: Mapping[str, object], precomputed: Path, output: Path, fit: Fit) -> Path:
     """Trains a checkpoint's settings with some changed, for as many epochs as it had; the new checkpoint.
 
     What was trained before and lies in `output` is not trained again.

@@ -5,15 +5,15 @@ from pathlib import Path
 from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.errors import UserError
-from woundray.results.trials import ranked, summarise
-from woundray.search.search_space import Space, Value
+from woundray.results.trials import ranked, read_trials
+from woundray.search.search_space import SearchSpace, Value
 from woundray.search.study_folders import journal_path
 from woundray.tracking.journal import Journal
 
 _OF_EARLIER = 3
 
 
-def first_points(space: Space, config: Config) -> list[dict[str, Value]]:
+def initial_points(space: SearchSpace, config: Config) -> list[dict[str, Value]]:
     """The points of a space that are tried first, none twice.
 
     Raises:
@@ -38,7 +38,7 @@ def _best_values(study: Path, config: Config) -> list[dict[str, object]]:
             f"study.begin_with: neither {study} nor {config.study.output / study} is a study; give the folder of one"
         )
     earlier = Config.from_nested(read_yaml(places[0] / "config.yaml"), source=str(places[0] / "config.yaml"))
-    trials = ranked(summarise(Journal(journal_path(places[0])).events(), earlier.metrics.objective))
+    trials = ranked(read_trials(Journal(journal_path(places[0])).events(), earlier.metrics.objective))
     if not trials:
         raise UserError(f"study.begin_with: no trial of {places[0]} has a score; name another study")
     return [dict(trial.values) for trial in trials[:_OF_EARLIER]]

@@ -13,7 +13,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from woundray.errors import Stopped
-from woundray.results.trials import TrialSummary
+from woundray.results.trials import TrialResult
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C; what batch systems send before they take a machine away; what a terminal sends when it is closed."""
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def stopped_with(line: Callable[[], str]) -> Iterator[None]:
+def resume_hint_on_interrupt(line: Callable[[], str]) -> Iterator[None]:
     """Makes a Ctrl-C within the block, which says nothing itself, one that says how to go on.
 
     Raises:
@@ -48,20 +48,20 @@ class Interruption:
         current: gives all trials as they are at the moment; what this is told of them is a little late.
     """
 
-    def __init__(self, signum: signal.Signals, folder: Path, current: Callable[[], tuple[TrialSummary, ...]]) -> None:
-        self.asked = False
+    def __init__(self, signum: signal.Signals, folder: Path, current: Callable[[], tuple[TrialResult, ...]]) -> None:
+        self.interrupted = False
         self._folder = folder
         self._current = current
         self._signum = signum
-        self._trials: tuple[TrialSummary, ...] = ()
-        self._begun: dict[str, int] = {}  # trial that is waited for -> epochs that it had
-        self._told = False
+        self._trials: tuple[TrialResult, ...] = ()
+        self._epochs_at_interrupt: dict[str, int] = {}  # trial that is waited for -> epochs that it had
+        self._signalled = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             wanted = [s for s in SIGNALS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]  # of nohup
-            self._before = {signum: signal.signal(signum, self._ask) for signum in wanted}
+            self._before = {signum: signal.signal(signum, self._on_signal) for signum in wanted}
             if self._signum not in SIGNALS:  # until Tune handles it
                 self._before[self._signum] = signal.signal(self._signum, signal.default_int_handler)
         return self
@@ -72,22 +72,24 @@ class Interruption:
         for wanted, before in self._before.items():
             signal.signal(wanted, before)
 
-    def __call__(self, trials: tuple[TrialSummary, ...]) -> None:
+    def __call__(self, trials: tuple[TrialResult, ...]) -> None:
         """Told all trials after each event."""
         self._trials = trials
-        if self.asked:
+        if self.interrupted:
             self._stop_if_done()
 
-    def _ask(self, signum: int, frame: FrameType | None) -> None:
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGHUP:
             signal.signal(signum, signal.SIG_IGN)  # a shell sends its jobs a second one
             self._leave_terminal()
-        if self.asked:
+        if self.interrupted:
             raise KeyboardInterrupt
         self._trials = self._current()
-        self._begun = {trial.id: trial.epochs for trial in self._trials if trial.status == "running"}
-        self.asked = True
-        log.warning("stopping: %d trials finish their epoch first; Ctrl-C again stops at once", len(self._begun))
+        self._epochs_at_interrupt = {trial.id: trial.epochs for trial in self._trials if trial.status == "running"}
+        self.interrupted = True
+        log.warning(
+            "stopping: %d trials finish their epoch first; Ctrl-C again stops at once", len(self._epochs_at_interrupt)
+        )
         self._stop_if_done()
 
     def _leave_terminal(self) -> None:
@@ -98,7 +100,7 @@ class Interruption:
                     os.dup2(file.fileno(), stream.fileno())
 
     def _stop_if_done(self) -> None:
-        waits = [t for t in self._trials if t.status == "running" and t.epochs == self._begun.get(t.id)]
-        if not waits and not self._told:
-            self._told = True
+        waits = [t for t in self._trials if t.status == "running" and t.epochs == self._epochs_at_interrupt.get(t.id)]
+        if not waits and not self._signalled:
+            self._signalled = True
             os.kill(os.getpid(), self._signum)

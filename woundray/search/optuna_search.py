@@ -14,8 +14,8 @@ from ray.tune.search import Searcher
 from woundray.config import Config
 from woundray.evaluation.checkpoint_selection import Entry, best_epoch, copies
 from woundray.results.study import OPTUNA_FILE
-from woundray.results.trials import TrialSummary
-from woundray.search.search_space import Space, Value
+from woundray.results.trials import TrialResult
+from woundray.search.search_space import SearchSpace, Value
 from woundray.tracking.journal import JOURNAL_NAME, Journal, TrialStarted
 
 TRIAL, NUMBER, VALUES = "trial", "number", "values"
@@ -24,7 +24,7 @@ TRIAL, NUMBER, VALUES = "trial", "number", "values"
 _COPIES = "copies training photographs"  # the constraint's name in Optuna
 
 
-class ResumableSearch(Searcher):
+class ResumableOptunaSearch(Searcher):
     """Proposes first the trials that had not ended when the study was stopped, then new ones of Optuna.
 
     Multivariate TPE (Bergstra et al. 2011; Falkner et al. 2018). Each proposal is a function of the seed, its number
@@ -37,7 +37,7 @@ class ResumableSearch(Searcher):
     Args:
         config: the study's configuration.
         space: what is searched.
-        first_points: values of the first trials.
+        initial_points: values of the first trials.
         folder: the study's folder.
         trials: those that the study has, by number.
     """
@@ -45,14 +45,14 @@ class ResumableSearch(Searcher):
     def __init__(
         self,
         config: Config,
-        space: Space,
-        first_points: Sequence[Mapping[str, Value]],
+        space: SearchSpace,
+        initial_points: Sequence[Mapping[str, Value]],
         folder: Path,
-        trials: Sequence[TrialSummary],
+        trials: Sequence[TrialResult],
     ) -> None:
         super().__init__(metric=config.metrics.objective, mode="min")
         self._journal = Journal(folder / JOURNAL_NAME)
-        self._config, self._space, self._first_points, self._folder = config, space, first_points, folder
+        self._config, self._space, self._initial_points, self._folder = config, space, initial_points, folder
         self._waiting = [trial.number for trial in trials if trial.unfinished]
         self._names = {trial.number: trial.id for trial in trials}
         self._values: dict[int, dict[str, Any]] = {trial.number: dict(trial.values) for trial in trials}
@@ -92,8 +92,8 @@ class ResumableSearch(Searcher):
     def _propose(self) -> int:
         number = len(self._values) + 1
         self._names[number] = f"trial_{number:04d}"
-        if number <= len(self._first_points):
-            self._ask(number, self._first_points[number - 1])
+        if number <= len(self._initial_points):
+            self._ask(number, self._initial_points[number - 1])
         else:
             self._study.sampler = self._sampler(number)
             self._ask(number)
@@ -117,7 +117,7 @@ class ResumableSearch(Searcher):
         trial.set_constraint(_COPIES, float(copies(entry)))
         self._study.tell(trial, entry[objective])
 
-    def _replay(self, trials: Sequence[TrialSummary]) -> optuna.Study:
+    def _replay(self, trials: Sequence[TrialResult]) -> optuna.Study:
         """Optuna's file as the study's trials have made it."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         for old in (self._folder / OPTUNA_FILE, self._folder / f"{OPTUNA_FILE}.lock"):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.search.search_space import load_space
+from woundray.search.search_space import load_search_space
 from woundray.search.study_folders import journal_path, refuse_bad_name, refuse_taken
 from woundray.weights.base_models import resolve
 from woundray.weights.repositories import REPOSITORIES
@@ -33,7 +33,7 @@ def held_out(config: Config) -> None:
 
 def search_space(config: Config) -> None:
     """Refuses a search space that can not be read, or does not fit the settings."""
-    load_space(config.study.space, config)
+    load_search_space(config.study.space, config)
 
 
 def study_name(config: Config) -> None:

@@ -13,14 +13,14 @@ from rich.live import Live
 from rich.table import Table
 
 from woundray.config import Config
-from woundray.results.trials import TrialSummary, best_trial, by_number, update
+from woundray.results.trials import TrialResult, best_trial, by_number, update
 from woundray.tracking.journal import EpochReported, Event, FinalistScored, Journal, TrialEnded
 
 _POLL_S = 0.2
 _GAP = 2  # blanks between columns
 _AROUND = 4  # lines of a table that are no trials: title, headings, caption, cursor
 
-Trials = tuple[TrialSummary, ...]
+Trials = tuple[TrialResult, ...]
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def table(trials: Trials, config: Config, width: int = 0, height: int = 0) -> Ta
     return drawn
 
 
-def _scores(trial: TrialSummary, config: Config) -> list[str]:
+def _scores(trial: TrialResult, config: Config) -> list[str]:
     epochs = f"{trial.epochs}/{config.training.epochs}"
     return [str(trial.number), _state(trial), epochs, _score(trial.last_score), _score(trial.best_score)]
 
@@ -125,7 +125,7 @@ def _width(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> int:
     return sum(max(map(len, column)) + _GAP for column in zip(headings, *rows, strict=True))
 
 
-def _shown(trials: Trials, best: TrialSummary | None, lines: Mapping[str, int], most: int) -> Trials:
+def _shown(trials: Trials, best: TrialResult | None, lines: Mapping[str, int], most: int) -> Trials:
     """As many trials as there are lines for: the best, those that run, the last ones."""
     order = sorted(trials, key=lambda trial: (trial != best, trial.status != "running", -trial.number))
     fitting = [total <= most for total in itertools.accumulate(lines[trial.id] for trial in order)]
@@ -166,7 +166,7 @@ def line(event: Event, trials: Trials, config: Config) -> str:
     return f"{start}  {_state(trial)}{f': {trial.reason}' if trial.reason else ''}{standing}"
 
 
-def _state(trial: TrialSummary) -> str:
+def _state(trial: TrialResult) -> str:
     if trial.copies:
         return "copies"
     return "stopped early" if trial.stopped_early else trial.status
@@ -211,7 +211,7 @@ class JournalFollower:
         self._objective = config.metrics.objective
         self._on_change = on_change
         self._display: Display = LiveTable(console, config) if console.is_terminal else Lines(console, config)
-        self._trials: dict[str, TrialSummary] = {}
+        self._trials: dict[str, TrialResult] = {}
         self._unread = False
         self._offset = 0
         for _ in self._news():  # of a study that is resumed: known, not shown again

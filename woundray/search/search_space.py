@@ -83,7 +83,7 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Space:
+class SearchSpace:
     """The parameters of a study. An instance is a define-by-run function of Optuna, and can be pickled."""
 
     source: str
@@ -106,7 +106,7 @@ class Space:
         return values
 
 
-def load_space(name: str, base: Config) -> Space:
+def load_search_space(name: str, base: Config) -> SearchSpace:
     """Reads a search space and checks every name and bound against the configuration.
 
     Args:
@@ -122,7 +122,7 @@ def load_space(name: str, base: Config) -> Space:
         parameters[str(dotted)] = _parameter(path, str(dotted), written, base, parameters)
     if not parameters:
         raise UserError(f"{path}: no setting to search; write a line such as lora.rank: {{choice: [4, 8]}}")
-    return Space(str(path), tuple(parameters.values()))
+    return SearchSpace(str(path), tuple(parameters.values()))
 
 
 def _path(name: str) -> Path:

@@ -12,9 +12,9 @@ from ray.train import UserCallback
 
 from woundray.config import Config
 from woundray.errors import Stopped, UserError
-from woundray.ray_cluster.dashboard_metrics import show
+from woundray.ray_cluster.dashboard_metrics import set_gauges
 from woundray.ray_cluster.torch_trainer import RunFailed, epoch_event, fit
-from woundray.results.trials import summarise
+from woundray.results.trials import read_trials
 from woundray.search.interruption import Interruption
 from woundray.search.progress import JournalFollower
 from woundray.search.study_folders import journal_path
@@ -35,7 +35,7 @@ class JournalCallback(UserCallback):
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         """Called by Ray Train with the reports of all ranks."""
-        show(metrics[0], study=self._name, trial=self._name, objective=self._objective)
+        set_gauges(metrics[0], study=self._name, trial=self._name, objective=self._objective)
         event = epoch_event(self._name, metrics[0])
         journal = Journal(self._journal)
         if event.epoch > journal.last_epoch(self._name):  # a resumed run tells its last epoch again
@@ -59,11 +59,11 @@ def single_run(config: Config, *, loop: Loop, precomputed: Path, output: Path, f
     journal = Journal(journal_path(folder))
     # the folder may have been renamed since it began
     name = next((event.trial for event in journal.events() if isinstance(event, TrialStarted)), folder.name)
-    interruption = Interruption(signal.SIGINT, folder, lambda: summarise(journal.events(), config.metrics.objective))
+    interruption = Interruption(signal.SIGINT, folder, lambda: read_trials(journal.events(), config.metrics.objective))
     with interruption, JournalFollower(journal, config, [interruption]):
         journal.append(TrialStarted(trial=name, number=1, values={}, settings=config.flat()))
         try:
-            _aside(
+            _in_thread(
                 partial(
                     fit,
                     config,
@@ -77,7 +77,7 @@ def single_run(config: Config, *, loop: Loop, precomputed: Path, output: Path, f
                 )
             )
         except RunFailed as error:
-            raise _told(error, journal, name, output) from None
+            raise _record_failure(error, journal, name, output) from None
         except KeyboardInterrupt:
             journal.append(TrialEnded(trial=name, status="KILLED", stopped_early=False, output=output))
             raise Stopped(
@@ -87,7 +87,7 @@ def single_run(config: Config, *, loop: Loop, precomputed: Path, output: Path, f
         journal.append(TrialEnded(trial=name, status="FINISHED", stopped_early=False, output=output))
 
 
-def _told(error: RunFailed, journal: Journal, name: str, output: Path) -> UserError:
+def _record_failure(error: RunFailed, journal: Journal, name: str, output: Path) -> UserError:
     """Writes down why a run failed, and says it in one line."""
     log, reason = output / ERROR_FILE, redact(error.reason)
     try:
@@ -111,7 +111,7 @@ def _told(error: RunFailed, journal: Journal, name: str, output: Path) -> UserEr
     return UserError(f"training failed with `{reason}`: see {log}")
 
 
-def _aside(call: Callable[[], object]) -> None:
+def _in_thread(call: Callable[[], object]) -> None:
     """Calls in a thread and waits: in the main one Train takes Ctrl-C for itself, and ends the run in mid-epoch."""
     errors: list[Exception] = []
 

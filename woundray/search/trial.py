@@ -11,7 +11,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.trainable import FunctionTrainable, wrap_function
 
 from woundray.config import Config
-from woundray.ray_cluster.dashboard_metrics import show
+from woundray.ray_cluster.dashboard_metrics import set_gauges
 from woundray.ray_cluster.torch_trainer import RunFailed, epoch_event, error_line, fit
 from woundray.ray_cluster.train_worker import CHECKPOINT, Failure
 from woundray.search.optuna_search import TRIAL, VALUES
@@ -32,7 +32,7 @@ def trial_folder(study: Path, trial: str) -> Path:
     return study / "trials" / trial
 
 
-def named_trials(driver: Callable[[dict[str, Any]], None]) -> type[FunctionTrainable]:
+def trainable_named_after_trials(driver: Callable[[dict[str, Any]], None]) -> type[FunctionTrainable]:
     """Class of Ray Tune for a driver function, whose actors bear the names of their trials on Ray's dashboard."""
 
     class Trial(wrap_function(driver)):  # type: ignore[misc]
@@ -75,7 +75,7 @@ def run_trial(given: dict[str, Any], *, base: Config, loop: Loop, precomputed: P
         tune.report(last)
 
 
-def failure_of(output: Path) -> tuple[str, bool]:
+def failure_reason(output: Path) -> tuple[str, bool]:
     """Reason that the trial or run of a folder failed, in one line, and whether it diverged."""
     failure, log = Failure.read(output), output / ERROR_FILE
     if failure is not None:
@@ -110,7 +110,7 @@ class JournalRecorder(Callback):
 
     def on_step_end(self, iteration: int, trials: list["Trial"], **info: Any) -> None:
         for name, reported in self._shown.items():  # again and again: Ray forgets a gauge after two rounds of export
-            show(reported, study=self._study.name, trial=name, objective=self._base.metrics.objective)
+            set_gauges(reported, study=self._study.name, trial=name, objective=self._base.metrics.objective)
 
     def on_trial_complete(self, iteration: int, trials: list["Trial"], trial: "Trial", **info: Any) -> None:
         self._end(trial, "FINISHED")
@@ -123,7 +123,7 @@ class JournalRecorder(Callback):
         name = trial.config[TRIAL]
         output = trial_folder(self._study, name)
         stopped_early = status == "FINISHED" and name in self._stopped
-        reason, permanent = failure_of(output) if status == "FAILED" else ("", False)
+        reason, permanent = failure_reason(output) if status == "FAILED" else ("", False)
         self._journal.append(
             TrialEnded(
                 trial=name,

@@ -8,7 +8,7 @@ from woundray.cli.command import parse
 from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.errors import UserError
-from woundray.search.run_command import _begin_from, begun
+from woundray.search.training_run import _begin_from, begun
 from woundray.system.atomic_files import write_json
 from woundray.train import Train
 from woundray.training.checkpoint import newest_checkpoint, write_config

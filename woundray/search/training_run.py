@@ -12,7 +12,7 @@ from woundray.config.layers import read_yaml
 from woundray.config.resume import RUN, extended
 from woundray.evaluation.checkpoint_selection import best_epoch
 from woundray.ray_cluster.torch_trainer import resolve_gpus
-from woundray.search.interruption import stopped_with
+from woundray.search.interruption import resume_hint_on_interrupt
 from woundray.search.session import open_session, resolve_config
 from woundray.search.single_run import single_run
 from woundray.search.study_folders import made_folder, refuse_taken
@@ -89,7 +89,7 @@ def _run(config: Config, folder: Path, progress: ProgressCallback, start: str | 
     output = folder / "run"
     checkpoint = None if start is None else find_checkpoint(start, config.study.output)
     go_on = f"stopped; the same command with --study.name {shlex.quote(folder.name)} goes on"
-    with stopped_with(lambda: go_on), open_session(config, folder, progress, nested=False) as place:
+    with resume_hint_on_interrupt(lambda: go_on), open_session(config, folder, progress, nested=False) as place:
         if checkpoint is not None:
             _begin_from(checkpoint, output, config)
         single_run(
