@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from woundray.ray_cluster import ray_version
 from woundray.ray_cluster.fork_server import server
 
 pytestmark = pytest.mark.skipif(not server.usable(), reason="a GPU, or another system than Linux")
@@ -43,7 +44,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def warm(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A zygote that has imported one module that Python does not import by itself."""
+    """A fork server that has imported one module that Python does not import by itself."""
     with started(tmp_path, environment, "colorsys") as process:
         yield process
 
@@ -52,7 +53,7 @@ def warm(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess.Pop
 def started(
     tmp_path: Path, environment: dict[str, str], *modules: str, master: int | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A zygote that imports these modules, for the time of a block."""
+    """A fork server that imports these modules, for the time of a block."""
     (tmp_path / "home").mkdir()
     code = f"from woundray.ray_cluster.fork_server.server import main; main({modules})"
     with socket.socket(socket.AF_UNIX) as listener:
@@ -143,7 +144,7 @@ def test_workers_are_killed_for_memory_before_their_clients(
     assert client(tmp_path, environment, "red", "oom").communicate()[0].splitlines()[-1] == "1000"
 
 
-def test_without_a_zygote_a_worker_is_the_plain_one(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_without_a_fork_server_a_worker_is_the_plain_one(tmp_path: Path, environment: dict[str, str]) -> None:
     (tmp_path / "home").mkdir()
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "home/socket"))
@@ -153,7 +154,7 @@ def test_without_a_zygote_a_worker_is_the_plain_one(tmp_path: Path, environment:
 @pytest.mark.parametrize(
     ("own", "asked"),
     [
-        ({"RAY_JOB_ID": "02000000"}, {}),  # of another job: Ray has read the first one's in the zygote
+        ({"RAY_JOB_ID": "02000000"}, {}),  # of another job: Ray has read the first one's in the fork server
         ({}, {"options": ("-s",)}),
         ({}, {"command_prefix": ["true", "&&"]}),
         ({}, {"py_executable": f"/usr/bin/env {sys.executable}"}),
@@ -189,7 +190,7 @@ def plain(tmp_path: Path) -> str:
     return f"['red'] red {tmp_path} {os.getpriority(os.PRIO_PROCESS, 0) + 1} False __main__\n"
 
 
-def test_a_zygote_ends_with_its_master_and_clears_up(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_fork_server_ends_with_its_master_and_clears_up(tmp_path: Path, environment: dict[str, str]) -> None:
     with (
         subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as master,
         started(tmp_path, environment, master=master.pid) as warm,
@@ -199,7 +200,7 @@ def test_a_zygote_ends_with_its_master_and_clears_up(tmp_path: Path, environment
     assert not (tmp_path / "home").exists()
 
 
-def test_a_process_has_one_zygote_which_does_not_outlive_it() -> None:
+def test_a_process_has_one_fork_server_which_does_not_outlive_it() -> None:
     code = "from woundray.ray_cluster.fork_server.server import start; print(start()); print(start())"
     first, second = subprocess.run(
         [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True
@@ -234,11 +235,24 @@ def test_workers_are_forked_unless_the_user_forbids_it(monkeypatch: pytest.Monke
     assert not server.wanted()
 
 
-def test_workers_of_another_ray_start_in_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "version", lambda _: "2.61.0")
+def test_workers_of_another_ray_start_in_the_plain_way(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ray_version, "version", lambda _: "2.61.0")
     assert not server.usable()
-    with server.workers_are_forks() as variables:
+    with caplog.at_level("INFO"), server.workers_are_forks() as variables:
         assert variables == {}
+    assert caplog.messages == ["this Ray is not one of 2.60.0: workers start as Ray starts them"]
+
+
+def test_a_part_of_ray_that_is_gone_is_an_error_and_no_silent_detour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a Ray does not belong in KNOWN_RAY: the workers would start slowly, and nobody would see why."""
+    from ray._private import ray_constants
+
+    monkeypatch.delenv(server.ADDRESS, raising=False)
+    monkeypatch.delattr(ray_constants, "SETUP_WORKER_FILENAME")
+    with pytest.raises(AttributeError, match="SETUP_WORKER_FILENAME"), server.workers_are_forks():
+        pass
 
 
 @pytest.mark.parametrize(("visible", "forked"), [(None, False), ("0", False), ("-1", True), ("", True)])

@@ -1,18 +1,19 @@
-"""Names of a run's actors on Ray's dashboard: its column *Repr* shows what the `repr` of an actor says."""
+"""Names of a run's actors on Ray's dashboard, whose column *Repr* shows the `repr` of an actor."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from unittest.mock import patch
 
-_KNOWN_RAY = "2.60."
-"""Which classes Ray Train makes its actors of is no public part of Ray: with another one they have no name."""
+from woundray.ray_cluster.ray_version import is_known_ray
 
 
 @contextmanager
 def actors_named(name: str) -> Iterator[None]:
-    """Controller and workers of a run of Ray Train that is started in this block bear its name."""
-    if not version("ray").startswith(_KNOWN_RAY):
+    """Within the block, controller and workers of a run of Ray Train get its name.
+
+    The classes of these actors are no public part of Ray: with an unknown Ray they have no name.
+    """
+    if not is_known_ray():
         yield
         return
     from ray.train.v2._internal.execution.controller.controller import TrainController

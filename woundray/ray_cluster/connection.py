@@ -51,7 +51,7 @@ _LOCAL_SETTINGS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: every socket of Ray is on 127.0.0.1
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",  # of a machine that is busy; default 60
     "RAY_prestart_worker_first_driver": "0",  # two workers without a runtime environment, which none of ours is
-    "RAY_worker_register_timeout_seconds": "300",  # the first workers wait for the zygote's imports; default 60
+    "RAY_worker_register_timeout_seconds": "300",  # the first workers wait for the fork server's imports; default 60
 }
 _LOCAL_WORKER_SETTINGS = {
     "GLOO_SOCKET_IFNAME": "lo",  # gradients between workers stay on the loopback device

@@ -6,12 +6,11 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from woundray.errors import UserError
-from woundray.ray_cluster.fork_server.server import KNOWN_RAY
+from woundray.ray_cluster.ray_version import is_known_ray
 from woundray.system.checksums import fingerprint
 from woundray.system.shared_files import SEEN_WITHIN_S, why_not_seen
 
@@ -40,7 +39,7 @@ def resources() -> Resources:
 
 def gpus_to_come() -> float:
     """GPUs that a cluster would have at most, by its autoscaler's configuration; 0: it has none, or is not known."""
-    if not version("ray").startswith(KNOWN_RAY):  # what follows is no public part of it
+    if not is_known_ray():  # what follows is no public part of it
         return 0.0
     from ray._private.state import state
 

@@ -1,19 +1,20 @@
-"""A warm process that Ray's workers of this machine are forked from, instead of each importing everything anew.
+"""Fork server: one process that has imported Ray and torch, and whose forks are Ray's workers on this machine.
 
 A trial takes six or more worker processes, and `import` of Ray, torch, diffusers and peft costs each of them seconds of
-CPU. The zygote (the word of Android and Chrome for such a process) has imported them once; a fork of it is
-ready in milliseconds and shares its memory pages.
+CPU. A fork of this process is ready in milliseconds and shares its memory pages.
 
-    with zygote.workers_are_forks() as variables:
+    with workers_are_forks() as variables:
         ray.init(runtime_env={"env_vars": variables | ...})
 
-Ray then starts each worker by setup_worker.py, which asks the zygote for a fork and waits for its end; where
-none is made, it becomes what Ray would have started. A process has one zygote for all its clusters, which ends with it.
+Ray then starts each worker by setup_worker.py, which asks the fork server for a fork and waits for its end. Without a
+fork it becomes the worker that Ray would have started. A process has one fork server for all its clusters, which ends
+with it. docs/architecture.md explains the private parts of Ray that this relies on.
 """
 
 import gc
 import importlib
 import json
+import logging
 import os
 import runpy
 import shutil
@@ -27,13 +28,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
+from woundray.ray_cluster import ray_version
 from woundray.ray_cluster.fork_server.setup_worker import ADDRESS, FORKED
 from woundray.system.private_folder import runtime_folder
+
+log = logging.getLogger(__name__)
 
 _MODULES = (
     "woundray.training.loop",
@@ -52,9 +55,6 @@ _KEPT_MEMORY = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_thre
 """Has what a step frees used by the next one. By default large tensors go back to the system, which clears every page
 of them again: a tenth of a step's time on a CPU."""
 SETUP_WORKER = Path(__file__).with_name("setup_worker.py")
-KNOWN_RAY = "2.60."
-"""The Ray whose parts that are not public are as they are used here: the script that starts its workers, how it draws
-identifiers, what it knows of an autoscaler."""
 _GPU = Path("/dev/nvidia0")
 _MASTER_CHECK_S = 2.0
 _RAYLET_CHECK_S = 1.0
@@ -63,49 +63,50 @@ _REQUEST_TIMEOUT_S = 10.0
 
 
 def usable() -> bool:
-    """Whether Ray's workers can be forked here.
+    """Whether Ray's workers can be forked here: on Linux, with a known Ray, and where no worker can meet a GPU.
 
-    On Linux, with the Ray whose private parts are known, and where no worker can meet a GPU; elsewhere workers start in
-    the plain way. A process that has asked CUDA's driver anything, and what workers import asks it for its devices,
-    has no CUDA in its forks. Which trials will want a GPU is not known when the zygote starts; who hides all GPUs, by
-    CUDA_VISIBLE_DEVICES=-1 or an empty one, says that none will.
+    Imports of the workers initialise CUDA's driver, and CUDA does not work in forks of such a process. Which trials
+    will want a GPU is unknown when the fork server starts. CUDA_VISIBLE_DEVICES=-1, or an empty one, hides all GPUs.
     """
-    known = version("ray").startswith(KNOWN_RAY)
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return known and sys.platform == "linux" and (hidden or not _GPU.exists())
+    return ray_version.is_known_ray() and sys.platform == "linux" and (hidden or not _GPU.exists())
 
 
 def wanted() -> bool:
-    """Whether Ray's workers are to be forked: wherever it can be, unless WOUNDRAY_ZYGOTE=0 forbids it."""
+    """Whether Ray's workers are forked: wherever they can be, unless WOUNDRAY_FORK_SERVER=0 forbids it."""
     return os.environ.get(ADDRESS) != "0" and usable()
 
 
 @contextmanager
 def workers_are_forks() -> Iterator[dict[str, str]]:
-    """A cluster that is started in this block starts its workers by setup_worker.py, if that is wanted.
+    """Within the block, a cluster that is started starts its workers by setup_worker.py, if forks are wanted.
 
-    Gives what must be in the workers' environment.
+    Yields the variables that the workers' environment needs.
 
-    Ray starts each worker by a script of its own, which takes half a second of CPU to set its environment. That
-    script's name is no setting: Ray joins it to a folder, which an absolute path overrides. A Ray that looks elsewhere
-    starts its workers in the plain way.
+    Ray starts each worker by a script of its own, which takes half a second of CPU to set its environment. The name of
+    that script is no setting: Ray joins it to a folder, which an absolute path overrides.
+
+    Raises:
+        AttributeError: Ray has no SETUP_WORKER_FILENAME; its version does not belong in KNOWN_RAY.
     """
     if not wanted():
+        if not ray_version.is_known_ray():
+            log.info("this Ray is not one of %s: workers start as Ray starts them", ", ".join(ray_version.KNOWN_RAY))
         yield {}
         return
     from ray._private import ray_constants
 
-    with patch.object(ray_constants, "SETUP_WORKER_FILENAME", str(SETUP_WORKER), create=True):
+    with patch.object(ray_constants, "SETUP_WORKER_FILENAME", str(SETUP_WORKER)):
         yield {ADDRESS: start()}
 
 
 @cache
 def start() -> str:
-    """Starts the zygote of this process, and gives the path of its socket.
+    """Starts the fork server of this process, and gives the path of its socket.
 
-    The socket is in a new private folder, as who can connect can run code as this user; the zygote removes it.
+    The socket is in a new private folder, as who can connect can run code as this user; the fork server removes it.
     """
-    address = str(Path(tempfile.mkdtemp(prefix="zygote-", dir=runtime_folder())) / "socket")
+    address = str(Path(tempfile.mkdtemp(prefix="forks-", dir=runtime_folder())) / "socket")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(128)  # clients may ask before it is ready
@@ -167,7 +168,7 @@ class Request:
 
 
 def serve(listener: socket.socket, master: int) -> Request | None:
-    """Forks a process for each client. Returns in a fork with what it is to be, in the zygote once the master is gone.
+    """Forks a process for each client. Returns in a fork with what it is to be, in the fork server once the master is gone.
 
     A fork holds its client's connection open until it ends, which is what the client waits for.
     """

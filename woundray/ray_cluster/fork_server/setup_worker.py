@@ -1,4 +1,4 @@
-"""Stands for Ray's script of this name, which starts workers: asks the zygote for a fork (see `server`).
+"""Stands for Ray's script of this name, which starts workers: asks the fork server for a fork (see `server`).
 
 It runs once for each worker, as a script: the standard library's lightest parts only. Its name is that of Ray's script,
 as Ray leaves a script of this name away where a worker has no runtime environment.
@@ -14,11 +14,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-ADDRESS = "WOUNDRAY_ZYGOTE"
-"""Environment variable: path of the zygote's socket."""
+ADDRESS = "WOUNDRAY_FORK_SERVER"
+"""Environment variable: path of the fork server's socket."""
 
 FORKED = b"."
-"""What the zygote answers when the fork is there; the connection then stays open until the fork ends."""
+"""What the fork server answers when the fork is there; the connection then stays open until the fork ends."""
 
 _OF_A_CONTEXT = {"command_prefix", "env_vars", "py_executable", "override_worker_entrypoint", "java_jars"}
 _READ_AT_START = ("PYTHON", "LD_", "MALLOC_", "GLIBC_")  # by the interpreter and the C library: too late in a fork
@@ -42,9 +42,9 @@ def main() -> None:
 
 
 def is_for_a_fork(context: dict[str, Any]) -> bool:
-    """Whether a fork of the zygote has all of a runtime environment's context, as Ray serialises it.
+    """Whether a fork of the fork server has all of a runtime environment's context, as Ray serialises it.
 
-    What Ray reads of the variables when it is imported, a fork has as the zygote has it.
+    What Ray reads of the variables when it is imported, a fork has as the fork server has it.
     """
     return (
         context.keys() == _OF_A_CONTEXT
@@ -58,19 +58,19 @@ def is_for_a_fork(context: dict[str, Any]) -> bool:
 
 
 def ask(address: str, arguments: list[str], environment: dict[str, str]) -> bool:
-    """Asks for a fork and waits for its end; False where no zygote made one."""
-    with socket.socket(socket.AF_UNIX) as zygote:
+    """Asks for a fork and waits for its end; False where no fork server made one."""
+    with socket.socket(socket.AF_UNIX) as server:
         try:
-            zygote.connect(address)
+            server.connect(address)
             niceness = os.getpriority(os.PRIO_PROCESS, 0)  # Ray gives its workers one
             request = json.dumps([arguments, environment, os.getcwd(), niceness]) + "\n"
-            socket.send_fds(zygote, [request.encode()], [0, 1, 2])
-            if zygote.recv(1) != FORKED:
+            socket.send_fds(server, [request.encode()], [0, 1, 2])
+            if server.recv(1) != FORKED:
                 return False
         except OSError:
             return False
         with suppress(OSError):
-            zygote.recv(1)
+            server.recv(1)
         return True
 
 
