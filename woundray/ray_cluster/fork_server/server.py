@@ -168,7 +168,7 @@ class Request:
 
 
 def serve(listener: socket.socket, master: int) -> Request | None:
-    """Forks a process for each client. Returns in a fork with what it is to be, in the fork server once the master is gone.
+    """Forks a process for each client. Returns in a fork with its request, in the server after the master.
 
     A fork holds its client's connection open until it ends, which is what the client waits for.
     """
