@@ -6,6 +6,10 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models of a few thousand parameters: a second thread only waits
 
+from woundray.ray_cluster.settings import configure_environment
+
+configure_environment()  # before any test module imports Ray
+
 import pytest
 import torch
 from hypothesis import settings

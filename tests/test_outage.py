@@ -18,7 +18,7 @@ from slow_link import slow_link
 
 from woundray.config import Config
 from woundray.tracking.journal import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
-from woundray.tracking.tracker import Tracker, catch_up
+from woundray.tracking.tracker import Tracker, sync_journal
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's client
 
@@ -146,8 +146,8 @@ def test_nothing_is_lost_when_the_server_is_away(
         assert tracker.close(timeout_s=1) == len(journal.events())
     server.start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    assert catch_up(folder) == (len(journal.events()), 0)
-    assert catch_up(folder) == (0, 0)  # a second time changes nothing
+    assert sync_journal(folder) == (len(journal.events()), 0)
+    assert sync_journal(folder) == (0, 0)  # a second time changes nothing
     assert metrics_of(server.uri, "two") == EXPECTED
 
 
@@ -167,6 +167,6 @@ def test_a_slow_server_gets_each_file_once(tmp_path: Path, server: Server, monke
 
         journal.path.with_suffix(".copied").unlink()  # as if the study's process had died before
         link.requests.clear()
-        assert catch_up(folder, timeout_s=1) == (len(journal.events()), 0)
+        assert sync_journal(folder, timeout_s=1) == (len(journal.events()), 0)
         sent = [path.rpartition("/")[2] for path in link.uploads()]
         assert [name for name in sent if name == "state.safetensors"] == ["state.safetensors"]

@@ -17,7 +17,7 @@ import pytest
 from woundray.ray_cluster import ray_version
 from woundray.ray_cluster.fork_server import server
 
-pytestmark = pytest.mark.skipif(not server.usable(), reason="a GPU, or another system than Linux")
+pytestmark = pytest.mark.skipif(not server.is_supported(), reason="a GPU, or another system than Linux")
 
 SCRIPT = """
 import os, subprocess, sys, time
@@ -61,7 +61,7 @@ def started(
         listener.listen()
         process = subprocess.Popen(
             [sys.executable, "-c", code, str(listener.fileno()), str(master or os.getpid())],
-            env=environment | server._ONE_THREAD,
+            env=environment | server._SINGLE_THREAD,
             pass_fds=[listener.fileno()],
             stderr=subprocess.PIPE,
         )
@@ -230,17 +230,17 @@ def test_importing_all_of_ray_draws_no_identifier(tmp_path: Path, environment: d
 
 def test_workers_are_forked_unless_the_user_forbids_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(server.ADDRESS, raising=False)
-    assert server.wanted()
+    assert server.is_enabled()
     monkeypatch.setenv(server.ADDRESS, "0")
-    assert not server.wanted()
+    assert not server.is_enabled()
 
 
 def test_workers_of_another_ray_start_in_the_plain_way(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ray_version, "version", lambda _: "2.61.0")
-    assert not server.usable()
-    with caplog.at_level("INFO"), server.workers_are_forks() as variables:
+    assert not server.is_supported()
+    with caplog.at_level("INFO"), server.forked_workers() as variables:
         assert variables == {}
     assert caplog.messages == ["this Ray is not one of 2.60.0: workers start as Ray starts them"]
 
@@ -251,7 +251,7 @@ def test_a_part_of_ray_that_is_gone_is_an_error_and_no_silent_detour(monkeypatch
 
     monkeypatch.delenv(server.ADDRESS, raising=False)
     monkeypatch.delattr(ray_constants, "SETUP_WORKER_FILENAME")
-    with pytest.raises(AttributeError, match="SETUP_WORKER_FILENAME"), server.workers_are_forks():
+    with pytest.raises(AttributeError, match="SETUP_WORKER_FILENAME"), server.forked_workers():
         pass
 
 
@@ -264,4 +264,4 @@ def test_where_workers_may_meet_a_gpu_none_is_a_fork(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert server.usable() is forked
+    assert server.is_supported() is forked

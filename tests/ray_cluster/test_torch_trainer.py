@@ -10,6 +10,7 @@ from woundray.config import Config
 from woundray.errors import UserError
 from woundray.ray_cluster.nodes import Resources
 from woundray.ray_cluster.torch_trainer import RunFailed, fit, resolve_gpus, runs_at_once
+from woundray.ray_cluster.train_worker import RunSetup
 
 LAPTOP = Resources(cpus=8, gpus=0, nodes=1)
 WORKSTATION = Resources(cpus=16, gpus=2, nodes=1)
@@ -77,7 +78,7 @@ def test_a_controller_that_has_to_go_is_replaced_and_one_that_goes_too_often_is_
 
     def run() -> dict[str, object]:
         with patch("ray.train.torch.TorchTrainer.fit", side_effect=ends):
-            return fit(config, loop=lambda *_, **__: None, name="run", **folders)
+            return fit(RunSetup(config, loop=lambda *_, **__: None, name="run", **folders))
 
     if deaths <= 2:
         assert run() == {"epoch": 2}

@@ -47,7 +47,7 @@ def test_a_finalist_is_judged_by_every_photograph_and_refitted_on_all(micro_conf
     # the other fold holds out what this one trained on
     folds = FinalistScorer(config, precomputed, study, CPU, progress, fit=here)
     pictures, scores = folds(checkpoint)
-    assert folds.count == 2 and pictures == 2 * 2 * config.validation.pictures
+    assert folds.folds == 2 and pictures == 2 * 2 * config.validation.pictures
     sides = [files(study / "precomputed"), files(study / "folds/1/precomputed")]
     assert sides[0]["train"] == sides[1]["validation"] and sides[0]["validation"] == sides[1]["train"]
     again = study / "folds/1/a1/latest"

@@ -15,7 +15,7 @@ import pytest
 
 from woundray.errors import Stopped
 from woundray.results.trials import TrialResult
-from woundray.search.interruption import OUTPUT_FILE, Interruption, resume_hint_on_interrupt
+from woundray.search.interruption import OUTPUT_FILE, InterruptHandler, resume_hint_on_interrupt
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def trial(name: str, epochs: int, status: str = "running") -> TrialResult:
     return TrialResult(name, 1, status, {}, epochs=epochs)  # type: ignore[arg-type]
 
 
-class Asked(Interruption):
+class Asked(InterruptHandler):
     """Whose trials are as it was told last."""
 
     def __init__(self, folder: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_trial_that_ends_meanwhile_is_not_waited_for(told: list[int], tmp_path
 def test_an_epoch_that_was_reported_and_not_yet_told_is_not_taken_for_the_one_in_progress(
     told: list[int], tmp_path: Path
 ) -> None:
-    with Interruption(signal.SIGUSR1, tmp_path, lambda: (trial("a", 6),)) as interruption:
+    with InterruptHandler(signal.SIGUSR1, tmp_path, lambda: (trial("a", 6),)) as interruption:
         signal.signal(signal.SIGUSR1, lambda *_: told.append(1))
         interruption((trial("a", 5),))
         press()
@@ -88,13 +88,13 @@ def test_the_second_one_ends_at_once(told: list[int], tmp_path: Path) -> None:
 
 
 def test_with_nothing_running_the_first_one_ends_at_once(tmp_path: Path) -> None:
-    with Interruption(signal.SIGUSR1, tmp_path, tuple), pytest.raises(KeyboardInterrupt):
+    with InterruptHandler(signal.SIGUSR1, tmp_path, tuple), pytest.raises(KeyboardInterrupt):
         press()
 
 
 def test_handlers_are_put_back(tmp_path: Path) -> None:
     before = [signal.getsignal(wanted) for wanted in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)]
-    with Interruption(signal.SIGUSR1, tmp_path, tuple):
+    with InterruptHandler(signal.SIGUSR1, tmp_path, tuple):
         pass
     assert [
         signal.getsignal(wanted) for wanted in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -105,18 +105,18 @@ CLOSED = """
 import os, pty, signal, sys, time
 from pathlib import Path
 from woundray.errors import Stopped
-from woundray.search.interruption import OUTPUT_FILE, Interruption, stopped_with
-from woundray.results.trials import TrialSummary
+from woundray.search.interruption import InterruptHandler
+from woundray.results.trials import TrialResult
 
 def trial(epochs):
-    return (TrialSummary("a", 1, "running", {}, epochs=epochs),)
+    return (TrialResult("a", 1, "running", {}, epochs=epochs),)
 
-interruption = Interruption(signal.SIGUSR1, Path(sys.argv[1]), lambda: trial(2))
+interruption = InterruptHandler(signal.SIGUSR1, Path(sys.argv[1]), lambda: trial(2))
 with interruption:
     signal.signal(signal.SIGUSR1, lambda *_: print("the epoch was finished", flush=True))
     interruption(trial(2))
     print("ready", flush=True)
-    while not interruption.asked:
+    while not interruption.interrupted:
         time.sleep(0.01)
     time.sleep(0.5)
     interruption(trial(3))
@@ -151,7 +151,7 @@ def test_a_terminal_that_is_closed_lets_trials_finish_and_the_words_go_to_a_file
 
 def test_nohup_is_left_alone(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with Interruption(signal.SIGUSR1, tmp_path, tuple):
+    with InterruptHandler(signal.SIGUSR1, tmp_path, tuple):
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     signal.signal(signal.SIGHUP, before)
 

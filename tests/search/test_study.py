@@ -24,6 +24,7 @@ from woundray.ray_cluster.connection import Cluster, cluster
 from woundray.ray_cluster.dashboard_metrics import set_gauges
 from woundray.ray_cluster.fork_server import server
 from woundray.ray_cluster.torch_trainer import RunFailed, fit, resolve_gpus
+from woundray.ray_cluster.train_worker import RunSetup
 from woundray.search.finalists import elect_best_trial
 from woundray.search.study_folders import journal_path
 from woundray.search.tuner import StudySetup, run_search
@@ -163,7 +164,7 @@ def test_workers_ask_their_own_cluster_whichever_one_the_machine_remembers(ray_c
     assert asked == ray_cluster.dashboard
 
 
-@pytest.mark.skipif(not server.usable(), reason="a GPU, or another system than Linux")
+@pytest.mark.skipif(not server.is_supported(), reason="a GPU, or another system than Linux")
 def test_workers_are_forks_that_draw_identifiers_of_their_own(ray_cluster: Cluster) -> None:
     import ray
 
@@ -220,7 +221,7 @@ def test_a_controller_that_is_killed_is_replaced_and_takes_no_place(tmp_path: Pa
     folders = {"precomputed": tmp_path, "output": tmp_path / "run", "storage": tmp_path / "ray"}
     with ThreadPoolExecutor() as threads:
         killed = threads.submit(kill)
-        assert fit(config, loop=loop, name="killed", callbacks=[Noter()], **folders)["epoch"] == 1
+        assert fit(RunSetup(config, loop, name="killed", **folders), callbacks=[Noter()])["epoch"] == 1
         killed.result()
     for _ in range(100):  # Ray looks once a second for what ended controllers have left
         held = [group for group in placement_group_table().values() if group["state"] != "REMOVED"]
@@ -232,14 +233,8 @@ def test_a_controller_that_is_killed_is_replaced_and_takes_no_place(tmp_path: Pa
 
 def test_two_workers_are_two_ranks(tmp_path: Path, ray_cluster: Cluster) -> None:
     config = resolve_gpus(make_config(tmp_path, **{"hardware.workers": 2}), ray_cluster.resources)
-    last = fit(
-        config,
-        loop=analytic_loop,
-        precomputed=tmp_path,
-        output=tmp_path / "run",
-        name="run",
-        storage=tmp_path / "ray",
-    )
+    folders = {"precomputed": tmp_path, "output": tmp_path / "run", "storage": tmp_path / "ray"}
+    last = fit(RunSetup(config, analytic_loop, name="run", **folders))
     assert last["epoch"] == 4
     assert last["validation_loss"] == pytest.approx(score(1e-3, 4))
     assert {path.name for path in (tmp_path / "run").glob("rank_*")} == {"rank_0_of_2", "rank_1_of_2"}
@@ -381,7 +376,7 @@ def test_the_commands_that_a_study_names_work_as_they_are_typed(
     import ray
 
     with caplog.at_level("INFO"):
-        ray_cluster.tell()
+        ray_cluster.log_addresses()
     watch, token, nodes = (line.split(maxsplit=2 if line.startswith("its") else 1)[-1] for line in caplog.messages)
     assert watch == f"{ray_cluster.dashboard}: the Ray dashboard"
     assert len(type_in(token).strip()) > 20

@@ -8,7 +8,7 @@ from woundray.cli.command import parse
 from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.errors import UserError
-from woundray.search.training_run import _begin_from, begun
+from woundray.search.training_run import _start_from_checkpoint, resume_config
 from woundray.system.atomic_files import write_json
 from woundray.train import Train
 from woundray.training.checkpoint import newest_checkpoint, write_config
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_run_goes_on_by_its_name_alone(folder: Path) -> None:
     config, typed = train("--study.name", "mine", "--study.output", str(folder.parent))
-    own = begun(config, folder, typed)
+    own = resume_config(config, folder, typed)
     assert (own.lora.rank, own.training.epochs) == (4, 9)
     assert own.hardware.gpus_per_worker == "auto"  # of the machine where it goes on
 
@@ -56,7 +56,7 @@ def test_the_same_command_goes_on_and_another_is_refused(folder: Path) -> None:
 
 def go_on(folder: Path, *arguments: str) -> Config:
     config, typed = train(*arguments)
-    return begun(config, folder, typed)
+    return resume_config(config, folder, typed)
 
 
 def test_a_run_begun_from_another_has_its_own_settings_and_the_same_command_goes_on(
@@ -70,8 +70,8 @@ def test_a_run_begun_from_another_has_its_own_settings_and_the_same_command_goes
     (other / "state.safetensors").touch()
     (output / ".epoch_0002.part").mkdir(parents=True)
     for _ in range(2):
-        _begin_from(other, output, micro_config)
+        _start_from_checkpoint(other, output, micro_config)
     assert newest_checkpoint(output) == output / "epoch_0002"
     assert Config.from_nested(read_yaml(output / "config.yaml"), source="").lora == micro_config.lora
     with pytest.raises(UserError, match="has begun already"):
-        _begin_from(tmp_path / "third/epoch_0001", output, micro_config)
+        _start_from_checkpoint(tmp_path / "third/epoch_0001", output, micro_config)

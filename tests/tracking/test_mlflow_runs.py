@@ -14,7 +14,7 @@ from test_tracker import SETTINGS, copy, write_study
 from woundray.errors import UserError
 from woundray.tracking.connection import connect, experiment_id
 from woundray.tracking.journal import ArmMeasured
-from woundray.tracking.mlflow_runs import Runs
+from woundray.tracking.mlflow_runs import MlflowRuns
 from woundray.tracking.study_id import study_id
 from woundray.tracking.tracker import Tracker
 
@@ -63,7 +63,7 @@ def test_a_folder_that_is_removed_and_made_again_is_another_study(tmp_path: Path
     for rank in (8, 4):
         folder.mkdir()
         identifier = study_id(folder)
-        runs = Runs(database, "again", identifier=identifier, nested=True, tags={})
+        runs = MlflowRuns(database, "again", identifier=identifier, nested=True, tags={})
         runs.log_settings(SETTINGS | {"lora.rank": rank})
         assert study_id(folder) == identifier  # a second process of the same study
         shutil.rmtree(folder)
@@ -74,7 +74,7 @@ def test_a_measurement_has_its_own_runs_too(tmp_path: Path, database: str) -> No
     for folder in (tmp_path / "one", tmp_path / "two"):
         folder.mkdir()
         for _ in range(2):  # it goes on
-            runs = Runs(database, "effect", identifier=study_id(folder), nested=True, tags={})
+            runs = MlflowRuns(database, "effect", identifier=study_id(folder), nested=True, tags={})
             runs.apply(ArmMeasured(name="R-0.5", metrics={"kappa": 0.5}))
     found = named(database, "effect")
     assert (len(of_kind(found, "study")), len(of_kind(found, "trial"))) == (2, 2)
@@ -180,7 +180,7 @@ def test_a_study_that_goes_on_for_longer_says_so_where_parameters_can_not_change
     folder = tmp_path / "longer"
     folder.mkdir()
     for trials in (2, 3):
-        runs = Runs(database, "longer", identifier=study_id(folder), nested=True, tags={})
+        runs = MlflowRuns(database, "longer", identifier=study_id(folder), nested=True, tags={})
         runs.log_settings(SETTINGS | {"study.trials": trials})
     [run] = named(database, "longer")
     assert (run.data.params["study.trials"], run.data.tags["study.trials"]) == ("2", "3")

@@ -14,7 +14,7 @@ from woundray.errors import UserError
 from woundray.tracking import tracker
 from woundray.tracking.address import tracking_uri
 from woundray.tracking.journal import EpochReported, Journal, ReportWritten, StudyEnded, TrialEnded, TrialStarted
-from woundray.tracking.run_context import DatasetFacts
+from woundray.tracking.run_context import DatasetSummary
 from woundray.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def test_a_study_is_told_as_people_look_for_it(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "report.html").write_text("a report")
     journal.append(ReportWritten(file=tmp_path / "report.html"))
     photographs, patients = {"training": 20, "held_out": 9}, {"training": 10, "held_out": 5}
-    dataset = DatasetFacts("wounds-phase-I", "0" * 64, "drawn phantoms", photographs, patients)
+    dataset = DatasetSummary("wounds-phase-I", "0" * 64, "drawn phantoms", photographs, patients)
     with Tracker(journal.path, study="z", settings=settings, tags={}, uri=uri, dataset=dataset) as tracker:
         client, by_trial, _ = runs(uri, "z")
         deadline = time.monotonic() + 60
@@ -297,7 +297,7 @@ def test_what_is_known_to_be_copied_is_doubted_where_it_does_not_fit_the_journal
     """A machine that lost power may have lost the end of one file and not of the other."""
     journal, uri = write_study(tmp_path / "study", "power"), "sqlite:///any.db"
     copied = journal.path.with_suffix(".copied")
-    copied.write_text(left.format(place=tracker._place(uri)))
-    assert tracker._copied_of(journal.path, uri) == 0
-    copied.write_text(f"{journal.path.stat().st_size} {tracker._place(uri)}")
-    assert tracker._copied_of(journal.path, uri) == journal.path.stat().st_size
+    copied.write_text(left.format(place=tracker._address_hash(uri)))
+    assert tracker._copied_bytes(journal.path, uri) == 0
+    copied.write_text(f"{journal.path.stat().st_size} {tracker._address_hash(uri)}")
+    assert tracker._copied_bytes(journal.path, uri) == journal.path.stat().st_size

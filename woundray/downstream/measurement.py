@@ -27,8 +27,8 @@ from woundray.ray_cluster.connection import cluster
 from woundray.ray_cluster.nodes import Resources
 from woundray.ray_cluster.torch_trainer import resolve_gpus
 from woundray.search.interruption import resume_hint_on_interrupt
-from woundray.search.session import threads, usable_resources
-from woundray.search.study_folders import made_folder
+from woundray.search.session import threads, wait_for_resources
+from woundray.search.study_folders import create_folder
 from woundray.system.storage import alone_in, check_storage
 from woundray.tracking.journal import (
     JOURNAL_NAME,
@@ -79,7 +79,7 @@ def measure_effect(
         UserError: data, base model, classifier, cluster or MLflow can not be used; a LeakError where patients mix.
     """
     check_storage(config.study.output)
-    with made_folder(for_phase(config, "all"), "effect") as folder, alone_in(folder):
+    with create_folder(for_phase(config, "all"), "effect") as folder, alone_in(folder):
         file = folder / "config.yaml"
         if file.is_file():
             own = Config.from_nested(read_yaml(file), source=str(file))
@@ -145,8 +145,8 @@ def _hands(config: Config, search: int, folder: Path, progress: ProgressCallback
         yield _Hands(in_turn, in_turn)
         return
     with cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
-        connected.tell()
-        resources = usable_resources(config, connected, folder, progress)
+        connected.log_addresses()
+        resources = wait_for_resources(config, connected, folder, progress)
         gpus = resolve_gpus(config, resources).hardware.gpus_per_worker
         assert gpus != "auto"
         cpus, most = config.hardware.cpus_per_worker, config.effect.concurrent

@@ -77,7 +77,7 @@ class TrialResult:
         """
         return self.final[objective] if self.final else self.best_score
 
-    def after(self, event: EpochReported | FinalistScored | TrialEnded, objective: str) -> "TrialResult":
+    def with_event(self, event: EpochReported | FinalistScored | TrialEnded, objective: str) -> "TrialResult":
         """The trial after one more event."""
         if isinstance(event, TrialEnded):
             status: dict[str, Status] = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "killed"}
@@ -105,7 +105,7 @@ class TrialResult:
         )
 
 
-def update(trials: dict[str, TrialResult], event: Event, objective: str) -> dict[str, TrialResult]:
+def apply_event(trials: dict[str, TrialResult], event: Event, objective: str) -> dict[str, TrialResult]:
     """The trials of a study after one more event, by id.
 
     A trial that is resumed goes on from what it had.
@@ -114,7 +114,7 @@ def update(trials: dict[str, TrialResult], event: Event, objective: str) -> dict
         begun = trials.get(event.trial, TrialResult(event.trial, event.number, "running", event.values))
         return trials | {event.trial: replace(begun, status="running", stopped_early=False, reason="", permanent=False)}
     if isinstance(event, EpochReported | FinalistScored | TrialEnded):
-        return trials | {event.trial: trials[event.trial].after(event, objective)}
+        return trials | {event.trial: trials[event.trial].with_event(event, objective)}
     return trials
 
 
@@ -122,7 +122,7 @@ def read_trials(events: Iterable[Event], objective: str) -> tuple[TrialResult, .
     """All trials of a journal by number."""
     trials: dict[str, TrialResult] = {}
     for event in events:
-        trials = update(trials, event, objective)
+        trials = apply_event(trials, event, objective)
     return by_number(trials)
 
 

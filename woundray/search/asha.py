@@ -14,7 +14,7 @@ from woundray.search.optuna_search import NUMBER
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
-_WORST = 1e9  # finite: ASHA interpolates between scores
+_WORST_SCORE = 1e9  # finite: ASHA interpolates between scores
 
 
 class ResumableASHA(ASHAScheduler):
@@ -39,30 +39,30 @@ class ResumableASHA(ASHAScheduler):
             grace_period=min(config.study.grace_epochs, epochs),
             reduction_factor=config.study.reduction_factor,
         )
-        self._past = {trial.number: trial.history for trial in trials if trial.unfinished}
+        self._histories = {trial.number: trial.history for trial in trials if trial.unfinished}
         for trial in trials:
             if not trial.unfinished:
-                gone: Any = SimpleNamespace(trial_id=trial.id, config={NUMBER: trial.number})
-                super().on_trial_add(self._unused, gone)
-                self._replay(gone, trial.history)
+                ended_trial: Any = SimpleNamespace(trial_id=trial.id, config={NUMBER: trial.number})
+                super().on_trial_add(self._unused, ended_trial)
+                self._replay(ended_trial, trial.history)
 
     def on_trial_add(self, tune_controller: Any, trial: "Trial") -> None:
         """A trial that is resumed brings what it reported before."""
         super().on_trial_add(tune_controller, trial)
-        self._replay(trial, self._past.pop(trial.config[NUMBER], []))
+        self._replay(trial, self._histories.pop(trial.config[NUMBER], []))
 
     def on_trial_result(self, tune_controller: Any, trial: "Trial", result: dict[str, Any]) -> str:
         """Whether a trial goes on after an epoch."""
-        decision: str = super().on_trial_result(tune_controller, trial, self._judged(result))
+        decision: str = super().on_trial_result(tune_controller, trial, self._penalize_copies(result))
         return decision
 
     def on_trial_complete(self, tune_controller: Any, trial: "Trial", result: dict[str, Any]) -> None:
         """A trial has ended."""
-        super().on_trial_complete(tune_controller, trial, self._judged(result))
+        super().on_trial_complete(tune_controller, trial, self._penalize_copies(result))
 
     def _replay(self, trial: "Trial", history: Sequence[Entry]) -> None:
         for entry in history:
-            super().on_trial_result(self._unused, trial, self._judged(dict(entry)))
+            super().on_trial_result(self._unused, trial, self._penalize_copies(dict(entry)))
 
-    def _judged(self, result: dict[str, Any]) -> dict[str, Any]:
-        return result | {self._objective: _WORST} if copies(result) else result
+    def _penalize_copies(self, result: dict[str, Any]) -> dict[str, Any]:
+        return result | {self._objective: _WORST_SCORE} if copies(result) else result

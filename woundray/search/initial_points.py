@@ -10,7 +10,7 @@ from woundray.search.search_space import SearchSpace, Value
 from woundray.search.study_folders import journal_path
 from woundray.tracking.journal import Journal
 
-_OF_EARLIER = 3
+_EARLIER_TRIALS = 3
 
 
 def initial_points(space: SearchSpace, config: Config) -> list[dict[str, Value]]:
@@ -41,4 +41,4 @@ def _best_values(study: Path, config: Config) -> list[dict[str, object]]:
     trials = ranked(read_trials(Journal(journal_path(places[0])).events(), earlier.metrics.objective))
     if not trials:
         raise UserError(f"study.begin_with: no trial of {places[0]} has a score; name another study")
-    return [dict(trial.values) for trial in trials[:_OF_EARLIER]]
+    return [dict(trial.values) for trial in trials[:_EARLIER_TRIALS]]

@@ -39,37 +39,37 @@ def resume_hint_on_interrupt(line: Callable[[], str]) -> Iterator[None]:
         raise Stopped(line()) from None
 
 
-class Interruption:
+class InterruptHandler:
     """Watches for Ctrl-C while a study or run goes on; a context manager of the main thread.
 
     Args:
         signum: the signal that this process is sent when all running trials have finished their epoch.
         folder: of the study or run.
-        current: gives all trials as they are at the moment; what this is told of them is a little late.
+        read_current_trials: gives all trials as they are at the moment; what this is told of them is a little late.
     """
 
-    def __init__(self, signum: signal.Signals, folder: Path, current: Callable[[], tuple[TrialResult, ...]]) -> None:
+    def __init__(self, signum: signal.Signals, folder: Path, read_current_trials: Callable[[], tuple[TrialResult, ...]]) -> None:
         self.interrupted = False
         self._folder = folder
-        self._current = current
+        self._read_current_trials = read_current_trials
         self._signum = signum
         self._trials: tuple[TrialResult, ...] = ()
         self._epochs_at_interrupt: dict[str, int] = {}  # trial that is waited for -> epochs that it had
         self._signalled = False
-        self._before: dict[signal.Signals, Any] = {}
+        self._previous_handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             wanted = [s for s in SIGNALS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]  # of nohup
-            self._before = {signum: signal.signal(signum, self._on_signal) for signum in wanted}
+            self._previous_handlers = {signum: signal.signal(signum, self._on_signal) for signum in wanted}
             if self._signum not in SIGNALS:  # until Tune handles it
-                self._before[self._signum] = signal.signal(self._signum, signal.default_int_handler)
+                self._previous_handlers[self._signum] = signal.signal(self._signum, signal.default_int_handler)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for wanted, before in self._before.items():
+        for wanted, before in self._previous_handlers.items():
             signal.signal(wanted, before)
 
     def __call__(self, trials: tuple[TrialResult, ...]) -> None:
@@ -81,10 +81,10 @@ class Interruption:
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGHUP:
             signal.signal(signum, signal.SIG_IGN)  # a shell sends its jobs a second one
-            self._leave_terminal()
+            self._redirect_output()
         if self.interrupted:
             raise KeyboardInterrupt
-        self._trials = self._current()
+        self._trials = self._read_current_trials()
         self._epochs_at_interrupt = {trial.id: trial.epochs for trial in self._trials if trial.status == "running"}
         self.interrupted = True
         log.warning(
@@ -92,7 +92,7 @@ class Interruption:
         )
         self._stop_if_done()
 
-    def _leave_terminal(self) -> None:
+    def _redirect_output(self) -> None:
         """Has all further words for the terminal written to a file: one that was closed answers with errors."""
         with (self._folder / OUTPUT_FILE).open("ab") as file:
             for stream in (sys.__stdout__, sys.__stderr__):

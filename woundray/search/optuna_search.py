@@ -21,7 +21,7 @@ from woundray.tracking.journal import JOURNAL_NAME, Journal, TrialStarted
 TRIAL, NUMBER, VALUES = "trial", "number", "values"
 """Keys of what a trial is given: its name, its place in the study, from 1, and its searched settings by dotted name."""
 
-_COPIES = "copies training photographs"  # the constraint's name in Optuna
+_COPIES_CONSTRAINT = "copies training photographs"  # the constraint's name in Optuna
 
 
 class ResumableOptunaSearch(Searcher):
@@ -53,17 +53,17 @@ class ResumableOptunaSearch(Searcher):
         super().__init__(metric=config.metrics.objective, mode="min")
         self._journal = Journal(folder / JOURNAL_NAME)
         self._config, self._space, self._initial_points, self._folder = config, space, initial_points, folder
-        self._waiting = [trial.number for trial in trials if trial.unfinished]
+        self._unfinished = [trial.number for trial in trials if trial.unfinished]
         self._names = {trial.number: trial.id for trial in trials}
         self._values: dict[int, dict[str, Any]] = {trial.number: dict(trial.values) for trial in trials}
         self._histories: dict[int, list[Entry]] = {trial.number: list(trial.history) for trial in trials}
         self._running: dict[str, int] = {}  # Tune's name of a trial -> its number
-        self._asked: dict[int, optuna.Trial] = {}
+        self._optuna_trials: dict[int, optuna.Trial] = {}
         self._study = self._replay(trials)
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """Name, number and values of the next trial, which the journal then has."""
-        number = self._waiting.pop(0) if self._waiting else self._propose()
+        number = self._unfinished.pop(0) if self._unfinished else self._propose()
         self._running[trial_id] = number
         name, values = self._names[number], self._values[number]
         settings = self._config.with_values(values).flat()
@@ -103,18 +103,18 @@ class ResumableOptunaSearch(Searcher):
         """Begins a trial of Optuna, with these values where there are such."""
         if values is not None:
             self._study.enqueue_trial(dict(values))
-        self._asked[number] = self._study.ask()
-        self._values[number] = self._space(self._asked[number])
+        self._optuna_trials[number] = self._study.ask()
+        self._values[number] = self._space(self._optuna_trials[number])
         self._histories.setdefault(number, [])
 
     def _tell(self, number: int, *, failed: bool) -> None:
-        objective, trial, history = self._config.metrics.objective, self._asked[number], self._histories[number]
+        objective, trial, history = self._config.metrics.objective, self._optuna_trials[number], self._histories[number]
         if failed or not history:
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return
         best = best_epoch(history, objective)
         entry = next(entry for entry in history if entry["epoch"] == best)
-        trial.set_constraint(_COPIES, float(copies(entry)))
+        trial.set_constraint(_COPIES_CONSTRAINT, float(copies(entry)))
         self._study.tell(trial, entry[objective])
 
     def _replay(self, trials: Sequence[TrialResult]) -> optuna.Study:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.search.search_space import load_search_space
-from woundray.search.study_folders import journal_path, refuse_bad_name, refuse_taken
+from woundray.search.study_folders import journal_path, refuse_bad_name, refuse_taken_name
 from woundray.weights.base_models import resolve
 from woundray.weights.repositories import REPOSITORIES
 
@@ -39,13 +39,13 @@ def search_space(config: Config) -> None:
 def study_name(config: Config) -> None:
     """Refuses a name that no folder can have, or that another study has."""
     refuse_bad_name(config.study.name)
-    refuse_taken(config.study.name, config.study.output)
+    refuse_taken_name(config.study.name, config.study.output)
 
 
 def run_name(config: Config) -> None:
     """Refuses a name that no folder can have, or that a study has."""
     refuse_bad_name(config.study.name)
-    refuse_taken(config.study.name, config.study.output, run=True)
+    refuse_taken_name(config.study.name, config.study.output, run=True)
 
 
 def earlier_study(config: Config) -> None:
@@ -66,7 +66,7 @@ MEASUREMENT: tuple[Check, ...] = (data_folder, base_model)
 """Checks of a measurement of what synthetic pictures do for a classifier."""
 
 
-def mistakes(config: Config, checks: Sequence[Check]) -> Iterator[str]:
+def find_mistakes(config: Config, checks: Sequence[Check]) -> Iterator[str]:
     """What is wrong, one line each with its mend."""
     for check in checks:
         try:

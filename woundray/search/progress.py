@@ -17,8 +17,8 @@ from woundray.results.trials import TrialResult, best_trial, by_number, update
 from woundray.tracking.journal import EpochReported, Event, FinalistScored, Journal, TrialEnded
 
 _POLL_S = 0.2
-_GAP = 2  # blanks between columns
-_AROUND = 4  # lines of a table that are no trials: title, headings, caption, cursor
+_COLUMN_GAP = 2  # blanks between columns
+_EXTRA_LINES = 4  # lines of a table that are no trials: title, headings, caption, cursor
 
 Trials = tuple[TrialResult, ...]
 
@@ -93,7 +93,7 @@ def table(trials: Trials, config: Config, width: int = 0, height: int = 0) -> Ta
     of_scores, of_settings = (_width(head, cells.values()) for head, cells in ((headings, scores), (settings, values)))
     beside = not width or of_scores + of_settings <= width
 
-    drawn = Table(box=None, header_style="bold", padding=(0, _GAP, 0, 0))
+    drawn = Table(box=None, header_style="bold", padding=(0, _COLUMN_GAP, 0, 0))
     for heading in headings:
         drawn.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True, overflow="fold")
     for heading in settings if beside else ["settings"]:
@@ -104,8 +104,8 @@ def table(trials: Trials, config: Config, width: int = 0, height: int = 0) -> Ta
         if trial == best or trial.status == "running":
             pairs = zip(settings, values[trial.id], strict=True)
             folded[trial.id] = ", ".join(f"{name} {value}" for name, value in pairs if value)
-    lines = {trial.id: 1 + len(folded.get(trial.id, "")) // max(1, width - of_scores - _GAP) for trial in trials}
-    shown = _shown(trials, best, lines, height - _AROUND) if height else trials
+    lines = {trial.id: 1 + len(folded.get(trial.id, "")) // max(1, width - of_scores - _COLUMN_GAP) for trial in trials}
+    shown = _fitting_trials(trials, best, lines, height - _EXTRA_LINES) if height else trials
     for trial in shown:
         cells = values[trial.id] if beside else [folded.get(trial.id, "")]
         style = "bold green" if trial == best else "red" if trial.status == "failed" else ""
@@ -122,10 +122,10 @@ def _scores(trial: TrialResult, config: Config) -> list[str]:
 
 def _width(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> int:
     """Columns that a part of the table takes."""
-    return sum(max(map(len, column)) + _GAP for column in zip(headings, *rows, strict=True))
+    return sum(max(map(len, column)) + _COLUMN_GAP for column in zip(headings, *rows, strict=True))
 
 
-def _shown(trials: Trials, best: TrialResult | None, lines: Mapping[str, int], most: int) -> Trials:
+def _fitting_trials(trials: Trials, best: TrialResult | None, lines: Mapping[str, int], most: int) -> Trials:
     """As many trials as there are lines for: the best, those that run, the last ones."""
     order = sorted(trials, key=lambda trial: (trial != best, trial.status != "running", -trial.number))
     fitting = [total <= most for total in itertools.accumulate(lines[trial.id] for trial in order)]
@@ -188,7 +188,7 @@ class OnChange(Protocol):
     def __call__(self, trials: Trials, /) -> None: ...
 
 
-class _Screen(Console):
+class _PipeSafeConsole(Console):
     """A console that leaves it to its user what becomes of a pipe that nobody reads; rich's own ends the thread."""
 
     def on_broken_pipe(self) -> None:
@@ -206,15 +206,15 @@ class JournalFollower:
         on_change: Sequence[OnChange] = (),
         console: Console | None = None,
     ) -> None:
-        console = console or _Screen(stderr=True)
+        console = console or _PipeSafeConsole(stderr=True)
         self._journal = journal
         self._objective = config.metrics.objective
         self._on_change = on_change
         self._display: Display = LiveTable(console, config) if console.is_terminal else Lines(console, config)
         self._trials: dict[str, TrialResult] = {}
-        self._unread = False
+        self._display_failed = False
         self._offset = 0
-        for _ in self._news():  # of a study that is resumed: known, not shown again
+        for _ in self._new_events():  # of a study that is resumed: known, not shown again
             pass
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="study-progress", daemon=True)
@@ -233,12 +233,12 @@ class JournalFollower:
     def _follow(self) -> None:
         while True:
             last = self._ended.wait(_POLL_S)
-            for event in self._news():
+            for event in self._new_events():
                 self._tell(event)
             if last:
                 return
 
-    def _news(self) -> Iterator[Event]:
+    def _new_events(self) -> Iterator[Event]:
         """What was written since the last call; the trials follow it."""
         for event, offset in self._journal.read(self._offset):
             self._offset = offset
@@ -247,11 +247,11 @@ class JournalFollower:
 
     def _tell(self, event: Event) -> None:
         trials = by_number(self._trials)
-        if not self._unread:
+        if not self._display_failed:
             try:
                 self._display.show(event, trials)
             except OSError:  # a pipe that nobody reads, or a terminal that was closed: the study goes on
-                self._unread = True
+                self._display_failed = True
         for listener in self._on_change:
             try:
                 listener(trials)

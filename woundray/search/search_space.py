@@ -30,7 +30,7 @@ Value = str | int | float | bool
 
 _KINDS = ("choice", "uniform", "log", "int")
 _SEARCHED = ("lora.", "training.", "prompts.dropout")
-_KEPT = ("training.epochs", "training.steps_per_epoch")  # trials are compared epoch by epoch
+_FIXED = ("training.epochs", "training.steps_per_epoch")  # trials are compared epoch by epoch
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _parameter(path: Path, name: str, written: Any, base: Config, earlier: dict[
     known = base.flat()
     if name not in known:
         raise UserError(f"{field} is not a setting{nearest(name, known)}")
-    if not name.startswith(_SEARCHED) or name in _KEPT:
+    if not name.startswith(_SEARCHED) or name in _FIXED:
         raise UserError(
             f"{field} must be the same in all trials; leave it out: searched can be lora.*, training.*, prompts.dropout"
         )

@@ -13,12 +13,12 @@ from woundray.config import Config
 from woundray.data.image_source import open_image_source
 from woundray.evaluation.embedders import resolve_objective
 from woundray.ray_cluster.connection import Cluster, cluster
-from woundray.ray_cluster.nodes import Resources, check_model, check_shared, gpus_to_come, wait_for_nodes
+from woundray.ray_cluster.nodes import Resources, check_model, check_shared, max_autoscaled_gpus, wait_for_nodes
 from woundray.ray_cluster.torch_trainer import equal_share
 from woundray.search import preflight
 from woundray.search.study_folders import journal_path
 from woundray.tracking.connection import check_tracking
-from woundray.tracking.run_context import DatasetFacts
+from woundray.tracking.run_context import DatasetSummary
 from woundray.tracking.tracker import Tracker, versions
 from woundray.training.perceptual_loss import resolve_perceptual
 from woundray.training.precompute import Precomputed, ProgressCallback, precompute, usable_split
@@ -60,9 +60,9 @@ def open_session(config: Config, folder: Path, progress: ProgressCallback, *, ne
     aside.shutdown(wait=False)
     progress("Ray cluster", 0, 1)
     with cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
-        connected.warm_up()
+        connected.start_first_worker()
         progress("Ray cluster", 1, 1)
-        connected.tell()
+        connected.log_addresses()
         tracking.result()
         precomputed = precompute(
             config, folder / "precomputed", device=local_device(), progress=progress, source=source
@@ -74,11 +74,11 @@ def open_session(config: Config, folder: Path, progress: ProgressCallback, *, ne
             settings=config.flat(),
             tags=versions() | {"phase": config.phase, "data": precomputed.key},
             nested=nested,
-            dataset=_dataset(config, precomputed),
+            dataset=_summarize_dataset(config, precomputed),
         )
         progress("MLflow", 1, 1)
         with tracker:
-            resources = usable_resources(config, connected, folder, progress)
+            resources = wait_for_resources(config, connected, folder, progress)
             yield Session(precomputed, connected, resources, tracker)
             progress("ending", 0, 1)
     progress("ending", 1, 1)
@@ -104,11 +104,11 @@ def threads(config: Config) -> int:
     return config.hardware.threads or max(1, round(config.hardware.cpus_per_worker))
 
 
-def _dataset(config: Config, precomputed: Precomputed) -> DatasetFacts:
+def _summarize_dataset(config: Config, precomputed: Precomputed) -> DatasetSummary:
     """What MLflow is told of the photographs."""
     known = precomputed.held_out  # None where nobody is held out
     sides = {} if known is None else {"training": known.train.groups, "held_out": known.held_out.groups}
-    return DatasetFacts(
+    return DatasetSummary(
         name=f"wounds-phase-{config.phase}",
         digest=precomputed.key,
         source=str(config.data.root or "drawn phantoms"),
@@ -117,7 +117,7 @@ def _dataset(config: Config, precomputed: Precomputed) -> DatasetFacts:
     )
 
 
-def usable_resources(config: Config, connected: Cluster, folder: Path, progress: ProgressCallback) -> Resources:
+def wait_for_resources(config: Config, connected: Cluster, folder: Path, progress: ProgressCallback) -> Resources:
     """Resources of a cluster; of one that others started, once its nodes are there and were looked at.
 
     They are waited for until it has what one run needs, for study.wait_for_nodes_s at most. With
@@ -129,7 +129,7 @@ def usable_resources(config: Config, connected: Cluster, folder: Path, progress:
     """
     if connected.own:
         return connected.resources
-    found = _wait(config, connected.resources, progress)
+    found = _wait_for_resources(config, connected.resources, progress)
     if found.nodes > 1:
         progress("folder and base model on each node", 0, 1)
         check_shared(folder)
@@ -138,12 +138,12 @@ def usable_resources(config: Config, connected: Cluster, folder: Path, progress:
     return found
 
 
-def _wait(config: Config, there: Resources, progress: ProgressCallback) -> Resources:
+def _wait_for_resources(config: Config, there: Resources, progress: ProgressCallback) -> Resources:
     """What the cluster has when one run has a place on it, or when the time for waiting is over."""
     hardware = config.hardware
     gpus = hardware.gpus_per_worker
     if gpus == "auto":
-        gpus = equal_share(hardware.workers, there.gpus or gpus_to_come())
+        gpus = equal_share(hardware.workers, there.gpus or max_autoscaled_gpus())
     bundles = [{"CPU": hardware.cpus_per_worker, "GPU": gpus}] * hardware.workers
     found = wait_for_nodes(bundles, timeout_s=config.study.wait_for_nodes_s, progress=progress)
     if hardware.gpus_per_worker == "auto" and not found.gpus:

@@ -20,7 +20,7 @@ from woundray.search.initial_points import initial_points
 from woundray.search.interruption import resume_hint_on_interrupt
 from woundray.search.search_space import load_search_space
 from woundray.search.session import Session, local_device, open_session, resolve_config
-from woundray.search.study_folders import find_study, journal_path, made_folder, refuse_taken
+from woundray.search.study_folders import find_study_folder, journal_path, create_folder, refuse_taken_name
 from woundray.search.tuner import SPACE_FILE, StudySetup, run_search
 from woundray.system.storage import alone_in, check_storage
 from woundray.tracking.journal import Journal, Refitted
@@ -74,8 +74,8 @@ def _new_study(config: Config) -> Iterator[tuple[Config, Path]]:
     # mistakes in the search are reported before minutes of work, as those in folders
     initial_points(load_search_space(config.study.space, config), config)
     check_storage(config.study.output)
-    with made_folder(config, "study") as folder, alone_in(folder):
-        refuse_taken(folder.name, folder.parent)
+    with create_folder(config, "study") as folder, alone_in(folder):
+        refuse_taken_name(folder.name, folder.parent)
         write_config(config, folder)
         yield config, folder
 
@@ -83,7 +83,7 @@ def _new_study(config: Config) -> Iterator[tuple[Config, Path]]:
 @contextmanager
 def _earlier_study(study: Path, output: Path, typed: Mapping[str, Any]) -> Iterator[tuple[Config, Path]]:
     """Configuration and folder of a study that is resumed, locked for the time of the block."""
-    folder = find_study(study, output)
+    folder = find_study_folder(study, output)
     check_storage(folder.parent)
     with alone_in(folder):
         config = Config.from_nested(read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))

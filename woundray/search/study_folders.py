@@ -14,7 +14,7 @@ from woundray.errors import UserError
 from woundray.tracking.journal import JOURNAL_NAME, Journal, MeasurementStarted
 from woundray.tracking.study_id import study_id
 
-_TAKEN = ("best", "fetched")  # in study.output: the last best checkpoint, and checkpoints that MLflow kept
+_RESERVED_NAMES = ("best", "fetched")  # in study.output: the last best checkpoint, and checkpoints that MLflow kept
 
 
 def journal_path(folder: Path) -> Path:
@@ -22,7 +22,7 @@ def journal_path(folder: Path) -> Path:
     return folder / JOURNAL_NAME
 
 
-def find_study(study: Path, output: Path) -> Path:
+def find_study_folder(study: Path, output: Path) -> Path:
     """A study's folder, absolute, by its path or its name in `output`. Raises UserError where there is none."""
     for place in (study, output / study):
         if (place / "run" / "config.yaml").exists():
@@ -36,35 +36,35 @@ def find_study(study: Path, output: Path) -> Path:
                     f"--resume: {place} is a measurement; `woundray augment --study.name {place.name}` goes on with it"
                 )
             return place.absolute()
-    raise UserError(f"--resume: neither {study} nor {output / study} is a study{nearest_folder(study, output)}")
+    raise UserError(f"--resume: neither {study} nor {output / study} is a study{suggest_folder(study, output)}")
 
 
-def study_folder(study: Path, output: Path) -> Path:
+def find_journal_folder(study: Path, output: Path) -> Path:
     """A folder with a journal, by its path or its name in `output`. Raises UserError where there is none."""
     for place in (study, output / study):
         if journal_path(place).is_file():
             return place
-    raise UserError(f"neither {study} nor {output / study} is a study or run{nearest_folder(study, output)}")
+    raise UserError(f"neither {study} nor {output / study} is a study or run{suggest_folder(study, output)}")
 
 
-def nearest_folder(name: str | Path, output: Path) -> str:
+def suggest_folder(name: str | Path, output: Path) -> str:
     """`; did you mean NAME?`: of the studies and runs in a folder; empty where there is none of a near name."""
     return nearest(str(name), (folder.name for folder in output.glob("*/") if journal_path(folder).is_file()))
 
 
-def own_settings(study: Path, settings: Config) -> Config:
+def read_study_config(study: Path, settings: Config) -> Config:
     """Settings that a study was begun with. UserError: there is none."""
-    file = find_study(study, settings.study.output) / "config.yaml"
+    file = find_study_folder(study, settings.study.output) / "config.yaml"
     return Config.from_nested(read_yaml(file), source=str(file))
 
 
-def is_begun(config: Config) -> bool:
+def already_exists(config: Config) -> bool:
     """Whether study.name names what was begun before, and goes on by its own settings."""
     folder = config.study.output / config.study.name
     return bool(config.study.name) and any((folder / name).is_file() for name in ("config.yaml", "run/config.yaml"))
 
 
-def refuse_taken(name: str, output: Path, *, run: bool = False) -> None:
+def refuse_taken_name(name: str, output: Path, *, run: bool = False) -> None:
     """Raises UserError for the name of what is in `output` and can not be gone on with by the same command.
 
     Args:
@@ -85,15 +85,15 @@ def refuse_taken(name: str, output: Path, *, run: bool = False) -> None:
 
 
 @contextmanager
-def made_folder(config: Config, kind: str) -> Iterator[Path]:
+def create_folder(config: Config, kind: str) -> Iterator[Path]:
     """The folder of a study or run for a block; one that a mistake ends before anything was computed is removed.
 
     Raises:
-        UserError: as `new_folder`.
+        UserError: as `make_folder`.
     """
     name = config.study.name
     found = bool(name) and (config.study.output / name).exists()
-    folder = new_folder(config, kind)
+    folder = make_folder(config, kind)
     try:
         yield folder
     except UserError:
@@ -103,7 +103,7 @@ def made_folder(config: Config, kind: str) -> Iterator[Path]:
         raise
 
 
-def new_folder(config: Config, kind: str) -> Path:
+def make_folder(config: Config, kind: str) -> Path:
     """Folder of a study or run, made where there is none: study.name, or kind, phase, time, and a number if need be.
 
     Raises:
@@ -116,7 +116,7 @@ def new_folder(config: Config, kind: str) -> Path:
             folder = parent / name
             folder.mkdir(parents=True, exist_ok=True)
         else:
-            folder = _first_of(parent / f"{kind}-{config.phase}-{datetime.now():%Y%m%d-%H%M%S}")
+            folder = _make_numbered_folder(parent / f"{kind}-{config.phase}-{datetime.now():%Y%m%d-%H%M%S}")
         study_id(folder)
     except OSError as error:
         reason = error.strerror or type(error).__name__
@@ -128,7 +128,7 @@ def refuse_bad_name(name: str) -> None:
     """Raises UserError for a name that is a path, or that can't be shown."""
     if "/" in name or name in (".", ".."):
         raise UserError(f"study.name: {name} is a path; give a name, and the folder it shall be in as study.output")
-    if name in _TAKEN:
+    if name in _RESERVED_NAMES:
         raise UserError(
             f"study.name: {name} is what woundray itself calls something in study.output; give another name"
         )
@@ -136,7 +136,7 @@ def refuse_bad_name(name: str) -> None:
         raise UserError(f"study.name: {name!a} has characters that can't be shown; give another name")
 
 
-def _first_of(folder: Path) -> Path:
+def _make_numbered_folder(folder: Path) -> Path:
     """Makes a folder that was not there, of this name or with a number behind it: studies may start in one second."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):

@@ -15,17 +15,17 @@ from woundray.ray_cluster.torch_trainer import resolve_gpus
 from woundray.search.interruption import resume_hint_on_interrupt
 from woundray.search.session import open_session, resolve_config
 from woundray.search.single_run import single_run
-from woundray.search.study_folders import made_folder, refuse_taken
+from woundray.search.study_folders import create_folder, refuse_taken_name
 from woundray.system.storage import alone_in, check_storage
 from woundray.training.checkpoint import link, read_progress, start_from, write_config
 from woundray.training.entry_point import train
 from woundray.training.precompute import ProgressCallback
 
-BEGUN_FROM = "begun_from.txt"
+STARTED_FROM_FILE = "begun_from.txt"
 """In the folder of a run's checkpoints: the checkpoint of another run that it began from."""
 
 
-def conduct_run(
+def train_adapter(
     config: Config, progress: ProgressCallback, *, start: str | None = None, typed: Mapping[str, Any] | None = None
 ) -> tuple[Path, dict[str, float]]:
     """Runs one configuration to its end; goes on where a run of the same study.name stopped, by that one's settings.
@@ -44,14 +44,14 @@ def conduct_run(
     """
     config = resolve_config(config)
     check_storage(config.study.output)
-    with made_folder(config, "run") as folder, alone_in(folder):
-        refuse_taken(folder.name, folder.parent, run=True)
+    with create_folder(config, "run") as folder, alone_in(folder):
+        refuse_taken_name(folder.name, folder.parent, run=True)
         if (folder / "run/config.yaml").is_file():
-            config = begun(config, folder, config.flat() if typed is None else typed)
+            config = resume_config(config, folder, config.flat() if typed is None else typed)
         return _run(config, folder, progress, start)
 
 
-def begun(config: Config, folder: Path, typed: Mapping[str, Any]) -> Config:
+def resume_config(config: Config, folder: Path, typed: Mapping[str, Any]) -> Config:
     """Settings of a run that goes on: its own, which may become longer and then are written so.
 
     Folder and GPUs are those of the configuration of now.
@@ -68,14 +68,14 @@ def begun(config: Config, folder: Path, typed: Mapping[str, Any]) -> Config:
     return longer.with_values(place)
 
 
-def _begin_from(checkpoint: Path, output: Path, config: Config) -> None:
+def _start_from_checkpoint(checkpoint: Path, output: Path, config: Config) -> None:
     """Makes a checkpoint of another run the first of this one; the same command a second time goes on.
 
     Raises:
         UserError: the run has begun from another one.
     """
     output.mkdir(exist_ok=True)
-    note = output / BEGUN_FROM
+    note = output / STARTED_FROM_FILE
     if note.is_file() and note.read_text(encoding="utf-8") == str(checkpoint) and (output / "latest").exists():
         return
     start_from(checkpoint, output)
@@ -91,7 +91,7 @@ def _run(config: Config, folder: Path, progress: ProgressCallback, start: str | 
     go_on = f"stopped; the same command with --study.name {shlex.quote(folder.name)} goes on"
     with resume_hint_on_interrupt(lambda: go_on), open_session(config, folder, progress, nested=False) as place:
         if checkpoint is not None:
-            _begin_from(checkpoint, output, config)
+            _start_from_checkpoint(checkpoint, output, config)
         single_run(
             resolve_gpus(config, place.resources),
             loop=train,

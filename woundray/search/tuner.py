@@ -26,12 +26,12 @@ from woundray.results.trials import TrialResult, read_trials
 from woundray.search.asha import ResumableASHA
 from woundray.search.finalists import ScoreFinalist, elect_best_trial, mark_unfinished_as_killed, resume_hint
 from woundray.search.initial_points import initial_points
-from woundray.search.interruption import Interruption
+from woundray.search.interruption import InterruptHandler
 from woundray.search.optuna_search import ResumableOptunaSearch
 from woundray.search.progress import JournalFollower, OnChange
 from woundray.search.search_space import SearchSpace, load_search_space
 from woundray.search.study_folders import journal_path
-from woundray.search.trial import ERROR_FILE, JournalRecorder, run_trial, trainable_named_after_trials, trial_folder
+from woundray.search.trial import ERROR_FILE, TuneJournalCallback, run_trial, make_trainable, trial_folder
 from woundray.system.atomic_files import atomic_path
 from woundray.system.storage import lost_storage
 from woundray.tracking.journal import Journal, StudyEnded, StudyStarted
@@ -43,8 +43,8 @@ SPACE_FILE = "space.yaml"
 
 log = logging.getLogger(__name__)
 
-_DRIVER = {"node:__internal_head__": 0.001}  # a trial's driver only waits: it takes no CPU, and stays on the head
-_RAY_FOLDER = "ray"  # what Ray writes while a study runs, and nobody reads afterwards
+_DRIVER_RESOURCES = {"node:__internal_head__": 0.001}  # a trial's driver only waits: it takes no CPU, and stays on the head
+_RAY_STATE_FOLDER = "ray"  # what Ray writes while a study runs, and nobody reads afterwards
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,11 @@ def run_search(
     config, folder = setup.config, setup.folder
     journal = Journal(journal_path(folder))
     listeners = [on_change] if on_change else []
-    interruption = Interruption(  # a signal that makes Tune save the study's state and return
+    interruption = InterruptHandler(  # a signal that makes Tune save the study's state and return
         signal.SIGUSR1, folder, lambda: read_trials(journal.events(), config.metrics.objective)
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the table shows in a line why a trial failed
-    with _failures_in_one_line(config, folder):
+    with _reword_failures(config, folder):
         with interruption, JournalFollower(journal, config, [interruption, *listeners]):
             if tuner is not None:
                 tuner.fit()
@@ -118,9 +118,9 @@ def _make_tuner(setup: StudySetup) -> tune.Tuner | None:
     mark_unfinished_as_killed(folder, config)  # after a kill: they run again when resources are free
     trials = read_trials(journal.events(), config.metrics.objective)
     check_checkpoints(folder, trials)
-    space = study_space(config, folder)
+    space = copy_search_space(config, folder)
     points = _initial_points(journal, space, config)
-    shutil.rmtree(folder / _RAY_FOLDER, ignore_errors=True)
+    shutil.rmtree(folder / _RAY_STATE_FOLDER, ignore_errors=True)
     for trial in trials:
         if trial.unfinished:  # a failed one is tried again
             (trial_folder(folder, trial.id) / ERROR_FILE).unlink(missing_ok=True)
@@ -129,7 +129,7 @@ def _make_tuner(setup: StudySetup) -> tune.Tuner | None:
         return None
     driver = partial(run_trial, base=config, loop=setup.loop, precomputed=setup.precomputed, study=folder)
     return tune.Tuner(
-        trainable_named_after_trials(tune.with_resources(driver, _DRIVER)),
+        make_trainable(tune.with_resources(driver, _DRIVER_RESOURCES)),
         tune_config=tune.TuneConfig(
             search_alg=ResumableOptunaSearch(config, space, points, folder, trials),
             scheduler=ResumableASHA(config, trials),
@@ -138,15 +138,15 @@ def _make_tuner(setup: StudySetup) -> tune.Tuner | None:
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(folder / _RAY_FOLDER),
+            storage_path=str(folder / _RAY_STATE_FOLDER),
             failure_config=tune.FailureConfig(max_failures=config.study.max_failures),
-            callbacks=[JournalRecorder(folder, config)],
+            callbacks=[TuneJournalCallback(folder, config)],
             verbose=0,
         ),
     )
 
 
-def study_space(config: Config, folder: Path) -> SearchSpace:
+def copy_search_space(config: Config, folder: Path) -> SearchSpace:
     """The search space of a study's folder, which is copied there first."""
     own = folder / SPACE_FILE
     if not own.is_file():
@@ -195,7 +195,7 @@ def _initial_points(journal: Journal, space: SearchSpace, config: Config) -> lis
 
 
 @contextmanager
-def _failures_in_one_line(config: Config, folder: Path) -> Iterator[None]:
+def _reword_failures(config: Config, folder: Path) -> Iterator[None]:
     """Raise Ctrl-C, a lost disk and a lost cluster as one line that says how to resume the study."""
     try:
         yield

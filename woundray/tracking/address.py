@@ -12,12 +12,12 @@ from filelock import FileLock
 
 from woundray.errors import UserError
 
-_PAYLOAD_S = 600  # a checkpoint on its way through a slow network; not of the whole, but of each wait
-_PROBE_S = 10.0  # a server that is busy
+_REQUEST_TIMEOUT_S = 600  # a checkpoint on its way through a slow network; not of the whole, but of each wait
+_PROBE_TIMEOUT_S = 10.0  # a server that is busy
 
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # Tracker tries again by itself; default 7
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_PAYLOAD_S),  # a dead server is noticed by `why_silent`
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_REQUEST_TIMEOUT_S),  # a dead server is noticed by `why_silent`
     "MLFLOW_CONFIGURE_LOGGING": "false",  # no lines of MLflow's on the terminal
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # of each run that ends
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # a bar of its own, in pipes, too
@@ -30,8 +30,8 @@ EXPERIMENT = "woundray"
 
 log = logging.getLogger(__name__)
 
-_DATABASE = re.compile(r"sqlite(\+\w+)?:///")
-_ERROR = re.compile(r"\[(?:Errno|SSL)[^]]*\] ([^'\"()]+)")
+_DATABASE_SCHEME = re.compile(r"sqlite(\+\w+)?:///")
+_CONNECTION_ERROR = re.compile(r"\[(?:Errno|SSL)[^]]*\] ([^'\"()]+)")
 
 
 def tracking_uri() -> str:
@@ -60,7 +60,7 @@ def database_uri(file: Path) -> str:
 
 def database_of(uri: str) -> Path | None:
     """The file of a database's address; None: it is another address."""
-    start = _DATABASE.match(uri)
+    start = _DATABASE_SCHEME.match(uri)
     return Path(unquote(uri[start.end() :].partition("?")[0])).absolute() if start else None
 
 
@@ -69,7 +69,7 @@ def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
-def why_silent(uri: str) -> str:
+def unavailable_reason(uri: str) -> str:
     """Reason that a server can't be used, and the mend, in seconds; empty where it answers, or `uri` is no server's."""
     if not is_server(uri):
         return ""
@@ -83,14 +83,14 @@ def why_silent(uri: str) -> str:
             "/api/2.0/mlflow/experiments/get-by-name",  # /health answers without a password, too
             "GET",
             params={"experiment_name": EXPERIMENT},
-            timeout=_PROBE_S,
+            timeout=_PROBE_TIMEOUT_S,
             max_retries=1,  # the server may have hung up an idle connection
             raise_on_status=False,
         )
     except MlflowException as error:
         log.debug("MLflow: %s", error)
-        found = _ERROR.search(str(error))
-        reason = found[1].strip() if found else f"nothing within {_PROBE_S:g} s"
+        found = _CONNECTION_ERROR.search(str(error))
+        reason = found[1].strip() if found else f"nothing within {_PROBE_TIMEOUT_S:g} s"
         return f"does not answer ({reason}); start it, or unset MLFLOW_TRACKING_URI"
     if answer.status_code in (401, 403):
         mend = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
@@ -101,7 +101,7 @@ def why_silent(uri: str) -> str:
 
 
 @contextmanager
-def made_alone(uri: str) -> Iterator[None]:
+def creation_lock(uri: str) -> Iterator[None]:
     """Within the block no other process makes or migrates the database; several at once end each other's migration.
 
     Raises:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from woundray.errors import UserError
-from woundray.tracking.address import EXPERIMENT, database_of, made_alone, tracking_uri, why_silent
+from woundray.tracking.address import EXPERIMENT, database_of, creation_lock, tracking_uri, unavailable_reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,15 +30,15 @@ def connect(uri: str) -> "MlflowClient":
 
     for name in ("mlflow", "alembic"):  # notes on each migration of a new database
         logging.getLogger(name).setLevel(logging.WARNING)
-    why = why_silent(uri)
+    why = unavailable_reason(uri)
     if why:
         raise UserError(f"MLFLOW_TRACKING_URI: {uri} {why}")
     try:
-        with made_alone(uri):
+        with creation_lock(uri):
             client = MlflowClient(tracking_uri=uri)
             client.search_experiments(max_results=1)  # nothing is made before the first question
     except (MlflowException, SQLAlchemyError) as error:
-        raise _unusable(uri, error) from None
+        raise _unusable_error(uri, error) from None
     return client
 
 
@@ -54,11 +54,11 @@ def experiment_id(client: "MlflowClient", uri: str) -> str:
         if client.get_experiment_by_name(EXPERIMENT) is None:
             database = database_of(uri)
             artifacts = None if database is None else (database.parent / "mlartifacts" / EXPERIMENT).as_uri()
-            with _unless_another_was_faster():
+            with _ignore_already_exists():
                 client.create_experiment(EXPERIMENT, artifact_location=artifacts)
         found = client.get_experiment_by_name(EXPERIMENT)
     except MlflowException as error:
-        raise _unusable(uri, error) from None
+        raise _unusable_error(uri, error) from None
     assert found is not None
     if found.lifecycle_stage == "deleted":
         raise UserError(
@@ -69,7 +69,7 @@ def experiment_id(client: "MlflowClient", uri: str) -> str:
 
 
 @contextmanager
-def _unless_another_was_faster() -> Iterator[None]:
+def _ignore_already_exists() -> Iterator[None]:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -79,5 +79,5 @@ def _unless_another_was_faster() -> Iterator[None]:
             raise
 
 
-def _unusable(uri: str, error: Exception) -> UserError:
+def _unusable_error(uri: str, error: Exception) -> UserError:
     return UserError(f"MLFLOW_TRACKING_URI: {uri} can't be used: {str(error).splitlines()[0]}")

@@ -14,7 +14,7 @@ from woundray.errors import UserError
 JOURNAL_NAME = "events.jsonl"
 """In the folder of a study or run."""
 
-_TAIL_BYTES = 2**16  # read at a time to find the end of the last whole line
+_CHUNK_BYTES = 2**16  # read at a time to find the end of the last whole line
 
 
 def _now_ms() -> int:
@@ -166,7 +166,7 @@ Event = (
     | ArmMeasured
     | MeasurementEnded
 )
-_LINE: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+_EVENT_ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
 
 class Journal:
@@ -182,9 +182,9 @@ class Journal:
     def append(self, event: Event) -> None:
         """Writes one line, to the disk. What a killed writer left of a line is taken off first."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = _LINE.dump_json(_with_paths(event, self._relative)) + b"\n"
+        line = _EVENT_ADAPTER.dump_json(_map_paths(event, self._relative)) + b"\n"
         with FileLock(self.path.with_suffix(".lock")), self.path.open("ab+") as file:
-            file.truncate(_end_of_lines(file))
+            file.truncate(_whole_lines_end(file))
             file.write(line)
             file.flush()
             os.fsync(file.fileno())  # a machine may lose power: nothing else knows what a study has come to
@@ -203,13 +203,13 @@ class Journal:
                 if not line.endswith(b"\n"):
                     return
                 try:
-                    event = _LINE.validate_json(line)
+                    event = _EVENT_ADAPTER.validate_json(line)
                 except ValidationError:
                     raise UserError(
                         f"{self.path}: damaged after byte {offset}; put the file back from a copy, or begin a new study"
                     ) from None
                 offset += len(line)
-                yield _with_paths(event, self.path.parent.joinpath), offset
+                yield _map_paths(event, self.path.parent.joinpath), offset
 
     def last_epoch(self, trial: str) -> int:
         """The last epoch that a trial reported; 0: none."""
@@ -225,16 +225,16 @@ class Journal:
         return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
-def _with_paths(event: Event, change: Callable[[Path], Path]) -> Event:
+def _map_paths(event: Event, change: Callable[[Path], Path]) -> Event:
     """The event with each of its paths changed."""
     return event.model_copy(update={name: change(value) for name, value in event if isinstance(value, Path)})
 
 
-def _end_of_lines(file: BinaryIO) -> int:
+def _whole_lines_end(file: BinaryIO) -> int:
     """Bytes of a file up to the end of its last whole line."""
     end = file.seek(0, os.SEEK_END)
     while end > 0:
-        start = max(0, end - _TAIL_BYTES)
+        start = max(0, end - _CHUNK_BYTES)
         file.seek(start)
         found = file.read(end - start).rfind(b"\n")
         if found >= 0:

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from woundray.errors import UserError
-from woundray.tracking.address import database_of, tracking_uri, why_silent
+from woundray.tracking.address import database_of, tracking_uri, unavailable_reason
 from woundray.tracking.connection import connect
 
 SCHEMES = ("runs:/", "models:/")
-_ARTIFACT = "checkpoint"  # where `Runs` puts the best checkpoint of a trial
+_CHECKPOINT_ARTIFACT = "checkpoint"  # where `Runs` puts the best checkpoint of a trial
 
 
 @dataclass(frozen=True)
-class _Place:
+class _CheckpointSource:
     """A run's id, the address of its files, and a reference to them that stays the same."""
 
     run: str
@@ -46,7 +46,7 @@ def fetch_checkpoint(reference: str, folder: Path, uri: str = "") -> Path:
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as beside:
             fetched = Path(download_artifacts(artifact_uri=place.source, dst_path=beside, tracking_uri=uri))
             if (fetched / "MLmodel").is_file():  # a model that can be served holds its checkpoint
-                fetched = fetched / "artifacts" / _ARTIFACT
+                fetched = fetched / "artifacts" / _CHECKPOINT_ARTIFACT
             for path in fetched.iterdir():
                 if path.is_file():
                     shutil.move(path, target / path.name)
@@ -55,7 +55,7 @@ def fetch_checkpoint(reference: str, folder: Path, uri: str = "") -> Path:
     return target
 
 
-def pinned(reference: str, uri: str = "") -> str:
+def pin_reference(reference: str, uri: str = "") -> str:
     """The reference by number of what an alias, or a study's run, means now.
 
     Raises:
@@ -64,12 +64,12 @@ def pinned(reference: str, uri: str = "") -> str:
     return _resolve(reference, uri or tracking_uri()).reference
 
 
-def _resolve(reference: str, uri: str) -> _Place:
+def _resolve(reference: str, uri: str) -> _CheckpointSource:
     """Where a reference leads to, as far as MLflow's database says."""
     database = database_of(uri)
     if database is not None and not database.is_file():  # MLflow would make an empty one
         raise UserError(f"--from: {reference}: no database {database}; give --tracking-uri or MLFLOW_TRACKING_URI")
-    why = why_silent(uri)
+    why = unavailable_reason(uri)
     if why:
         raise UserError(f"--from: {reference}: MLflow at {uri} {why}")
     from mlflow.exceptions import MlflowException
@@ -80,14 +80,14 @@ def _resolve(reference: str, uri: str) -> _Place:
         raise UserError(f"--from: {reference}: MLflow at {uri}: {_reason(error)}") from None
 
 
-def _locate(reference: str, uri: str) -> _Place:
+def _locate(reference: str, uri: str) -> _CheckpointSource:
     client = connect(uri)
     scheme, _, name = reference.partition(":/")
     name = name.strip("/")
     if scheme == "runs":
-        run = client.get_run(name.removesuffix(f"/{_ARTIFACT}"))
+        run = client.get_run(name.removesuffix(f"/{_CHECKPOINT_ARTIFACT}"))
         run_id = str(run.data.tags.get("best_run", run.info.run_id))  # a study's run means its best trial's
-        return _Place(run_id, f"runs:/{run_id}/{_ARTIFACT}", f"runs:/{run_id}")
+        return _CheckpointSource(run_id, f"runs:/{run_id}/{_CHECKPOINT_ARTIFACT}", f"runs:/{run_id}")
     model, at, alias = name.partition("@")
     if at:
         aliases = client.get_registered_model(model).aliases
@@ -103,7 +103,7 @@ def _locate(reference: str, uri: str) -> _Place:
     if not version.source:
         raise UserError(f"--from: {reference}: this version of the model has no files; give another version")
     run_id = version.run_id or f"{model}-{version.version}"
-    return _Place(run_id, version.source, f"models:/{model}/{version.version}")
+    return _CheckpointSource(run_id, version.source, f"models:/{model}/{version.version}")
 
 
 def _reason(error: Exception) -> str:

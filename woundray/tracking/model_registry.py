@@ -87,12 +87,12 @@ def register(client: "MlflowClient", run_id: str, event: ModelSaved) -> str:
         tags=tags | {"bars_missed": ", ".join(event.missed) or "none"},
         description=_description(event),
     )
-    alias = _alias(client, event)
+    alias = _choose_alias(client, event)
     client.set_registered_model_alias(event.name, alias, version.version)
     return f"models:/{event.name}@{alias}"
 
 
-def _alias(client: "MlflowClient", event: ModelSaved) -> str:
+def _choose_alias(client: "MlflowClient", event: ModelSaved) -> str:
     from mlflow.exceptions import MlflowException
 
     if event.missed:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-_GROUPS = {
+_CHART_NAMES = {
     "train_loss": "training/loss",
     "perceptual_loss": "training/perceptual_loss",
     "gradient_norm": "training/gradient_norm",
@@ -25,7 +25,7 @@ _GROUPS = {
 
 
 @dataclass(frozen=True)
-class DatasetFacts:
+class DatasetSummary:
     """What MLflow is told of the photographs: counts and a hash, none of them.
 
     Attributes:
@@ -40,12 +40,12 @@ class DatasetFacts:
     patients: dict[str, int]
 
 
-def grouped(metric: str) -> str:
+def chart_name(metric: str) -> str:
     """The name under which MLflow charts a metric in a group; the scores that trials are compared by stay on top."""
-    return _GROUPS.get(metric, metric)
+    return _CHART_NAMES.get(metric, metric)
 
 
-def log_dataset(client: "MlflowClient", run_id: str, facts: DatasetFacts) -> None:
+def log_dataset(client: "MlflowClient", run_id: str, facts: DatasetSummary) -> None:
     """Tells a run its data set; a second time changes nothing."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 

@@ -9,7 +9,7 @@ from woundray.tracking.journal import JOURNAL_NAME
 ID_NAME = "study_id"
 """File in the folder of a study, run or measurement."""
 
-_EARLIER = "earlier-"
+_LEGACY_PREFIX = "earlier-"
 
 
 def study_id(folder: Path) -> str:
@@ -20,10 +20,10 @@ def study_id(folder: Path) -> str:
     file = folder / ID_NAME
     if not file.exists():
         has_begun = any((folder / name).exists() for name in (JOURNAL_NAME, "config.yaml"))
-        write_once(file, (_EARLIER if has_begun else "") + uuid4().hex)
+        write_once(file, (_LEGACY_PREFIX if has_begun else "") + uuid4().hex)
     return file.read_text(encoding="ascii")
 
 
-def is_earlier(identifier: str) -> bool:
+def is_legacy_id(identifier: str) -> bool:
     """Whether the study began before studies had identifiers (woundray 0.1): its runs are known by its name."""
-    return identifier.startswith(_EARLIER)
+    return identifier.startswith(_LEGACY_PREFIX)

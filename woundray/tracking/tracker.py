@@ -17,20 +17,20 @@ from pydantic import JsonValue
 from woundray.config import Config
 from woundray.config.layers import read_yaml
 from woundray.errors import UserError
-from woundray.tracking.address import tracking_uri, why_silent
+from woundray.tracking.address import tracking_uri, unavailable_reason
 from woundray.tracking.connection import check_tracking
 from woundray.tracking.journal import JOURNAL_NAME, Event, Journal
-from woundray.tracking.mlflow_runs import Runs
-from woundray.tracking.run_context import DatasetFacts
+from woundray.tracking.mlflow_runs import MlflowRuns
+from woundray.tracking.run_context import DatasetSummary
 from woundray.tracking.study_id import study_id
 
 __all__ = ["DatasetFacts", "Runs", "Tracker", "catch_up", "check_tracking", "study_id", "tracking_uri", "versions"]
 
 _POLL_S = 0.5
-_LONGEST_PAUSE_S = 10.0
-_AFTER_AN_ERROR_S = 60.0
-_SOON_S = 2.0
-_REFUSED = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")  # what no second try mends
+_MAX_RETRY_PAUSE_S = 10.0
+_CLOSE_AFTER_ERROR_S = 60.0
+_NOTICE_AFTER_S = 2.0
+_PERMANENT_ERRORS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")  # what no second try mends
 
 log = logging.getLogger(__name__)
 
@@ -62,25 +62,25 @@ class Tracker:
         tags: dict[str, str],
         nested: bool = True,
         uri: str = "",
-        dataset: DatasetFacts | None = None,
+        dataset: DatasetSummary | None = None,
     ) -> None:
         self.uri = uri or tracking_uri()
         self._journal = Journal(journal)
-        self._copied = journal.with_suffix(".copied")
-        self._alone = _alone_at(journal)
-        self._reached = _copied_of(journal, self.uri)
+        self._offset_file = journal.with_suffix(".copied")
+        self._lock = _lock_journal(journal)
+        self._offset = _copied_bytes(journal, self.uri)
         identifier = study_id(journal.parent)
         try:
-            self._runs = Runs(self.uri, study, identifier=identifier, nested=nested, tags=tags, dataset=dataset)
+            self._runs = MlflowRuns(self.uri, study, identifier=identifier, nested=nested, tags=tags, dataset=dataset)
             self._runs.log_settings(settings)
         except BaseException:
-            self._alone.release()
+            self._lock.release()
             raise
         self._runs.watch_machine()
         self._closing = threading.Event()
-        self._patience_s = float("inf")
-        self._answered = time.monotonic()
-        self._thread = threading.Thread(target=self._copy, name="mlflow", daemon=True)
+        self._timeout_s = float("inf")
+        self._last_answer_s = time.monotonic()
+        self._thread = threading.Thread(target=self._copy_events, name="mlflow", daemon=True)
         self._thread.start()
 
     def __enter__(self) -> Self:
@@ -89,7 +89,7 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close(at_most_s=None if error is None else _AFTER_AN_ERROR_S)
+        self.close(at_most_s=None if error is None else _CLOSE_AFTER_ERROR_S)
 
     def close(self, timeout_s: float = 60.0, *, at_most_s: float | None = None) -> int:
         """Waits until everything is copied, and returns how many events are left. Ctrl-C ends the wait.
@@ -98,20 +98,20 @@ class Tracker:
             timeout_s: without an answer of MLflow, which ends the wait; one that is slow is waited for.
             at_most_s: longest wait; None: as long as MLflow takes events.
         """
-        self._answered, self._patience_s = time.monotonic(), timeout_s
+        self._last_answer_s, self._timeout_s = time.monotonic(), timeout_s
         self._closing.set()
         try:
-            self._thread.join(_SOON_S)
+            self._thread.join(_NOTICE_AFTER_S)
             if self._thread.is_alive():
                 log.info("waiting for MLflow at %s; Ctrl-C leaves the rest to `sync`", self.uri)
             self._thread.join(at_most_s)
         except KeyboardInterrupt:
             log.debug("MLflow is not waited for")
-        self._patience_s = 0.0
+        self._timeout_s = 0.0
         self._runs.close()
         if not self._thread.is_alive():  # else its end, which is this process's, frees the journal
-            self._alone.release()
-        left = sum(1 for _ in self._journal.read(self._reached))
+            self._lock.release()
+        left = sum(1 for _ in self._journal.read(self._offset))
         if left:
             log.warning(
                 "MLflow at %s did not take %d events; they are kept: `python -m woundray.sync %s` writes them",
@@ -129,39 +129,39 @@ class Tracker:
         """Address of the table of runs in a browser."""
         return self._runs.page
 
-    def _copy(self) -> None:
+    def _copy_events(self) -> None:
         while True:
             last = self._closing.wait(_POLL_S)
-            for event, offset in self._journal.read(self._reached):
-                if not self._write(event):
+            for event, offset in self._journal.read(self._offset):
+                if not self._write_event(event):
                     return
-                self._note(offset)
-                self._answered = time.monotonic()
+                self._save_offset(offset)
+                self._last_answer_s = time.monotonic()
             if last:
                 return
 
-    def _note(self, offset: int) -> None:
+    def _save_offset(self, offset: int) -> None:
         """Keeps how far the journal has been copied. An event that comes twice changes nothing in MLflow."""
-        self._reached = offset
-        beside = self._copied.with_suffix(".part")
+        self._offset = offset
+        beside = self._offset_file.with_suffix(".part")
         try:
-            beside.write_text(f"{offset} {_place(self.uri)}", encoding="ascii")
-            beside.replace(self._copied)
+            beside.write_text(f"{offset} {_address_hash(self.uri)}", encoding="ascii")
+            beside.replace(self._offset_file)
         except OSError as error:  # no room: the study itself says so
-            log.debug("%s: %s", self._copied, error)
+            log.debug("%s: %s", self._offset_file, error)
 
-    def _write(self, event: Event) -> bool:
+    def _write_event(self, event: Event) -> bool:
         """Tries until MLflow takes an event; False if patience ran out at closing."""
         from mlflow.exceptions import MlflowException
 
         pause_s = 0.5
-        while time.monotonic() < self._answered + self._patience_s:
+        while time.monotonic() < self._last_answer_s + self._timeout_s:
             try:
-                if not why_silent(self.uri):  # seconds; a call would wait as long as a payload may take
+                if not unavailable_reason(self.uri):  # seconds; a call would wait as long as a payload may take
                     self._runs.apply(event)
                     return True
             except (MlflowException, OSError) as error:
-                if getattr(error, "error_code", "") in _REFUSED:
+                if getattr(error, "error_code", "") in _PERMANENT_ERRORS:
                     log.warning("MLflow refused an event of %s: %s", self._journal.path, error)
                     return True
                 log.debug("MLflow at %s: %s", self.uri, error)  # no answer, or a busy database: again
@@ -171,11 +171,11 @@ class Tracker:
             self._closing.wait(pause_s)
             if self._closing.is_set():
                 time.sleep(min(pause_s, 0.5))
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            pause_s = min(2 * pause_s, _MAX_RETRY_PAUSE_S)
         return False
 
 
-def catch_up(folder: Path, timeout_s: float = 60.0) -> tuple[int, int]:
+def sync_journal(folder: Path, timeout_s: float = 60.0) -> tuple[int, int]:
     """Writes what MLflow has not got of a study or run that has ended: number of events written, and left.
 
     Raises:
@@ -185,7 +185,7 @@ def catch_up(folder: Path, timeout_s: float = 60.0) -> tuple[int, int]:
     path = single if single.is_file() else folder / "config.yaml"
     config = Config.from_nested(read_yaml(path), source=str(path))
     journal = Journal(folder / JOURNAL_NAME)
-    behind = sum(1 for _ in journal.read(_copied_of(journal.path, tracking_uri())))
+    behind = sum(1 for _ in journal.read(_copied_bytes(journal.path, tracking_uri())))
     if not behind:
         return 0, 0
     tags, facts = versions() | {"phase": config.phase}, folder / "precomputed" / "base_model_scores.json"
@@ -202,7 +202,7 @@ def catch_up(folder: Path, timeout_s: float = 60.0) -> tuple[int, int]:
     return behind - left, left
 
 
-def _alone_at(journal: Path) -> FileLock:
+def _lock_journal(journal: Path) -> FileLock:
     """The lock of who copies a journal: two would write everything twice. It goes with the process, however that ends.
 
     Raises:
@@ -217,20 +217,20 @@ def _alone_at(journal: Path) -> FileLock:
     return lock
 
 
-def _copied_of(journal: Path, uri: str) -> int:
+def _copied_bytes(journal: Path, uri: str) -> int:
     """Bytes of a journal that MLflow at an address has; 0 where that can't be told: an event may come twice."""
     copied = journal.with_suffix(".copied")
     if not copied.exists() or not journal.exists():
         return 0
     offset, _, place = copied.read_text(encoding="ascii").partition(" ")
-    if not offset.isdecimal() or place not in ("", _place(uri)):  # of 0.1, or another server's or database's
+    if not offset.isdecimal() or place not in ("", _address_hash(uri)):  # of 0.1, or another server's or database's
         return 0
     with journal.open("rb") as file:  # it may have lost its end with the machine's power
         file.seek(max(0, int(offset) - 1))
         return int(offset) if file.read(1) == b"\n" else 0
 
 
-def _place(uri: str) -> str:
+def _address_hash(uri: str) -> str:
     """Stands for an address, which may hold a password."""
     return hashlib.sha256(uri.encode()).hexdigest()[:16]
 
