@@ -13,7 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from woundray.checkpoints.find import EVALUATION
 from woundray.config import Config
-from woundray.config.layers import read_yaml
+from woundray.config.config_file import read_config
 from woundray.errors import UserError
 from woundray.evaluation.real_reference import RealReference, read_reference
 from woundray.results.trials import TrialResult, best_trial, ranked, read_trials
@@ -158,8 +158,7 @@ def read_study(folder: Path) -> StudyResults:
         raise UserError(
             f"{folder}: no study with trials: it holds no {JOURNAL_NAME}, or no {PRECOMPUTED}/; give the folder of one"
         )
-    config = Config.from_nested(read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
-    return StudyResults.of(folder.absolute(), config)
+    return StudyResults.of(folder.absolute(), read_config(folder))
 
 
 def read_evaluation(file: Path) -> dict[str, Any]:
