@@ -13,40 +13,46 @@ if TYPE_CHECKING:
 
 
 def check_tracking(uri: str = "") -> None:
-    """Raises UserError if MLflow does not answer; makes its database and experiment if there are none."""
+    """Check that MLflow answers; create its database and experiment if they do not exist.
+
+    Raises:
+        UserError: it does not answer.
+    """
     uri = uri or tracking_uri()
     experiment_id(connect(uri), uri)
 
 
 def connect(uri: str) -> "MlflowClient":
-    """A client of the server or database at an address; a database is made if there is none.
+    """Return a client of the server or database at an address; a database is created if it does not exist.
 
     Raises:
         UserError: it does not answer.
     """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError  # of MLflow, which lets some of them through
+    from sqlalchemy.exc import SQLAlchemyError  # which MLflow does not always wrap
 
-    for name in ("mlflow", "alembic"):  # notes on each migration of a new database
+    for name in ("mlflow", "alembic"):  # no lines on the migrations of a new database
         logging.getLogger(name).setLevel(logging.WARNING)
-    why = unavailable_reason(uri)
-    if why:
-        raise UserError(f"MLFLOW_TRACKING_URI: {uri} {why}")
+    reason = unavailable_reason(uri)
+    if reason:
+        raise UserError(f"MLFLOW_TRACKING_URI: {uri} {reason}")
     try:
         with creation_lock(uri):
             client = MlflowClient(tracking_uri=uri)
-            client.search_experiments(max_results=1)  # nothing is made before the first question
+            client.search_experiments(max_results=1)  # MLflow creates the database at the first query
     except (MlflowException, SQLAlchemyError) as error:
         raise _unusable_error(uri, error) from None
     return client
 
 
 def experiment_id(client: "MlflowClient", uri: str) -> str:
-    """The experiment's id; it is made if there is none: of a database with artifacts beside it, under an absolute path.
+    """Return the id of woundray's experiment; it is created if it does not exist.
+
+    The artifacts of a database are in `mlartifacts` in its folder, under an absolute path.
 
     Raises:
-        UserError: MLflow does not take it, or it was deleted.
+        UserError: MLflow refuses the experiment, or it was deleted.
     """
     from mlflow.exceptions import MlflowException
 
@@ -70,6 +76,7 @@ def experiment_id(client: "MlflowClient", uri: str) -> str:
 
 @contextmanager
 def _ignore_already_exists() -> Iterator[None]:
+    """Ignore the error of MLflow that another process was first to create the experiment."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -80,4 +87,5 @@ def _ignore_already_exists() -> Iterator[None]:
 
 
 def _unusable_error(uri: str, error: Exception) -> UserError:
+    """Return the error of a tracking address that can not be used."""
     return UserError(f"MLFLOW_TRACKING_URI: {uri} can't be used: {str(error).splitlines()[0]}")
