@@ -6,9 +6,6 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models of a few thousand parameters: a second thread only waits
 
-from woundray.ray_cluster.settings import configure_environment
-
-configure_environment()  # before any test module imports Ray
 
 import pytest
 import torch
@@ -23,9 +20,11 @@ from families import FAMILIES, build_family
 from woundray.config import Config
 from woundray.config.layers import load
 from woundray.models.tiny_architecture import MICRO, build_tiny, save_tiny
+from woundray.ray_cluster.settings import configure_environment
 from woundray.training.precompute import Precomputed, precompute
 
 assert woundray.training.loop
+configure_environment()  # before a test module imports Ray
 
 settings.register_profile("woundray", deadline=None)  # machines that run tests are busy
 settings.load_profile("woundray")

@@ -23,6 +23,7 @@ from woundray.sampling.pipeline import png
 from woundray.tracking.connection import connect
 from woundray.tracking.journal import TrialStarted
 from woundray.tracking.mlflow_runs import MlflowRuns
+from woundray.tracking.run_context import TrackedStudy
 from woundray.training.checkpoint import write_config
 from woundray.tune import Tune
 
@@ -96,7 +97,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> MlflowRuns:
     uri = f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return MlflowRuns(uri, "typed", identifier="typed", nested=False, tags={})
+        return MlflowRuns(uri, TrackedStudy("typed", {}, {}, nested=False), "typed")
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's client and its database

@@ -18,6 +18,7 @@ from woundray.generation.generator import ImageGenerator, origin_of, weights_sha
 from woundray.search.finish_study import _SERVED_CODE
 from woundray.tracking.journal import Journal, ModelSaved, StudyEnded, TrialEnded, TrialStarted
 from woundray.tracking.model_registry import save_model
+from woundray.tracking.run_context import TrackedStudy
 from woundray.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def publish(folder: Path, uri: str, study: str, model: Path, *, score: float, mi
     facts = {"objective": "fd_lite0", "score": score, "missed": missed, "data": data}
     journal.append(ModelSaved(study=study, trial=study, name="woundray-phase-I", folder=model, **facts))  # type: ignore[arg-type]
     for _ in range(2):  # as if the process had died before it noted that all is copied
-        with Tracker(journal.path, study=study, settings={}, tags={}, uri=uri) as tracker:
+        with Tracker(journal.path, TrackedStudy(study, {}, {}), uri=uri) as tracker:
             assert tracker.close() == 0
         journal.path.with_suffix(".copied").unlink()
 

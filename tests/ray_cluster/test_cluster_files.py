@@ -14,7 +14,6 @@ from woundray.cli.command import parse
 from woundray.config import Config
 from woundray.tune import Tune
 
-
 FOLDER = Path(__file__).parents[2] / "configs" / "cluster"
 
 

@@ -13,6 +13,7 @@ from woundray.results.study import StudyResults
 from woundray.search.study_folders import journal_path
 from woundray.search.tuner import StudySetup, run_search
 from woundray.tracking.journal import Journal, TrialStarted
+from woundray.tracking.run_context import TrackedStudy
 from woundray.tracking.tracker import Tracker
 from woundray.training.distributed import DistributedContext
 from woundray.training.entry_point import Report
@@ -87,7 +88,7 @@ def test_three_trials_that_diverge_fail_and_the_study_has_a_winner_also_when_it_
         )
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    with Tracker(journal_path(folder), study="study", settings={}, tags={}, uri=uri) as tracker:
+    with Tracker(journal_path(folder), TrackedStudy("study", {}, {}), uri=uri) as tracker:
         result = go_on(4)
         check(result, "every one of the three is told to have failed")
         result = go_on(5)  # as `--resume` does

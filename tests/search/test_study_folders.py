@@ -18,7 +18,11 @@ def test_a_study_is_found_by_its_folder_or_its_name_and_a_measurement_is_none(tm
         (tmp_path / name).mkdir()
         write_config(Config(), tmp_path / name)
         Journal(journal_path(tmp_path / name)).append(event)
-    assert find_study_folder(tmp_path / "study", Path("nowhere")) == find_study_folder(Path("study"), tmp_path) == tmp_path / "study"
+    assert (
+        find_study_folder(tmp_path / "study", Path("nowhere"))
+        == find_study_folder(Path("study"), tmp_path)
+        == tmp_path / "study"
+    )
     with pytest.raises(UserError, match=r"effect is a measurement; `woundray augment --study\.name effect` goes on"):
         find_study_folder(Path("effect"), tmp_path)
     with pytest.raises(UserError, match="neither other nor"):

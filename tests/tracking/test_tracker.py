@@ -14,7 +14,7 @@ from woundray.errors import UserError
 from woundray.tracking import tracker
 from woundray.tracking.address import tracking_uri
 from woundray.tracking.journal import EpochReported, Journal, ReportWritten, StudyEnded, TrialEnded, TrialStarted
-from woundray.tracking.run_context import DatasetSummary
+from woundray.tracking.run_context import DatasetSummary, TrackedStudy
 from woundray.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -69,9 +69,8 @@ def write_study(folder: Path, study: str) -> Journal:
 
 
 def copy(journal: Journal, study: str, uri: str, *, nested: bool = True) -> None:
-    with Tracker(
-        journal.path, study=study, settings=SETTINGS, tags={"data.hash": "abc"}, nested=nested, uri=uri
-    ) as tracker:
+    tracked = TrackedStudy(study, SETTINGS, {"data.hash": "abc"}, nested=nested)
+    with Tracker(journal.path, tracked, uri=uri) as tracker:
         assert tracker.close(timeout_s=60) == 0
 
 
@@ -94,7 +93,7 @@ def artifacts(client: "MlflowClient", run: "Run", folder: str = "") -> set[str]:
 
 
 def test_the_page_of_runs_opens_the_view_of_training_runs(tmp_path: Path, database: str) -> None:
-    with Tracker(write_study(tmp_path, "page").path, study="page", settings=SETTINGS, tags={}, uri=database) as tracker:
+    with Tracker(write_study(tmp_path, "page").path, TrackedStudy("page", SETTINGS, {}), uri=database) as tracker:
         page = tracker.page
     _, _, found = runs(database, "page")
     expected = f"http://127.0.0.1:5000/#/experiments/{found[0].info.experiment_id}/runs?workflowType=machine_learning"
@@ -204,7 +203,7 @@ def test_pictures_of_epochs_that_were_cleared_away_are_found(tmp_path: Path, dat
 def test_events_stay_on_disk_when_mlflow_goes_away(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     journal = Journal(tmp_path / "events.jsonl")
-    tracker = Tracker(journal.path, study="v", settings=SETTINGS, tags={}, uri=uri)
+    tracker = Tracker(journal.path, TrackedStudy("v", SETTINGS, {}), uri=uri)
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute("ALTER TABLE runs RENAME TO away")
     journal.append(TrialStarted(trial="v", number=1, values={}, settings=SETTINGS))
@@ -232,7 +231,7 @@ def test_a_study_is_told_as_people_look_for_it(tmp_path: Path, monkeypatch: pyte
     journal.append(ReportWritten(file=tmp_path / "report.html"))
     photographs, patients = {"training": 20, "held_out": 9}, {"training": 10, "held_out": 5}
     dataset = DatasetSummary("wounds-phase-I", "0" * 64, "drawn phantoms", photographs, patients)
-    with Tracker(journal.path, study="z", settings=settings, tags={}, uri=uri, dataset=dataset) as tracker:
+    with Tracker(journal.path, TrackedStudy("z", settings, {}, dataset=dataset), uri=uri) as tracker:
         client, by_trial, _ = runs(uri, "z")
         deadline = time.monotonic() + 60
         while "system/system_memory_usage_megabytes" not in by_trial["parent"].data.metrics:
@@ -253,7 +252,7 @@ def test_a_study_is_told_as_people_look_for_it(tmp_path: Path, monkeypatch: pyte
 
 def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"127\.0\.0\.1:9 does not answer"):
-        Tracker(tmp_path / "events.jsonl", study="w", settings={}, tags={}, uri="http://127.0.0.1:9")
+        Tracker(tmp_path / "events.jsonl", TrackedStudy("w", {}, {}), uri="http://127.0.0.1:9")
 
 
 def test_the_default_is_what_mlflow_itself_opens_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

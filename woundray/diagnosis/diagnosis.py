@@ -75,7 +75,9 @@ def diagnose(
         join: see `woundray.diagnosis.services.ask`.
     """
     mistakes, machine = list(command.mistakes()), look()
-    config = command.settings if mistakes or command.resume is None else read_study_config(command.resume, command.settings)
+    config = (
+        command.settings if mistakes or command.resume is None else read_study_config(command.resume, command.settings)
+    )
     profile, reason = command.profile or "auto", "asked for"
     if profile == "auto":
         profile, reason = choose_profile(config.data.root, has_gpu=bool(machine.gpus))

@@ -96,7 +96,9 @@ def check_shared(folder: Path) -> None:
     probe = folder / f".nodes-{os.getpid()}"
     probe.write_text(secrets.token_hex(8), encoding="ascii")
     try:
-        for address, reason in _run_on_each_node(_find_missing_file, {str(probe): fingerprint(probe)}, SEEN_WITHIN_S).items():
+        for address, reason in _run_on_each_node(
+            _find_missing_file, {str(probe): fingerprint(probe)}, SEEN_WITHIN_S
+        ).items():
             if reason:
                 raise UserError(
                     f"study.output: node {address} does not see {folder} ({reason}); "

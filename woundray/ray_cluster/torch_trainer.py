@@ -134,7 +134,10 @@ def fit(
     config, name, hardware = setup.config, setup.name, setup.config.hardware
     gpus = hardware.gpus_per_worker
     assert gpus != "auto", "resolve_gpus() comes first"
-    precomputed, output = setup.precomputed.absolute(), setup.output.absolute()  # workers have another working directory
+    precomputed, output = (
+        setup.precomputed.absolute(),
+        setup.output.absolute(),
+    )  # workers have another working directory
     setup = replace(setup, precomputed=precomputed, output=output)
     output.mkdir(parents=True, exist_ok=True)
     (output / FAILURE_FILE).unlink(missing_ok=True)  # of an earlier attempt

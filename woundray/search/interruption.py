@@ -53,7 +53,9 @@ class InterruptHandler:
         read_current_trials: reads all trials from the journal; the listener's are up to a poll interval older.
     """
 
-    def __init__(self, signum: signal.Signals, folder: Path, read_current_trials: Callable[[], tuple[TrialResult, ...]]) -> None:
+    def __init__(
+        self, signum: signal.Signals, folder: Path, read_current_trials: Callable[[], tuple[TrialResult, ...]]
+    ) -> None:
         self.interrupted = False
         self._folder = folder
         self._read_current_trials = read_current_trials

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from woundray.config import Config
-from woundray.results.trials import TrialResult, best_trial, by_number, apply_event
+from woundray.results.trials import TrialResult, apply_event, best_trial, by_number
 from woundray.tracking.journal import EpochReported, Event, FinalistScored, Journal, TrialEnded
 
 _POLL_S = 0.2
@@ -98,9 +98,7 @@ def table(trials: Trials, config: Config, width: int = 0, height: int = 0) -> Ta
     for heading in headings:
         rendered.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True, overflow="fold")
     for heading in settings if settings_fit else ["settings"]:
-        rendered.add_column(
-            heading, justify="right" if settings_fit else "left", no_wrap=settings_fit, overflow="fold"
-        )
+        rendered.add_column(heading, justify="right" if settings_fit else "left", no_wrap=settings_fit, overflow="fold")
 
     folded = {}
     for trial in trials if not settings_fit else ():

@@ -63,7 +63,9 @@ def fit_single_run(config: Config, *, loop: Loop, precomputed: Path, output: Pat
     journal = Journal(journal_path(folder))
     # the folder may have been renamed since the run started
     name = next((event.trial for event in journal.events() if isinstance(event, TrialStarted)), folder.name)
-    interruption = InterruptHandler(signal.SIGINT, folder, lambda: read_trials(journal.events(), config.metrics.objective))
+    interruption = InterruptHandler(
+        signal.SIGINT, folder, lambda: read_trials(journal.events(), config.metrics.objective)
+    )
     with interruption, JournalFollower(journal, config, [interruption]):
         journal.append(TrialStarted(trial=name, number=1, values={}, settings=config.flat()))
         try:

@@ -20,7 +20,7 @@ from woundray.search.initial_points import initial_points
 from woundray.search.interruption import resume_hint_on_interrupt
 from woundray.search.search_space import load_search_space
 from woundray.search.session import Session, local_device, open_session, resolve_config
-from woundray.search.study_folders import find_study_folder, journal_path, create_folder, refuse_taken_name
+from woundray.search.study_folders import create_folder, find_study_folder, journal_path, refuse_taken_name
 from woundray.search.tuner import SPACE_FILE, StudySetup, run_search
 from woundray.system.storage import alone_in, check_storage
 from woundray.tracking.journal import Journal, Refitted

@@ -31,7 +31,7 @@ from woundray.search.optuna_search import ResumableOptunaSearch
 from woundray.search.progress import JournalFollower, OnChange
 from woundray.search.search_space import SearchSpace, load_search_space
 from woundray.search.study_folders import journal_path
-from woundray.search.trial import ERROR_FILE, TuneJournalCallback, run_trial, make_trainable, trial_folder
+from woundray.search.trial import ERROR_FILE, TuneJournalCallback, make_trainable, run_trial, trial_folder
 from woundray.system.atomic_files import atomic_path
 from woundray.system.storage import lost_storage
 from woundray.tracking.journal import Journal, StudyEnded, StudyStarted

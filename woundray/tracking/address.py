@@ -70,7 +70,7 @@ def is_server(uri: str) -> bool:
 
 
 def unavailable_reason(uri: str) -> str:
-    """Return why a server can not be used, with the remedy; empty: it answers, or `uri` is no server's. Takes seconds."""
+    """Return within seconds why a server can not be used, with the remedy; empty: it answers, or it is a database."""
     if not is_server(uri):
         return ""
     from mlflow.exceptions import MlflowException

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from woundray.errors import UserError
-from woundray.tracking.address import EXPERIMENT, database_of, creation_lock, tracking_uri, unavailable_reason
+from woundray.tracking.address import EXPERIMENT, creation_lock, database_of, tracking_uri, unavailable_reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -1,4 +1,4 @@
-"""MLflow runs of a study: events are written to them."""
+"""MLflow runs of a study: write the journal's events to them."""
 
 import json
 import threading
@@ -25,89 +25,79 @@ from woundray.tracking.journal import (
     TrialStarted,
 )
 from woundray.tracking.model_registry import register
-from woundray.tracking.run_context import DatasetSummary, chart_name, log_dataset, watch_machine
+from woundray.tracking.run_context import TrackedStudy, chart_name, log_dataset, start_system_monitor
 from woundray.tracking.study_id import is_legacy_id
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-_PARENT_KEY = ""  # what stands for a trial of the run that is the study's own
-_DEFAULT_UI_URL = "http://127.0.0.1:5000"  # of a bare `mlflow ui`
-_PARAMS_PER_BATCH = 100  # parameters that MLflow takes at a time
-_MAX_VALUE_CHARS = 6000  # characters of a parameter
-_MAX_RUN_NAME_CHARS = 200  # characters of a run's name: databases keep 250, and its score comes behind it
-_RUNS_PER_PAGE = 1000  # runs that MLflow gives at a time
+_PARENT_KEY = ""  # key of the study's own run among those of its trials
+_DEFAULT_UI_URL = "http://127.0.0.1:5000"  # of `mlflow ui`
+_PARAMS_PER_BATCH = 100  # MLflow's limit
+_MAX_VALUE_CHARS = 6000  # MLflow's limit for the value of a parameter
+_MAX_RUN_NAME_CHARS = 200  # databases keep 250, and the score is appended
+_RUNS_PER_PAGE = 1000
 _MONITOR_STOP_TIMEOUT_S = 10.0
-_MAX_UPLOAD_BYTES = 2**30  # the state of an adapter is well below, that of a whole UNet well above
+_MAX_UPLOAD_BYTES = 2**30  # the state of an adapter is much smaller, that of a whole UNet much larger
 
 
 class MlflowRuns:
-    """One parent run a study, and one nested run a trial; found again by the study's identifier.
+    """MLflow runs of a study: one parent run, and one nested run per trial; found again by the study's identifier.
 
     Args:
         uri: address of the MLflow server or database.
-        study: name of the study and of its parent run, or of a single run.
-        identifier: of the study, see `woundray.tracking.study_id.study_id`.
-        nested: trials are runs below the study's; else a single run stands for itself.
+        study: name, tags and data set of the study or single run.
+        identifier: identifier of the study (see `woundray.tracking.study_id.study_id`).
 
     Raises:
         UserError: MLflow does not answer.
     """
 
-    def __init__(
-        self,
-        uri: str,
-        study: str,
-        *,
-        identifier: str,
-        nested: bool,
-        tags: dict[str, str],
-        dataset: DatasetSummary | None = None,
-    ) -> None:
+    def __init__(self, uri: str, study: TrackedStudy, identifier: str) -> None:
         self.uri = uri
         self._study = study
         self._identifier = identifier
-        self._tags = tags
-        self._dataset = dataset
         self._monitor: SystemMetricsMonitor | None = None
         self.registered = ""  # address of the model that was registered
         self._client = connect(uri)
         self._experiment = experiment_id(self._client, uri)
         self._runs: dict[str, Run] = {}
-        self.parent = self._find_or_create_run(_PARENT_KEY, {"woundray.kind": "study"}, name=study) if nested else None
+        self.parent: Run | None = None
+        if study.nested:
+            self.parent = self._find_or_create_run(_PARENT_KEY, {"woundray.kind": "study"}, name=study.name)
 
     @property
     def page(self) -> str:
-        """Address of the table of runs; without the view in it, MLflow 3 opens its pages for language models."""
+        """Address of the table of runs; without its `workflowType`, MLflow 3 opens a page for language models."""
         server = self.uri.rstrip("/") if is_server(self.uri) else _DEFAULT_UI_URL
         return f"{server}/#/experiments/{self._experiment}/runs?workflowType=machine_learning"
 
-    def log_settings(self, settings: dict[str, JsonValue]) -> None:
-        """Parameters of the parent run, which runs (again) from now on."""
+    def start_parent(self) -> None:
+        """Set the parent run to running, and log the settings and the data set to it."""
         if self.parent is not None:
             self._client.update_run(self.parent.info.run_id, status="RUNNING")
-            self._log_params(self.parent.info.run_id, settings)
+            self._log_params(self.parent.info.run_id, self._study.settings)
             self._log_dataset(self.parent)
 
-    def watch_machine(self) -> None:
-        """Logs processors, memory and GPUs of this machine to the study's run every ten seconds, till `close`."""
+    def start_monitor(self) -> None:
+        """Log CPUs, memory and GPUs of this machine to the parent run every ten seconds, until `close`."""
         if self.parent is None:
             return
-        self._monitor = watch_machine(self.parent.info.run_id, self.uri)
+        self._monitor = start_system_monitor(self.parent.info.run_id, self.uri)
 
     def close(self) -> None:
-        """Ends what `watch_machine` began. Its last figures may be lost where MLflow does not answer."""
+        """Stop the monitor; its last metrics may be lost if MLflow does not answer."""
         if self._monitor is not None:
-            farewell = threading.Thread(target=self._monitor.finish, name="last figures", daemon=True)
-            farewell.start()
-            farewell.join(_MONITOR_STOP_TIMEOUT_S)
+            thread = threading.Thread(target=self._monitor.finish, name="stop monitor", daemon=True)
+            thread.start()
+            thread.join(_MONITOR_STOP_TIMEOUT_S)
 
     def apply(self, event: Event) -> None:
-        """Writes an event; a second time changes nothing.
+        """Write an event; a second time changes nothing.
 
         Raises:
-            mlflow.exceptions.MlflowException: the server or database did not take it.
+            mlflow.exceptions.MlflowException: the server or database refused it, or did not answer.
         """
         if isinstance(event, TrialStarted):
             self._start_trial(event)
@@ -126,13 +116,14 @@ class MlflowRuns:
         elif isinstance(event, ReportWritten) and self.parent is not None:
             self._client.log_artifact(self.parent.info.run_id, str(event.file))
         elif isinstance(event, ArmMeasured):
-            run = self._trial_run(event.name, name=f"{self._study}-{event.name}")
+            run = self._trial_run(event.name, name=f"{self._study.name}-{event.name}")
             self._finish_run(run.info.run_id, event.metrics, event.time_ms)
         elif isinstance(event, MeasurementEnded) and self.parent is not None:
             files = [event.folder / f"result.{kind}" for kind in ("json", "md", "html")]
             self._finish_run(self.parent.info.run_id, event.metrics, event.time_ms, files)
 
     def _finish_run(self, run_id: str, metrics: dict[str, float], time_ms: int, files: Sequence[Path] = ()) -> None:
+        """Log metrics and files of a run, and set it to finished."""
         from mlflow.entities import Metric
 
         self._client.log_batch(run_id, metrics=[Metric(name, value, time_ms, 0) for name, value in metrics.items()])
@@ -141,7 +132,8 @@ class MlflowRuns:
         self._client.set_terminated(run_id, "FINISHED", time_ms)
 
     def _start_trial(self, event: TrialStarted) -> None:
-        run = self._trial_run(event.trial, name=f"{self._study}-{event.number}" if self.parent else self._study)
+        name = f"{self._study.name}-{event.number}" if self.parent else self._study.name
+        run = self._trial_run(event.trial, name=name)
         self._client.update_run(run.info.run_id, status="RUNNING")
         self._log_params(run.info.run_id, event.settings)
         self._log_dataset(run)
@@ -153,11 +145,11 @@ class MlflowRuns:
         run_id = self._trial_run(event.trial).info.run_id
         metrics = [Metric(chart_name(name), value, event.time_ms, event.epoch) for name, value in event.metrics.items()]
         self._client.log_batch(run_id, metrics=metrics)
-        kept = event.checkpoint.parent / "grids" / f"{event.checkpoint.name}.png"
-        grid = next((path for path in (event.checkpoint / "grid.png", kept) if path.is_file()), None)
+        moved = event.checkpoint.parent / "grids" / f"{event.checkpoint.name}.png"  # once the checkpoint is deleted
+        grid = next((path for path in (event.checkpoint / "grid.png", moved) if path.is_file()), None)
         if grid is not None:
-            with Image.open(grid) as picture:
-                self._client.log_image(run_id, picture, key="grid", step=event.epoch, timestamp=event.time_ms)
+            with Image.open(grid) as image:
+                self._client.log_image(run_id, image, key="grid", step=event.epoch, timestamp=event.time_ms)
 
     def _log_finalist(self, event: FinalistScored) -> None:
         from mlflow.entities import Metric
@@ -186,15 +178,16 @@ class MlflowRuns:
             self._log_files(self.parent.info.run_id, event.checkpoint, "refit")
 
     def _log_files(self, run_id: str, folder: Path, name: str) -> None:
+        """Upload the files of a folder, except very large ones."""
         for path in sorted(folder.iterdir()):
             if path.is_file() and path.stat().st_size <= _MAX_UPLOAD_BYTES:
                 self._client.log_artifact(run_id, str(path), name)
 
     def _log_best(self, run_id: str, metrics: Mapping[str, float], time_ms: int) -> None:
-        """Metrics of the epoch that is kept, as `best.*`, and its score in the run's name, `study-3, fd_lite0 321.8`.
+        """Log the metrics of the best epoch as `best.*`, and append its score to the run's name.
 
-        MLflow's table shows the last epoch's in the columns without `best.`, and a finalist's new pictures' in those
-        with `final.`.
+        The name is then `study-3, fd_lite0 321.8`. In MLflow's table, columns without a prefix are of the last epoch,
+        and those with `final.` of a finalist's new images.
         """
         from mlflow.entities import Metric
         from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
@@ -209,8 +202,8 @@ class MlflowRuns:
             self._client.set_tag(run_id, MLFLOW_RUN_NAME, f"{name}, {objective} {metrics[objective]:.4g}")
 
     def _log_dataset(self, run: "Run") -> None:
-        if self._dataset is not None:
-            log_dataset(self._client, run.info.run_id, self._dataset)
+        if self._study.dataset is not None:
+            log_dataset(self._client, run.info.run_id, self._study.dataset)
 
     def _end_study(self, event: StudyEnded) -> None:
         from mlflow.entities import Metric, RunTag
@@ -230,7 +223,7 @@ class MlflowRuns:
         self._client.set_terminated(run_id, event.status, event.time_ms)
 
     def _trial_run(self, trial: str, name: str | None = None) -> "Run":
-        """The run of a trial, found by its tags or opened."""
+        """Return the run of a trial; it is created if it does not exist."""
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
         tags = {"woundray.kind": "trial", "trial_id": trial}
@@ -239,58 +232,61 @@ class MlflowRuns:
         return self._find_or_create_run(trial, tags, name=name or trial)
 
     def _find_or_create_run(self, trial: str, tags: dict[str, str], *, name: str) -> "Run":
-        """The one run of a trial, or of the study itself; made if there is none."""
+        """Return the run of a trial, or of the study itself, found by its tags; it is created if it does not exist."""
         if trial not in self._runs:
             self._runs |= {_trial_id(run): run for run in self._search_runs(f"tags.study_id = '{self._identifier}'")}
         if trial not in self._runs:
-            tags |= {"study": self._study, "study_id": self._identifier}
+            tags |= {"study": self._study.name, "study_id": self._identifier}
             self._runs[trial] = self._adopt_legacy_run(trial, tags) or self._client.create_run(
-                self._experiment, run_name=name[:_MAX_RUN_NAME_CHARS], tags=self._tags | tags
+                self._experiment, run_name=name[:_MAX_RUN_NAME_CHARS], tags=self._study.tags | tags
             )
         return self._runs[trial]
 
     def _adopt_legacy_run(self, trial: str, tags: dict[str, str]) -> "Run | None":
-        """A run that woundray 0.1 made, which knew runs by the study's name; it gets the tags. None: there is none."""
-        if not is_legacy_id(self._identifier) or "'" in self._study:  # no name of 0.1 had a quotation mark
+        """Return a run of woundray 0.1, found by the study's name, after setting its tags; None: there is none."""
+        if not is_legacy_id(self._identifier) or "'" in self._study.name:  # no name of 0.1 had a quotation mark
             return None
-        named = self._search_runs(f"tags.study = '{self._study}'")
-        found = next((run for run in named if _trial_id(run) == trial and "study_id" not in run.data.tags), None)
+        candidates = self._search_runs(f"tags.study = '{self._study.name}'")
+        found = next((run for run in candidates if _trial_id(run) == trial and "study_id" not in run.data.tags), None)
         if found is not None:
             for key, value in tags.items():
                 self._client.set_tag(found.info.run_id, key, value)
         return found
 
-    def _search_runs(self, wanted: str) -> Iterator["Run"]:
-        """All runs of woundray that a filter of MLflow's finds."""
+    def _search_runs(self, filter_string: str) -> Iterator["Run"]:
+        """Yield all runs of woundray that match a filter of MLflow's."""
         token: str | None = ""
         while token is not None:
-            page = self._client.search_runs([self._experiment], wanted, max_results=_RUNS_PER_PAGE, page_token=token or None)
+            page = self._client.search_runs(
+                [self._experiment], filter_string, max_results=_RUNS_PER_PAGE, page_token=token or None
+            )
             yield from page
             token = page.token or None
 
     def _log_params(self, run_id: str, settings: dict[str, JsonValue]) -> None:
-        """Those that a run has not; one that a study goes on with, such as more trials, becomes a tag of its name.
+        """Log the parameters that a run does not have yet; a changed value, such as more trials, becomes a tag.
 
-        MLflow lets no parameter change.
+        MLflow does not allow a parameter to change.
         """
         from mlflow.entities import Param
 
         known: dict[str, str] = self._client.get_run(run_id).data.params
-        told = {name: redact(str(value))[:_MAX_VALUE_CHARS] for name, value in settings.items()}
-        for name, value in told.items():
+        values = {name: redact(str(value))[:_MAX_VALUE_CHARS] for name, value in settings.items()}
+        for name, value in values.items():
             if known.get(name, value) != value:
                 self._client.set_tag(run_id, name, value)
-        params = [Param(name, value) for name, value in told.items() if name not in known]
+        params = [Param(name, value) for name, value in values.items() if name not in known]
         for start in range(0, len(params), _PARAMS_PER_BATCH):
             self._client.log_batch(run_id, params=params[start : start + _PARAMS_PER_BATCH])
 
 
 def _read_checkpoint_metrics(checkpoint: Path) -> dict[str, float]:
-    """What the epoch of a checkpoint came to, by its `run.json`; nothing for one that was never scored."""
+    """Return the metrics of a checkpoint's epoch, by its `run.json`; empty: it was not scored."""
     progress = json.loads((checkpoint / "run.json").read_text(encoding="utf-8"))
     entry: dict[str, float] = next((entry for entry in progress["history"] if entry["epoch"] == progress["epoch"]), {})
     return {name: value for name, value in entry.items() if name != "epoch"}
 
 
 def _trial_id(run: "Run") -> str:
+    """Return the name of a run's trial; `_PARENT_KEY` for the study's own run."""
     return str(run.data.tags.get("trial_id", _PARENT_KEY))
