@@ -6,7 +6,6 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models of a few thousand parameters: a second thread only waits
 
-
 import pytest
 import torch
 from hypothesis import settings

@@ -72,25 +72,23 @@ def started(
             process.kill()
 
 
-def client(
-    tmp_path: Path,
-    environment: dict[str, str],
-    *arguments: str,
-    options: tuple[str, ...] = (),
-    variables: dict[str, str] | None = None,
-    language: str = "PYTHON",
-    **context: object,
-) -> subprocess.Popen[str]:
-    """As a raylet starts it, but for the script, which is ours."""
-    asked: dict[str, object] = {
+def client(tmp_path: Path, environment: dict[str, str], *arguments: str, **changes: Any) -> subprocess.Popen[str]:
+    """Start setup_worker.py as a raylet does, but for the worker's script.
+
+    Args:
+        changes: options of Python, variables and language of the worker; further fields of the runtime environment.
+    """
+    options, language = changes.pop("options", ()), changes.pop("language", "PYTHON")
+    context = {
         "command_prefix": [],
-        "env_vars": {"COLOUR": "red", server.ADDRESS: str(tmp_path / "home/socket")} | (variables or {}),
+        "env_vars": {"COLOUR": "red", server.ADDRESS: str(tmp_path / "home/socket")} | changes.pop("variables", {}),
         "py_executable": sys.executable,
         "override_worker_entrypoint": None,
         "java_jars": [],
     }
     command = ["nice", "-n", "1", sys.executable, str(server.SETUP_WORKER), *options, str(tmp_path / "script.py")]
-    command += [f"--serialized-runtime-env-context={json.dumps(asked | context)}", f"--language={language}", *arguments]
+    context |= changes
+    command += [f"--serialized-runtime-env-context={json.dumps(context)}", f"--language={language}", *arguments]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, env=environment, cwd=tmp_path, text=True, **pipes)
 

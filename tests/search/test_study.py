@@ -194,7 +194,7 @@ def test_workers_without_a_runtime_environment_start(ray_cluster: Cluster) -> No
 
 
 def test_a_controller_that_is_killed_is_replaced_and_takes_no_place(tmp_path: Path, ray_cluster: Cluster) -> None:
-    """As where Tune stops a trial: its worker dies a little before the controller, which would start another."""
+    """When Tune stops a trial, its worker dies a little before the controller, which would start another worker."""
     import ray.train
     from ray.util.placement_group import placement_group_table
 
