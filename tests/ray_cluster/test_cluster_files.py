@@ -1,4 +1,4 @@
-"""The files in configs/cluster, as far as they can be tried without a cluster."""
+"""Files in configs/cluster, tested without a cluster."""
 
 import json
 import re

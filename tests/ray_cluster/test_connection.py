@@ -1,4 +1,4 @@
-"""Ray's settings; the cluster itself is started in tests/search/test_study.py."""
+"""Environment variables, token, address and folders of Ray; clusters are started in tests/search/test_study.py."""
 
 import json
 import os
@@ -106,7 +106,7 @@ def test_a_token_that_can_not_be_kept_where_the_user_wants_it_is_one_line(
 
 @pytest.fixture
 def silent_port() -> int:
-    """A port on which nothing listens."""
+    """Port without a server."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -123,9 +123,9 @@ def test_an_address_where_nobody_is_takes_no_minutes(
     address = address.format(port=silent_port)
     with pytest.raises(
         UserError, match=r"^RAY_ADDRESS: no Ray cluster answers at .* \(Connection refused\); start"
-    ) as told:
+    ) as error:
         check_address(address)
-    assert address in str(told.value)
+    assert address in str(error.value)
 
 
 @pytest.mark.parametrize("address", ["nonsense", "host:port", "host:", ":6379", "host:99999999", "http://host:6379/x"])
@@ -138,7 +138,7 @@ def test_another_server_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("woundray.ray_cluster.address._HEALTH_CHECK_TIMEOUT_S", 5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(UserError, match="what listens there is no Ray, or wants another token"):
+        with pytest.raises(UserError, match="the server there is not Ray, or it needs another token"):
             check_address(address)
 
 

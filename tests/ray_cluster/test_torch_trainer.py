@@ -1,4 +1,4 @@
-"""What of a cluster a run is given; runs themselves are in tests/search/test_study.py."""
+"""Resources of a run, and its retries; runs on a cluster are in tests/search/test_study.py."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,7 +59,7 @@ def test_a_run_that_can_not_be_held_is_refused(values: dict[str, object], messag
     ],
 )
 def test_parts_of_gpus_that_have_no_place_are_refused(values: dict[str, object], message: str) -> None:
-    """Ray would wait for their place for ever: a part is of one GPU."""
+    """Ray would wait for ever: a part of a GPU is on one GPU."""
     with pytest.raises(UserError, match=message):
         resolve_gpus(Config().with_values(values), WORKSTATION)
 
@@ -68,7 +68,7 @@ def test_parts_of_gpus_that_have_no_place_are_refused(values: dict[str, object],
 def test_a_controller_that_has_to_go_is_replaced_and_one_that_goes_too_often_is_told_in_a_line(
     tmp_path: Path, deaths: int
 ) -> None:
-    """Ray ends processes where memory runs out: several studies at once take more than one."""
+    """Ray kills processes when memory is full, as may happen with several studies at once."""
     from ray.exceptions import OutOfMemoryError
 
     killed = OutOfMemoryError("Task was killed due to the node running low on memory.\nRefer to the documentation")

@@ -1,4 +1,4 @@
-"""What `tune --resume` takes for a study, and the space that a study keeps."""
+"""Folders that `tune --resume` accepts, and the copy of the search space in a study's folder."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Studies that share a server, a name or a folder: each has its own runs, and none is written twice."""
+"""Studies with the same server, name or folder: each has its own runs, and none is written twice."""
 
 import os
 import shutil

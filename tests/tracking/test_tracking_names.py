@@ -1,4 +1,4 @@
-"""Whatever a study and its folder are called, MLflow has its runs, its database and its files where they belong."""
+"""Any name of a study or of its folder works with MLflow's runs, database and files."""
 
 import unicodedata
 from pathlib import Path
@@ -49,10 +49,10 @@ def test_a_study_of_any_name_is_in_mlflow_once(name: str, tmp_path: Path, databa
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_name_that_is_none_is_one_line(name: str) -> None:
-    with pytest.raises(UserError, match=r"^study\.name: ") as told:
+    with pytest.raises(UserError, match=r"^study\.name: ") as error:
         refuse_bad_name(name)
-    assert "\n" not in str(told.value)
-    str(told.value).encode()  # it can be shown
+    assert "\n" not in str(error.value)
+    str(error.value).encode()  # it can be shown
 
 
 @given(st.text(min_size=1, max_size=40))

@@ -37,7 +37,7 @@ def check_address(address: str) -> None:
     except OSError as error:
         raise no_answer_error(address, error.strerror or str(error)) from None
     if not target.startswith("ray://") and not _is_ray(target):
-        raise no_answer_error(address, "what listens there is no Ray, or wants another token")
+        raise no_answer_error(address, "the server there is not Ray, or it needs another token")
 
 
 def _is_ray(address: str) -> bool:

@@ -226,6 +226,7 @@ def shutdown() -> None:
 
 
 def _describe_cluster(*, own: bool) -> Cluster:
+    """Return resources and addresses of the connected cluster."""
     import ray
 
     url, address = ray.worker.get_dashboard_url(), ray.get_runtime_context().gcs_address

@@ -87,6 +87,7 @@ class InterruptHandler:
             self._stop_if_done()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        """Note the epochs of running trials at the first signal; raise KeyboardInterrupt at the second."""
         if signum == signal.SIGHUP:
             signal.signal(signum, signal.SIG_IGN)  # a shell sends its jobs a second one
             self._redirect_output()

@@ -234,6 +234,7 @@ class JournalFollower:
         self._display.close()
 
     def _follow(self) -> None:
+        """Show new events until the end of the block; the target of the thread."""
         while True:
             last = self._ended.wait(_POLL_S)
             for event in self._new_events():

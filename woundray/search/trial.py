@@ -101,6 +101,7 @@ class TuneJournalCallback(Callback):
     def on_trial_result(
         self, iteration: int, trials: list["Trial"], trial: "Trial", result: dict[str, Any], **info: Any
     ) -> None:
+        """Write a report of a trial to the journal."""
         if CHECKPOINT not in result:
             return
         name = trial.config[TRIAL]
@@ -112,13 +113,16 @@ class TuneJournalCallback(Callback):
             self._stopped.add(name)
 
     def on_step_end(self, iteration: int, trials: list["Trial"], **info: Any) -> None:
+        """Set the gauges of all trials again."""
         for name, reported in self._last_reports.items():  # again: Ray drops a gauge that two exports have not seen set
             set_gauges(reported, study=self._study.name, trial=name, objective=self._base.metrics.objective)
 
     def on_trial_complete(self, iteration: int, trials: list["Trial"], trial: "Trial", **info: Any) -> None:
+        """Write the end of a trial to the journal."""
         self._end(trial, "FINISHED")
 
     def on_trial_error(self, iteration: int, trials: list["Trial"], trial: "Trial", **info: Any) -> None:
+        """Write a failure to the journal; end the study if its disk is lost."""
         self._end(trial, "FAILED")
         refuse_lost(self._study)  # later trials would fail, too
 

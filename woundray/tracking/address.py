@@ -94,7 +94,7 @@ def unavailable_reason(uri: str) -> str:
         return f"does not answer ({reason}); start it, or unset MLFLOW_TRACKING_URI"
     if answer.status_code in (401, 403):
         mend = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-        return f"wants a name and password ({answer.status_code}); {mend}"
+        return f"needs a name and password ({answer.status_code}); {mend}"
     if answer.status_code >= 500:
         return f"does not answer ({answer.status_code} {answer.reason}); start it, or unset MLFLOW_TRACKING_URI"
     return ""

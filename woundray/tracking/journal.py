@@ -22,6 +22,8 @@ def _now_ms() -> int:
 
 
 class _Event(BaseModel):
+    """Base of all events."""
+
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     time_ms: int = Field(default_factory=_now_ms)

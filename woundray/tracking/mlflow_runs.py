@@ -132,6 +132,7 @@ class MlflowRuns:
         self._client.set_terminated(run_id, "FINISHED", time_ms)
 
     def _start_trial(self, event: TrialStarted) -> None:
+        """Set the run of a trial to running, and log its settings."""
         name = f"{self._study.name}-{event.number}" if self.parent else self._study.name
         run = self._trial_run(event.trial, name=name)
         self._client.update_run(run.info.run_id, status="RUNNING")
@@ -139,6 +140,7 @@ class MlflowRuns:
         self._log_dataset(run)
 
     def _log_epoch(self, event: EpochReported) -> None:
+        """Log metrics and image grid of an epoch."""
         from mlflow.entities import Metric
         from PIL import Image
 
@@ -152,6 +154,7 @@ class MlflowRuns:
                 self._client.log_image(run_id, image, key="grid", step=event.epoch, timestamp=event.time_ms)
 
     def _log_finalist(self, event: FinalistScored) -> None:
+        """Log the scores of a finalist's new images as `final.*`."""
         from mlflow.entities import Metric
 
         run_id = self._trial_run(event.trial).info.run_id
@@ -159,6 +162,7 @@ class MlflowRuns:
         self._client.log_batch(run_id, metrics=metrics)
 
     def _end_trial(self, event: TrialEnded) -> None:
+        """Log the best checkpoint of a trial and its files, and end its run."""
         run_id = self._trial_run(event.trial).info.run_id
         self._client.set_tag(run_id, "stopped_early", str(event.stopped_early).lower())
         if event.reason:
@@ -206,6 +210,7 @@ class MlflowRuns:
             log_dataset(self._client, run.info.run_id, self._study.dataset)
 
     def _end_study(self, event: StudyEnded) -> None:
+        """Log the best trial and its metrics to the parent run, and end it."""
         from mlflow.entities import Metric, RunTag
 
         if self.parent is None:
