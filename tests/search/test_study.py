@@ -155,7 +155,7 @@ def optuna_values(folder: Path) -> set[float]:
 
 
 def test_workers_ask_their_own_cluster_whichever_one_the_machine_remembers(ray_cluster: Cluster) -> None:
-    """A killed cluster leaves its address in /tmp/ray; if Ray Train used it, it would never free a trial's resources."""
+    """A killed cluster leaves its address in /tmp/ray; with it, Ray Train would never free a trial's resources."""
     import ray
     from ray.dashboard.utils import get_address_for_submission_client
 

@@ -37,8 +37,10 @@ def find_study_folder(study: Path, output: Path) -> Path:
             raise UserError(f"--resume: {folder} is a checkpoint; give the study that it is of, {owner}")
         if (folder / "config.yaml").is_file():  # the first file of a study
             if any(isinstance(event, MeasurementStarted) for event in Journal(journal_path(folder)).events()):
-                command = f"woundray augment --study.name {folder.name}"
-                raise UserError(f"--resume: {folder} is a measurement; `{command}` goes on with it")
+                raise UserError(
+                    f"--resume: {folder} is a measurement; "
+                    f"`woundray augment --study.name {folder.name}` goes on with it"
+                )
             return folder.absolute()
     raise UserError(f"--resume: neither {study} nor {output / study} is a study{suggest_folder(study, output)}")
 
