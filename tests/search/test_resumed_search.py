@@ -117,7 +117,7 @@ def test_trials_that_had_not_ended_come_first_and_keep_their_names(
     study.session(2)
     search = ResumableOptunaSearch(config, space, [], study.folder, trials_of(study.folder))
     begun = [search.suggest("x"), search.suggest("y")]  # and then the process is killed
-    mark_unfinished_as_killed(study.folder, study.journal, config)  # or is interrupted
+    mark_unfinished_as_killed(study.folder, config)  # or is interrupted
     again = ResumableOptunaSearch(config, space, [], study.folder, trials_of(study.folder))
     assert [again.suggest("p"), again.suggest("q")] == begun
     assert again.suggest("r")[NUMBER] == 5

@@ -74,7 +74,7 @@ def test_a_measurement_has_its_own_runs_too(tmp_path: Path, database: str) -> No
     for folder in (tmp_path / "one", tmp_path / "two"):
         folder.mkdir()
         for _ in range(2):  # it goes on
-            runs = MlflowRuns(database, "effect", identifier=study_id(folder), nested=True, tags={})
+            runs = MlflowRuns(database, TrackedStudy("effect", {}, {}), study_id(folder))
             runs.apply(ArmMeasured(name="R-0.5", metrics={"kappa": 0.5}))
     found = named(database, "effect")
     assert (len(of_kind(found, "study")), len(of_kind(found, "trial"))) == (2, 2)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_tracker import copy, write_study
 
 from woundray.errors import UserError
-from woundray.ray_cluster.dashboard_metrics import show
+from woundray.ray_cluster.dashboard_metrics import set_gauges
 from woundray.search.study_folders import refuse_bad_name
 from woundray.tracking.address import database_of, database_uri
 from woundray.tracking.connection import connect, experiment_id
@@ -62,7 +62,7 @@ def test_a_name_is_taken_or_refused_and_a_taken_one_can_be_a_folder_and_a_label(
     except UserError:
         return
     assert Path("/somewhere", name).name == name
-    show({"epoch": 1}, study=name, trial=name, objective="fd_lite0")
+    set_gauges({"epoch": 1}, study=name, trial=name, objective="fd_lite0")
 
 
 @pytest.mark.parametrize("name", FOLDERS)

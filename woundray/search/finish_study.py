@@ -9,7 +9,8 @@ from woundray.checkpoints.generate import SamplingOptions
 from woundray.errors import NonFiniteError, UserError
 from woundray.reporting import write_report
 from woundray.results.study import StudyResults
-from woundray.tracking.journal import JOURNAL_NAME, Journal, ModelSaved, ReportWritten
+from woundray.search.study_folders import journal_path
+from woundray.tracking.journal import Journal, ModelSaved, ReportWritten
 from woundray.tracking.model_registry import MODEL_FOLDER, model_name, save_model
 from woundray.training.checkpoint import STATE_NAME
 from woundray.training.precompute import ProgressCallback
@@ -28,7 +29,7 @@ def finish_study(study: StudyResults, progress: ProgressCallback) -> StudyResult
     """
     missed = _evaluate(study, progress)
     progress("model and report", 0, 1)
-    journal = Journal(study.folder / JOURNAL_NAME)
+    journal = Journal(journal_path(study.folder))
     journal.append(_save_model(study, missed))
     _, without_photographs = write_report(study.folder)
     journal.append(ReportWritten(file=without_photographs))

@@ -16,7 +16,8 @@ from woundray.evaluation.checkpoint_selection import Entry, best_epoch, copies
 from woundray.results.study import OPTUNA_FILE
 from woundray.results.trials import TrialResult
 from woundray.search.search_space import SearchSpace, Value
-from woundray.tracking.journal import JOURNAL_NAME, Journal, TrialStarted
+from woundray.search.study_folders import journal_path
+from woundray.tracking.journal import Journal, TrialStarted
 
 TRIAL, NUMBER, VALUES = "trial", "number", "values"
 """Keys of a proposal: name of the trial, its number in the study from 1, and its searched settings by dotted name."""
@@ -51,7 +52,7 @@ class ResumableOptunaSearch(Searcher):
         trials: Sequence[TrialResult],
     ) -> None:
         super().__init__(metric=config.metrics.objective, mode="min")
-        self._journal = Journal(folder / JOURNAL_NAME)
+        self._journal = Journal(journal_path(folder))
         self._config, self._space, self._initial_points, self._folder = config, space, initial_points, folder
         self._unfinished = [trial.number for trial in trials if trial.unfinished]
         self._names = {trial.number: trial.id for trial in trials}

@@ -15,9 +15,10 @@ from woundray.ray_cluster.dashboard_metrics import set_gauges
 from woundray.ray_cluster.torch_trainer import RunFailed, epoch_event, error_line, fit
 from woundray.ray_cluster.train_worker import CHECKPOINT, Failure, RunSetup
 from woundray.search.optuna_search import TRIAL, VALUES
+from woundray.search.study_folders import journal_path
 from woundray.system.redaction import redact
 from woundray.system.storage import refuse_lost
-from woundray.tracking.journal import JOURNAL_NAME, Journal, TrialEnded
+from woundray.tracking.journal import Journal, TrialEnded
 from woundray.training.entry_point import Loop
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def run_trial(proposal: dict[str, Any], *, base: Config, loop: Loop, precomputed
         last_report = fit(
             RunSetup(config, loop, precomputed, output, name=name, storage=study / "ray" / "runs"),
             callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call]
-            last_reported=partial(Journal(study / JOURNAL_NAME).last_epoch, name),
+            last_reported=partial(Journal(journal_path(study)).last_epoch, name),
         )
     except RunFailed as error:
         error_file.write_text(redact(error.details), encoding="utf-8")
@@ -93,7 +94,7 @@ class TuneJournalCallback(Callback):
 
     def __init__(self, study: Path, base: Config) -> None:
         self._study = study
-        self._journal = Journal(study / JOURNAL_NAME)
+        self._journal = Journal(journal_path(study))
         self._base = base
         self._stopped: set[str] = set()
         self._last_reports: dict[str, dict[str, float]] = {}  # by trial
