@@ -22,6 +22,7 @@ from typing import Any
 from turns import Cost, TreeCpu, machine, print_ratios
 
 from woundray.config import Config
+from woundray.ray_cluster.settings import configure_environment
 
 OURS, PLAIN = "woundray", "plain Ray"
 EPOCHS = 4
@@ -45,6 +46,7 @@ def configure(arguments: argparse.Namespace, folder: Path) -> Config:
 
 def woundray_study(config: Config, folder: Path, *, imports: bool, cpu: TreeCpu) -> tuple[float, float]:
     """Seconds of a study of empty trials, and of CPU in all its processes."""
+    configure_environment()
     from woundray.ray_cluster.connection import cluster
     from woundray.search.tuner import StudySetup, run_search
 

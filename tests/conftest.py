@@ -19,9 +19,11 @@ from families import FAMILIES, build_family
 from woundray.config import Config
 from woundray.config.layers import load
 from woundray.models.tiny_architecture import MICRO, build_tiny, save_tiny
+from woundray.ray_cluster.settings import configure_environment
 from woundray.training.precompute import Precomputed, precompute
 
 assert woundray.training.loop
+configure_environment()  # before a test module imports Ray
 
 settings.register_profile("woundray", deadline=None)  # machines that run tests are busy
 settings.load_profile("woundray")

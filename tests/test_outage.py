@@ -18,7 +18,8 @@ from slow_link import slow_link
 
 from woundray.config import Config
 from woundray.tracking.journal import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
-from woundray.tracking.tracker import Tracker, catch_up
+from woundray.tracking.run_context import TrackedStudy
+from woundray.tracking.tracker import Tracker, sync_journal
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's client
 
@@ -124,7 +125,7 @@ def test_nothing_is_lost_when_the_server_is_away(
 ) -> None:
     # it goes away in mid-study and comes back
     journal = Journal(study_folder(tmp_path / "one") / "events.jsonl")
-    with Tracker(journal.path, study="one", settings={}, tags={}, uri=server.uri) as tracker:
+    with Tracker(journal.path, TrackedStudy("one", {}, {}), uri=server.uri) as tracker:
         run_trial(journal, 1)
         server.kill()
         run_trial(journal, 2)  # the study does not wait for it
@@ -138,7 +139,7 @@ def test_nothing_is_lost_when_the_server_is_away(
     # it stays away until the study has ended
     folder = study_folder(tmp_path / "two")
     journal = Journal(folder / "events.jsonl")
-    with Tracker(journal.path, study="two", settings={}, tags={}, uri=server.uri) as tracker:
+    with Tracker(journal.path, TrackedStudy("two", {}, {}), uri=server.uri) as tracker:
         server.kill()
         for number in range(1, TRIALS + 1):
             run_trial(journal, number)
@@ -146,8 +147,8 @@ def test_nothing_is_lost_when_the_server_is_away(
         assert tracker.close(timeout_s=1) == len(journal.events())
     server.start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    assert catch_up(folder) == (len(journal.events()), 0)
-    assert catch_up(folder) == (0, 0)  # a second time changes nothing
+    assert sync_journal(folder) == (len(journal.events()), 0)
+    assert sync_journal(folder) == (0, 0)  # a second time changes nothing
     assert metrics_of(server.uri, "two") == EXPECTED
 
 
@@ -157,7 +158,7 @@ def test_a_slow_server_gets_each_file_once(tmp_path: Path, server: Server, monke
     journal = Journal(folder / "events.jsonl")
     with slow_link(PORT) as link:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", link.url)
-        with Tracker(journal.path, study="slow", settings={}, tags={}) as tracker:
+        with Tracker(journal.path, TrackedStudy("slow", {}, {})) as tracker:
             run_trial(journal, 1)
             (folder / f"trials/t1/epoch_{EPOCHS:04d}/state.safetensors").write_bytes(bytes(1_600_000))
             link.rate = 200_000
@@ -167,6 +168,6 @@ def test_a_slow_server_gets_each_file_once(tmp_path: Path, server: Server, monke
 
         journal.path.with_suffix(".copied").unlink()  # as if the study's process had died before
         link.requests.clear()
-        assert catch_up(folder, timeout_s=1) == (len(journal.events()), 0)
+        assert sync_journal(folder, timeout_s=1) == (len(journal.events()), 0)
         sent = [path.rpartition("/")[2] for path in link.uploads()]
         assert [name for name in sent if name == "state.safetensors"] == ["state.safetensors"]

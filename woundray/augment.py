@@ -6,9 +6,10 @@ from typing import Any
 from woundray.cli.command import Command, parse
 from woundray.cli.terminal import ProgressBars, run
 from woundray.errors import UserError
-from woundray.ray_cluster.connection import prepare_workers
+from woundray.ray_cluster.connection import preload_workers
+from woundray.ray_cluster.settings import configure_environment
 from woundray.search import preflight
-from woundray.search.study_folders import is_begun
+from woundray.search.study_folders import already_exists
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +52,11 @@ def main() -> None:
 def _augment() -> None:
     command = parse(Augment)
     _check(command)
-    preflight.refuse_mistakes(command.settings, preflight.MEASUREMENT)
-    if not is_begun(command.settings):
+    preflight.refuse_mistakes(command.settings, preflight.MEASUREMENT_CHECKS)
+    if not already_exists(command.settings):
         command.tell_profile()
-    prepare_workers()  # before the imports below
+    configure_environment()  # before the imports below, of Ray among others
+    preload_workers()
     with ProgressBars() as stages:
         stages("starting", 0, 1)
         from woundray.cli.tables import print_whole

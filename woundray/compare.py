@@ -11,7 +11,7 @@ from woundray.cli.command import read_flags
 from woundray.cli.terminal import ProgressBars, run
 from woundray.config.section import Section
 from woundray.errors import UserError
-from woundray.search.study_folders import study_folder
+from woundray.search.study_folders import find_journal_folder
 
 
 class Compare(Section):
@@ -47,7 +47,7 @@ def _compare() -> None:
     if command.sources and "top" in command.model_fields_set:
         raise UserError("--top: is of --study; leave it out beside REFs")
     refuse_missing(command.sources, command.runs)
-    study = command.study and study_folder(command.study, command.runs)
+    study = command.study and find_journal_folder(command.study, command.runs)
     from woundray.checkpoints.evaluate import compare
     from woundray.checkpoints.find import find_checkpoint
     from woundray.checkpoints.generate import SamplingOptions

@@ -8,7 +8,7 @@ import tyro
 from woundray.cli.command import read_flags
 from woundray.cli.terminal import run
 from woundray.config.section import Section
-from woundray.search.study_folders import study_folder
+from woundray.search.study_folders import find_journal_folder
 
 
 class Report(Section):
@@ -27,7 +27,7 @@ def main() -> None:
 
 def _report() -> None:
     command = read_flags(Report, prog="python -m woundray.report")
-    folder = study_folder(command.study, command.runs)
+    folder = find_journal_folder(command.study, command.runs)
     from woundray.reporting import write_report
 
     report, without_photographs = write_report(folder)

@@ -8,7 +8,7 @@ from woundray.cli.command import read_flags
 from woundray.cli.terminal import run
 from woundray.config.section import Section
 from woundray.errors import UserError
-from woundray.search.study_folders import study_folder
+from woundray.search.study_folders import find_journal_folder
 
 
 class Sync(Section):
@@ -31,11 +31,11 @@ def main() -> None:
 def _sync() -> None:
     command = read_flags(Sync, prog="python -m woundray.sync")
     from woundray.system.storage import alone_in
-    from woundray.tracking.tracker import catch_up
+    from woundray.tracking.tracker import sync_journal
 
-    folder = study_folder(command.study, command.output)
+    folder = find_journal_folder(command.study, command.output)
     with alone_in(folder):  # a study that goes on writes its events itself
-        written, left = catch_up(folder.absolute())
+        written, left = sync_journal(folder.absolute())
     if left:
         raise UserError(f"sync: MLflow took {written} of {written + left} events; run it again when it answers")
     print(f"{written} events written; MLflow has all of {folder}")

@@ -6,9 +6,10 @@ from typing import Any
 from woundray.checkpoints.find import refuse_missing
 from woundray.cli.command import Command, parse
 from woundray.cli.terminal import ProgressBars, run
-from woundray.ray_cluster.connection import prepare_workers
+from woundray.ray_cluster.connection import preload_workers
+from woundray.ray_cluster.settings import configure_environment
 from woundray.search import preflight
-from woundray.search.study_folders import is_begun
+from woundray.search.study_folders import already_exists
 
 
 class Train(Command):
@@ -39,16 +40,17 @@ def _train() -> None:
     settings = command.settings
     if command.resume:
         refuse_missing([command.resume], settings.study.output, flag="--resume")
-    preflight.refuse_mistakes(settings, preflight.RUN)
-    if not is_begun(settings):
+    preflight.refuse_mistakes(settings, preflight.RUN_CHECKS)
+    if not already_exists(settings):
         command.tell_profile()
-    prepare_workers()  # before the imports below
+    configure_environment()  # before the imports below, of Ray among others
+    preload_workers()
     with ProgressBars() as stages:
         stages("starting", 0, 1)
-        from woundray.search.training_run import conduct_run
+        from woundray.search.training_run import train_adapter
 
         stages("starting", 1, 1)
-        output, best = conduct_run(settings, stages, start=command.resume, typed=command.typed)
+        output, best = train_adapter(settings, stages, start=command.resume, typed=command.typed)
     scores = "  ".join(f"{name} {value:.4g}" for name, value in best.items())
     print(f"best epoch   {scores}")
     print(f"adapter      {output / 'best'}")

@@ -4,7 +4,8 @@ from woundray.cli.command import parse
 from woundray.cli.study_command import StudyCommand
 from woundray.cli.terminal import ProgressBars, run
 from woundray.errors import UserError
-from woundray.ray_cluster.connection import prepare_workers
+from woundray.ray_cluster.connection import preload_workers
+from woundray.ray_cluster.settings import configure_environment
 
 
 class Tune(StudyCommand):
@@ -26,7 +27,8 @@ def _tune() -> None:
         raise UserError(mistake)
     if not command.resume:
         command.tell_profile()
-    prepare_workers()  # before the imports below
+    configure_environment()  # before the imports below, of Ray among others
+    preload_workers()
     with ProgressBars() as progress:
         progress("starting", 0, 1)
         from woundray.cli.tables import print_whole

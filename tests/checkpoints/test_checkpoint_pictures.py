@@ -16,6 +16,7 @@ from woundray.models.base_model import load_unet
 from woundray.models.lora import add_adapter, save_adapter
 from woundray.system.atomic_files import write_json
 from woundray.tracking.journal import Journal, StudyEnded, TrialEnded, TrialStarted
+from woundray.tracking.run_context import TrackedStudy
 from woundray.tracking.tracker import Tracker
 from woundray.training.checkpoint import link, write_config
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
@@ -65,7 +66,7 @@ def runs(checkpoint: Path, server: str, tmp_path: Path) -> tuple["MlflowClient",
         status = "FINISHED" if trial == "a" else "FAILED"
         journal.append(TrialEnded(trial=trial, status=status, stopped_early=False, output=output))
     journal.append(StudyEnded(status="FINISHED", best_trial="a", metrics={}))
-    with Tracker(journal.path, study=study, settings={}, tags={}, uri=server) as tracker:
+    with Tracker(journal.path, TrackedStudy(study, {}, {}), uri=server) as tracker:
         assert tracker.close() == 0
     client = MlflowClient(tracking_uri=server)
     experiment = client.get_experiment_by_name("woundray").experiment_id

@@ -22,7 +22,8 @@ from woundray.generation.picture_folder import Collection, Picture, provenance, 
 from woundray.sampling.pipeline import png
 from woundray.tracking.connection import connect
 from woundray.tracking.journal import TrialStarted
-from woundray.tracking.mlflow_runs import Runs
+from woundray.tracking.mlflow_runs import MlflowRuns
+from woundray.tracking.run_context import TrackedStudy
 from woundray.training.checkpoint import write_config
 from woundray.tune import Tune
 
@@ -91,12 +92,12 @@ def test_a_word_in_a_file_is_no_number_and_no_date(tmp_path: Path, text: str) ->
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> MlflowRuns:
     """A tracking database; making one takes seconds."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Runs(uri, "typed", identifier="typed", nested=False, tags={})
+        return MlflowRuns(uri, TrackedStudy("typed", {}, {}, nested=False), "typed")
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's client and its database
@@ -107,7 +108,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 @example(" ")
 @example("001")
 @example("x" * 6000)
-def test_mlflow_holds_what_was_typed(runs: Runs, text: str) -> None:
+def test_mlflow_holds_what_was_typed(runs: MlflowRuns, text: str) -> None:
     config = parse(Tune, [f"--{name}={text}" for name in TEXTS]).settings
     trial = f"trial-{next(NUMBERS)}"
     runs.apply(TrialStarted(trial=trial, number=1, values={}, settings=config.flat()))

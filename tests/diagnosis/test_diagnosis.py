@@ -151,7 +151,7 @@ def test_mlflow_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         for status in (401, 403):  # /health answers as before
             site.errors[page] = (status, "")
             [problem] = doctor().problems
-            assert f"wants a name and password ({status}); set MLFLOW_TRACKING_USERNAME" in problem
+            assert f"needs a name and password ({status}); set MLFLOW_TRACKING_USERNAME" in problem
         site.errors[page] = (502, "")
         [problem] = doctor().problems
         assert "does not answer (502" in problem

@@ -21,6 +21,7 @@ import yaml
 from safetensors.torch import load_file
 
 from woundray.config import Config
+from woundray.ray_cluster.settings import configure_environment
 from woundray.results.trials import TrialResult, read_trials
 from woundray.search.study_folders import journal_path
 from woundray.tracking.journal import EpochReported, Event, Journal, TrialStarted
@@ -417,7 +418,8 @@ class TwoNodes:
 
     def __init__(self, folder: Path, *, port: int = 6390) -> None:
         self._folder = folder
-        from ray.util import get_node_ip_address  # here: woundray's settings come before the import of ray
+        configure_environment()
+        from ray.util import get_node_ip_address
 
         self._host, self._port = get_node_ip_address(), port
         local = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "RAY_AUTH_MODE": "token", "GLOO_SOCKET_IFNAME": "lo"}

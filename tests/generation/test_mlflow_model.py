@@ -15,9 +15,10 @@ from woundray.checkpoints.generate import SamplingOptions
 from woundray.config import Config
 from woundray.generation.fill_folder import find_sources
 from woundray.generation.generator import ImageGenerator, origin_of, weights_sha256
-from woundray.search.finish_study import _CODE
+from woundray.search.finish_study import _SERVED_CODE
 from woundray.tracking.journal import Journal, ModelSaved, StudyEnded, TrialEnded, TrialStarted
 from woundray.tracking.model_registry import save_model
+from woundray.tracking.run_context import TrackedStudy
 from woundray.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def models(micro_base: Path, micro_config: Config, tmp_path_factory: pytest.Temp
         checkpoint = write_checkpoint(folder / f"epoch_{seed:04d}", micro_base, micro_config, seed=seed)
         (checkpoint / "state.safetensors").write_bytes(b"optimizer")
         model = folder / f"model{seed}"
-        save_model(checkpoint, model, code=_CODE, prompt="a wound", leave_out=["state.safetensors"])
+        save_model(checkpoint, model, code=_SERVED_CODE, prompt="a wound", leave_out=["state.safetensors"])
         found.append((checkpoint, model))
     return found
 
@@ -81,10 +82,10 @@ def test_the_model_that_is_there_stays_until_the_next_one_is_whole(
 
     monkeypatch.setattr("mlflow.pyfunc.save_model", fail)
     with pytest.raises(OSError, match="No space left"):
-        save_model(checkpoint, kept, code=_CODE, prompt="a wound")
+        save_model(checkpoint, kept, code=_SERVED_CODE, prompt="a wound")
     monkeypatch.undo()
     assert (kept / "MLmodel").is_file()
-    save_model(checkpoint, kept, code=_CODE, prompt="a scar", leave_out=["state.safetensors"])
+    save_model(checkpoint, kept, code=_SERVED_CODE, prompt="a scar", leave_out=["state.safetensors"])
     assert "a scar" in (kept / "input_example.json").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
@@ -98,7 +99,7 @@ def publish(folder: Path, uri: str, study: str, model: Path, *, score: float, mi
     facts = {"objective": "fd_lite0", "score": score, "missed": missed, "data": data}
     journal.append(ModelSaved(study=study, trial=study, name="woundray-phase-I", folder=model, **facts))  # type: ignore[arg-type]
     for _ in range(2):  # as if the process had died before it noted that all is copied
-        with Tracker(journal.path, study=study, settings={}, tags={}, uri=uri) as tracker:
+        with Tracker(journal.path, TrackedStudy(study, {}, {}), uri=uri) as tracker:
             assert tracker.close() == 0
         journal.path.with_suffix(".copied").unlink()
 

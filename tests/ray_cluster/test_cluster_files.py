@@ -1,4 +1,4 @@
-"""The files in configs/cluster, as far as they can be tried without a cluster."""
+"""Files in configs/cluster, tested without a cluster."""
 
 import json
 import re
@@ -10,12 +10,9 @@ import jsonschema
 import pytest
 import yaml
 
-import woundray.search
 from woundray.cli.command import parse
 from woundray.config import Config
 from woundray.tune import Tune
-
-assert woundray.search  # makes Ray's settings
 
 FOLDER = Path(__file__).parents[2] / "configs" / "cluster"
 
@@ -87,7 +84,7 @@ def test_the_slurm_script_is_bash_and_takes_tunes_arguments() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_ray_takes_the_on_premise_file() -> None:
-    import ray.autoscaler  # here: woundray's settings come before the import of ray
+    import ray.autoscaler
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     config = prepare_config(read("on-premise.yaml"))

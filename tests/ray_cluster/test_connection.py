@@ -1,4 +1,4 @@
-"""Ray's settings; the cluster itself is started in tests/search/test_study.py."""
+"""Environment variables, token, address and folders of Ray; clusters are started in tests/search/test_study.py."""
 
 import json
 import os
@@ -11,41 +11,72 @@ from pathlib import Path
 import pytest
 
 from woundray.errors import UserError
-from woundray.ray_cluster.address import refuse_dead
+from woundray.ray_cluster import settings
+from woundray.ray_cluster.address import check_address
 from woundray.ray_cluster.connection import sessions_folder
-from woundray.ray_cluster.token import make_token_private
+from woundray.ray_cluster.token import create_private_token
 from woundray.system.private_folder import runtime_folder
 
 SHOW = """
 import json, os, sys
-import {module}
-print(json.dumps({{"ray": "ray" in sys.modules, "environment": dict(os.environ)}}))
+import woundray.search.study_folders
+from woundray.ray_cluster import connection, settings
+assert "ray" not in sys.modules, "Ray reads its settings when it is imported: they must be set before"
+settings.configure_environment()
+print(json.dumps(dict(os.environ)))
+"""
+
+COMMAND = """
+import os, sys
+sys.argv[1:] = {flags}
+from woundray.cli.terminal import ProgressBars
+from woundray import {command}
+def stop(self):
+    assert "ray" not in sys.modules and os.environ["RAY_AUTH_MODE"] == "token"
+    print("configured")
+    raise SystemExit
+{command}.preload_workers = lambda: None
+ProgressBars.__enter__ = stop
+{command}.main()
 """
 
 
-def environment_after_import(module: str, **given: str) -> dict[str, str]:
-    code = SHOW.format(module=module)
-    run = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True)
-    seen = json.loads(run.stdout)
-    assert not seen["ray"], "Ray reads its settings when it is imported: they must be made before"
-    environment: dict[str, str] = seen["environment"]
+def configured_environment(**given: str) -> dict[str, str]:
+    run = subprocess.run([sys.executable, "-c", SHOW], env=given, capture_output=True, text=True, check=True)
+    environment: dict[str, str] = json.loads(run.stdout)
     return environment
 
 
-def test_settings_are_made_before_ray_is_imported() -> None:
-    environment = environment_after_import("woundray.search")
+@pytest.mark.parametrize("command", ["tune", "train", "augment"])
+def test_commands_set_the_environment_before_ray_is_imported(command: str, tmp_path: Path) -> None:
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
+    code = COMMAND.format(command=command, flags=["--data", str(tmp_path)] if command == "augment" else [])
+    run = subprocess.run([sys.executable, "-c", code], env=bare, capture_output=True, text=True, check=False)
+    assert run.stdout == "configured\n", run.stderr
+
+
+def test_an_environment_that_is_set_too_late_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", object())
+    settings.configure_environment()  # a second time: nothing is missing
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    with pytest.raises(RuntimeError, match="before `import ray`"):
+        settings.configure_environment()
+
+
+def test_the_environment_has_the_settings_of_an_own_cluster() -> None:
+    environment = configured_environment()
     assert environment["RAY_AUTH_MODE"] == "token"
     assert environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"  # all sockets on 127.0.0.1
     assert environment["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
 def test_the_users_own_settings_stay() -> None:
-    environment = environment_after_import("woundray.search", RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="3")
+    environment = configured_environment(RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="3")
     assert environment["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "3"
 
 
 def test_a_cluster_of_several_machines_is_not_bound_to_loopback() -> None:
-    environment = environment_after_import("woundray.search", RAY_ADDRESS="10.0.0.1:6379")
+    environment = configured_environment(RAY_ADDRESS="10.0.0.1:6379")
     assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in environment
 
 
@@ -58,7 +89,7 @@ def test_only_the_owner_reads_the_token(tmp_path: Path, monkeypatch: pytest.Monk
         path.parent.mkdir()
         path.write_text(existing)
         path.chmod(0o644)
-    make_token_private()
+    create_private_token()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.read_text() == existing or len(path.read_text()) == 64
 
@@ -70,12 +101,12 @@ def test_a_token_that_can_not_be_kept_where_the_user_wants_it_is_one_line(
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match=r"^RAY_AUTH_TOKEN_PATH: .*file/token can not be written \(\w"):
-        make_token_private()
+        create_private_token()
 
 
 @pytest.fixture
 def silent_port() -> int:
-    """A port on which nothing listens."""
+    """Port without a server."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -92,23 +123,23 @@ def test_an_address_where_nobody_is_takes_no_minutes(
     address = address.format(port=silent_port)
     with pytest.raises(
         UserError, match=r"^RAY_ADDRESS: no Ray cluster answers at .* \(Connection refused\); start"
-    ) as told:
-        refuse_dead(address)
-    assert address in str(told.value)
+    ) as error:
+        check_address(address)
+    assert address in str(error.value)
 
 
 @pytest.mark.parametrize("address", ["nonsense", "host:port", "host:", ":6379", "host:99999999", "http://host:6379/x"])
 def test_an_address_that_is_none_is_one_line(address: str) -> None:
     with pytest.raises(UserError, match=r"^RAY_ADDRESS: .* is no address of a Ray cluster; give HOST:PORT"):
-        refuse_dead(address)
+        check_address(address)
 
 
 def test_another_server_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("woundray.ray_cluster.address._ANSWERS_WITHIN_S", 5)
+    monkeypatch.setattr("woundray.ray_cluster.address._HEALTH_CHECK_TIMEOUT_S", 5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(UserError, match="what listens there is no Ray, or wants another token"):
-            refuse_dead(address)
+        with pytest.raises(UserError, match="the server there is not Ray, or it needs another token"):
+            check_address(address)
 
 
 def test_a_command_with_a_dead_address_says_one_line(silent_port: int, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Workers that are forked from a warm process: what they are given, how they end, and what happens without one."""
+"""Workers forked by the fork server: their environment, their end, and workers without a fork server."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import pytest
 from woundray.ray_cluster import ray_version
 from woundray.ray_cluster.fork_server import server
 
-pytestmark = pytest.mark.skipif(not server.usable(), reason="a GPU, or another system than Linux")
+pytestmark = pytest.mark.skipif(not server.is_supported(), reason="a GPU, or another system than Linux")
 
 SCRIPT = """
 import os, subprocess, sys, time
@@ -37,14 +37,14 @@ if "last" in sys.argv:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Of a client."""
+    """Environment of a client."""
     (tmp_path / "script.py").write_text(SCRIPT)
     return {**os.environ, "RAY_JOB_ID": "01000000", "RAY_RAYLET_PID": str(os.getpid())}
 
 
 @pytest.fixture
-def warm(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A fork server that has imported one module that Python does not import by itself."""
+def fork_server(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Fork server that has imported `colorsys`, which Python does not import by itself."""
     with started(tmp_path, environment, "colorsys") as process:
         yield process
 
@@ -53,7 +53,7 @@ def warm(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess.Pop
 def started(
     tmp_path: Path, environment: dict[str, str], *modules: str, master: int | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A fork server that imports these modules, for the time of a block."""
+    """Start a fork server that imports these modules, for the time of the block."""
     (tmp_path / "home").mkdir()
     code = f"from woundray.ray_cluster.fork_server.server import main; main({modules})"
     with socket.socket(socket.AF_UNIX) as listener:
@@ -61,7 +61,7 @@ def started(
         listener.listen()
         process = subprocess.Popen(
             [sys.executable, "-c", code, str(listener.fileno()), str(master or os.getpid())],
-            env=environment | server._ONE_THREAD,
+            env=environment | server._SINGLE_THREAD,
             pass_fds=[listener.fileno()],
             stderr=subprocess.PIPE,
         )
@@ -72,51 +72,49 @@ def started(
             process.kill()
 
 
-def client(
-    tmp_path: Path,
-    environment: dict[str, str],
-    *arguments: str,
-    options: tuple[str, ...] = (),
-    variables: dict[str, str] | None = None,
-    language: str = "PYTHON",
-    **context: object,
-) -> subprocess.Popen[str]:
-    """As a raylet starts it, but for the script, which is ours."""
-    asked: dict[str, object] = {
+def client(tmp_path: Path, environment: dict[str, str], *arguments: str, **changes: Any) -> subprocess.Popen[str]:
+    """Start setup_worker.py as a raylet does, but for the worker's script.
+
+    Args:
+        changes: options of Python, variables and language of the worker; further fields of the runtime environment.
+    """
+    options, language = changes.pop("options", ()), changes.pop("language", "PYTHON")
+    context = {
         "command_prefix": [],
-        "env_vars": {"COLOUR": "red", server.ADDRESS: str(tmp_path / "home/socket")} | (variables or {}),
+        "env_vars": {"COLOUR": "red", server.ADDRESS: str(tmp_path / "home/socket")} | changes.pop("variables", {}),
         "py_executable": sys.executable,
         "override_worker_entrypoint": None,
         "java_jars": [],
     }
     command = ["nice", "-n", "1", sys.executable, str(server.SETUP_WORKER), *options, str(tmp_path / "script.py")]
-    command += [f"--serialized-runtime-env-context={json.dumps(asked | context)}", f"--language={language}", *arguments]
+    context |= changes
+    command += [f"--serialized-runtime-env-context={json.dumps(context)}", f"--language={language}", *arguments]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, env=environment, cwd=tmp_path, text=True, **pipes)
 
 
 def test_a_fork_is_what_its_client_was_asked_to_be(
-    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes]
+    tmp_path: Path, environment: dict[str, str], fork_server: subprocess.Popen[bytes]
 ) -> None:
     nicer = os.getpriority(os.PRIO_PROCESS, 0) + 1
     for colour in ("red", "blue"):
         process = client(tmp_path, environment, colour, "more", variables={"COLOUR": colour})
         assert process.communicate()[0] == f"['{colour}', 'more'] {colour} {tmp_path} {nicer} True __main__\n"
-    assert warm.poll() is None
+    assert fork_server.poll() is None
 
 
 def test_a_client_ends_with_its_fork(
-    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes]
+    tmp_path: Path, environment: dict[str, str], fork_server: subprocess.Popen[bytes]
 ) -> None:
     with client(tmp_path, environment, "red", "wait") as process:
         assert process.stdout is not None and process.stdout.readline().startswith("['red', 'wait']")
-        [fork] = Path(f"/proc/{warm.pid}/task/{warm.pid}/children").read_text().split()
+        [fork] = Path(f"/proc/{fork_server.pid}/task/{fork_server.pid}/children").read_text().split()
         os.kill(int(fork), signal.SIGKILL)
         assert process.wait() == 0
 
 
 def test_a_client_does_not_end_before_its_fork(
-    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes]
+    tmp_path: Path, environment: dict[str, str], fork_server: subprocess.Popen[bytes]
 ) -> None:
     with client(tmp_path, environment, "red", "last") as process:
         process.wait()
@@ -124,22 +122,22 @@ def test_a_client_does_not_end_before_its_fork(
 
 
 def test_a_fork_ends_with_its_raylet_and_what_it_started_with_it(
-    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes]
+    tmp_path: Path, environment: dict[str, str], fork_server: subprocess.Popen[bytes]
 ) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as raylet:
-        own = environment | {"RAY_RAYLET_PID": str(raylet.pid)}
-        with client(tmp_path, own, "red", "child", "wait") as process:
+        variables = environment | {"RAY_RAYLET_PID": str(raylet.pid)}
+        with client(tmp_path, variables, "red", "child", "wait") as process:
             assert process.stdout is not None and process.stdout.readline().startswith("['red', 'child', 'wait']")
             child = int(process.stdout.readline())
             raylet.communicate(b"\n")
             assert process.wait(timeout=60) == 0
     state = Path(f"/proc/{child}/stat")
     assert not state.exists() or state.read_text().split()[2] == "Z"
-    assert warm.poll() is None
+    assert fork_server.poll() is None
 
 
 def test_workers_are_killed_for_memory_before_their_clients(
-    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes]
+    tmp_path: Path, environment: dict[str, str], fork_server: subprocess.Popen[bytes]
 ) -> None:
     assert client(tmp_path, environment, "red", "oom").communicate()[0].splitlines()[-1] == "1000"
 
@@ -152,7 +150,7 @@ def test_without_a_fork_server_a_worker_is_the_plain_one(tmp_path: Path, environ
 
 
 @pytest.mark.parametrize(
-    ("own", "asked"),
+    ("variables", "changes"),
     [
         ({"RAY_JOB_ID": "02000000"}, {}),  # of another job: Ray has read the first one's in the fork server
         ({}, {"options": ("-s",)}),
@@ -165,38 +163,42 @@ def test_without_a_fork_server_a_worker_is_the_plain_one(tmp_path: Path, environ
 def test_what_a_fork_can_not_be_is_the_plain_one(
     tmp_path: Path,
     environment: dict[str, str],
-    warm: subprocess.Popen[bytes],
-    own: dict[str, str],
-    asked: dict[str, Any],
+    fork_server: subprocess.Popen[bytes],
+    variables: dict[str, str],
+    changes: dict[str, Any],
 ) -> None:
-    assert client(tmp_path, environment | own, "red", **asked).communicate()[0] == plain(tmp_path)
-    assert warm.poll() is None
+    assert client(tmp_path, environment | variables, "red", **changes).communicate()[0] == plain(tmp_path)
+    assert fork_server.poll() is None
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"), [({"language": "JAVA"}, "java"), ({"a_later_setting": 1}, "argument 'a_later_setting'")]
+    ("changes", "message"), [({"language": "JAVA"}, "java"), ({"a_later_setting": 1}, "argument 'a_later_setting'")]
 )
 def test_what_only_ray_can_judge_is_left_to_it(
-    tmp_path: Path, environment: dict[str, str], warm: subprocess.Popen[bytes], asked: dict[str, Any], told: str
+    tmp_path: Path,
+    environment: dict[str, str],
+    fork_server: subprocess.Popen[bytes],
+    changes: dict[str, Any],
+    message: str,
 ) -> None:
-    with client(tmp_path, environment, "red", **asked) as process:
+    with client(tmp_path, environment, "red", **changes) as process:
         out, err = process.communicate()
-    assert out == "" and told in err
-    assert warm.poll() is None
+    assert out == "" and message in err
+    assert fork_server.poll() is None
 
 
 def plain(tmp_path: Path) -> str:
-    """What a worker prints that is not a fork."""
+    """Return the output of a worker that is not a fork."""
     return f"['red'] red {tmp_path} {os.getpriority(os.PRIO_PROCESS, 0) + 1} False __main__\n"
 
 
 def test_a_fork_server_ends_with_its_master_and_clears_up(tmp_path: Path, environment: dict[str, str]) -> None:
     with (
         subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as master,
-        started(tmp_path, environment, master=master.pid) as warm,
+        started(tmp_path, environment, master=master.pid) as fork_server,
     ):
         master.communicate(b"\n")
-        assert warm.wait(timeout=60) == 0
+        assert fork_server.wait(timeout=60) == 0
     assert not (tmp_path / "home").exists()
 
 
@@ -214,44 +216,44 @@ def test_a_process_has_one_fork_server_which_does_not_outlive_it() -> None:
 
 
 def test_forks_that_would_draw_the_same_identifiers_are_none(tmp_path: Path, environment: dict[str, str]) -> None:
-    """Ray's pool of random identifiers is seeded at the first draw: after it, forks draw the same ones."""
+    """Ray seeds its random identifiers at the first draw; all forks after that draw the same ones."""
     (tmp_path / "drawn.py").write_text("import ray\nray.PlacementGroupID.of(ray.JobID.nil())\n")
-    with started(tmp_path, environment | {"PYTHONPATH": str(tmp_path)}, "drawn") as warm:
-        assert b"the same identifiers" in warm.communicate(timeout=60)[1]
-        assert warm.returncode == 1
+    with started(tmp_path, environment | {"PYTHONPATH": str(tmp_path)}, "drawn") as fork_server:
+        assert b"the same identifiers" in fork_server.communicate(timeout=60)[1]
+        assert fork_server.returncode == 1
 
 
 def test_importing_all_of_ray_draws_no_identifier(tmp_path: Path, environment: dict[str, str]) -> None:
-    with started(tmp_path, environment, *server._MODULES) as warm:
+    with started(tmp_path, environment, *server._MODULES) as fork_server:
         process = client(tmp_path, environment, "red")
         assert process.communicate()[0].startswith("['red'] red")
-        assert warm.poll() is None
+        assert fork_server.poll() is None
 
 
 def test_workers_are_forked_unless_the_user_forbids_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(server.ADDRESS, raising=False)
-    assert server.wanted()
+    assert server.is_enabled()
     monkeypatch.setenv(server.ADDRESS, "0")
-    assert not server.wanted()
+    assert not server.is_enabled()
 
 
 def test_workers_of_another_ray_start_in_the_plain_way(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(ray_version, "version", lambda _: "2.61.0")
-    assert not server.usable()
-    with caplog.at_level("INFO"), server.workers_are_forks() as variables:
+    assert not server.is_supported()
+    with caplog.at_level("INFO"), server.forked_workers() as variables:
         assert variables == {}
     assert caplog.messages == ["this Ray is not one of 2.60.0: workers start as Ray starts them"]
 
 
 def test_a_part_of_ray_that_is_gone_is_an_error_and_no_silent_detour(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such a Ray does not belong in KNOWN_RAY: the workers would start slowly, and nobody would see why."""
+    """Such a Ray does not belong in KNOWN_RAY: workers would start slowly for no visible reason."""
     from ray._private import ray_constants
 
     monkeypatch.delenv(server.ADDRESS, raising=False)
     monkeypatch.delattr(ray_constants, "SETUP_WORKER_FILENAME")
-    with pytest.raises(AttributeError, match="SETUP_WORKER_FILENAME"), server.workers_are_forks():
+    with pytest.raises(AttributeError, match="SETUP_WORKER_FILENAME"), server.forked_workers():
         pass
 
 
@@ -259,9 +261,9 @@ def test_a_part_of_ray_that_is_gone_is_an_error_and_no_silent_detour(monkeypatch
 def test_where_workers_may_meet_a_gpu_none_is_a_fork(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, forked: bool
 ) -> None:
-    """CUDA does not survive a fork. Who hides all GPUs has trials on CPUs alone."""
+    """CUDA does not work in forks. With all GPUs hidden, trials use CPUs only."""
     monkeypatch.setattr(server, "_GPU", tmp_path)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert server.usable() is forked
+    assert server.is_supported() is forked

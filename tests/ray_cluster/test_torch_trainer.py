@@ -1,4 +1,4 @@
-"""What of a cluster a run is given; runs themselves are in tests/search/test_study.py."""
+"""Resources of a run, and its retries; runs on a cluster are in tests/search/test_study.py."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +10,7 @@ from woundray.config import Config
 from woundray.errors import UserError
 from woundray.ray_cluster.nodes import Resources
 from woundray.ray_cluster.torch_trainer import RunFailed, fit, resolve_gpus, runs_at_once
+from woundray.ray_cluster.train_worker import RunSetup
 
 LAPTOP = Resources(cpus=8, gpus=0, nodes=1)
 WORKSTATION = Resources(cpus=16, gpus=2, nodes=1)
@@ -58,7 +59,7 @@ def test_a_run_that_can_not_be_held_is_refused(values: dict[str, object], messag
     ],
 )
 def test_parts_of_gpus_that_have_no_place_are_refused(values: dict[str, object], message: str) -> None:
-    """Ray would wait for their place for ever: a part is of one GPU."""
+    """Ray would wait for ever: a part of a GPU is on one GPU."""
     with pytest.raises(UserError, match=message):
         resolve_gpus(Config().with_values(values), WORKSTATION)
 
@@ -67,7 +68,7 @@ def test_parts_of_gpus_that_have_no_place_are_refused(values: dict[str, object],
 def test_a_controller_that_has_to_go_is_replaced_and_one_that_goes_too_often_is_told_in_a_line(
     tmp_path: Path, deaths: int
 ) -> None:
-    """Ray ends processes where memory runs out: several studies at once take more than one."""
+    """Ray kills processes when memory is full, as may happen with several studies at once."""
     from ray.exceptions import OutOfMemoryError
 
     killed = OutOfMemoryError("Task was killed due to the node running low on memory.\nRefer to the documentation")
@@ -77,7 +78,7 @@ def test_a_controller_that_has_to_go_is_replaced_and_one_that_goes_too_often_is_
 
     def run() -> dict[str, object]:
         with patch("ray.train.torch.TorchTrainer.fit", side_effect=ends):
-            return fit(config, loop=lambda *_, **__: None, name="run", **folders)
+            return fit(RunSetup(config, loop=lambda *_, **__: None, name="run", **folders))
 
     if deaths <= 2:
         assert run() == {"epoch": 2}

@@ -1,4 +1,4 @@
-"""Epochs that a worker reports before it trains, and why a run is not tried again."""
+"""Epochs that a worker reports before it trains, and the file with the reason of a failure."""
 
 from pathlib import Path
 
@@ -7,17 +7,17 @@ from woundray.system.atomic_files import write_json
 
 
 def write_run(output: Path, epochs: int) -> None:
-    """A run of so many epochs, of whose checkpoints the last one alone is left."""
+    """Write a run with so many epochs, of which only the last checkpoint is left."""
     history = [{"epoch": float(epoch), "fd_lite0": 100.0 - epoch} for epoch in range(1, epochs + 1)]
     (output / f"epoch_{epochs:04d}").mkdir(parents=True)
     write_json({"epoch": epochs, "updates": epochs, "history": history}, output / f"epoch_{epochs:04d}/run.json")
 
 
-def test_only_what_nobody_has_heard_of_is_reported_after_a_death(tmp_path: Path) -> None:
+def test_only_unreported_epochs_are_reported_after_a_death(tmp_path: Path) -> None:
     write_run(tmp_path, 22)
     assert [entry["epoch"] for entry in _unreported(tmp_path, lambda: 19)] == [20, 21, 22]
     assert [entry["epoch"] for entry in _unreported(tmp_path, lambda: 22)] == [22]  # Tune needs one
-    assert [entry["epoch"] for entry in _unreported(tmp_path, None)] == [22]  # nobody listens
+    assert [entry["epoch"] for entry in _unreported(tmp_path, None)] == [22]  # reports are not recorded
     assert len(_unreported(tmp_path, lambda: 0)) == 22
     assert _unreported(tmp_path / "new", lambda: 0) == []
 

@@ -1,4 +1,4 @@
-"""A study with one trial that is rigged to draw its training photographs: the best by score, and not elected."""
+"""A study with a trial that copies its training photographs: it has the best score, and is not elected."""
 
 from pathlib import Path
 
@@ -13,16 +13,24 @@ from woundray.search.study_folders import journal_path
 from woundray.tracking.journal import EpochReported, Journal, TrialEnded, TrialStarted
 
 
-class Named(Colours):
-    """Under the name of a score that a study can minimise."""
+class NamedColours(Colours):
+    """Features with the name of a score that a study can minimise."""
 
     name = "lite0"
 
 
 REFERENCE = make_reference(
-    TRAIN, groups(60, "t"), HELD_OUT, groups(40, "h"), Named(), n=30, copies=CopiesThreshold(), repeats=10, seed=0
+    TRAIN,
+    groups(60, "t"),
+    HELD_OUT,
+    groups(40, "h"),
+    NamedColours(),
+    n=30,
+    copies=CopiesThreshold(),
+    repeats=10,
+    seed=0,
 )
-DRAWN: dict[str, Tensor] = {
+IMAGES: dict[str, Tensor] = {
     "poor": pictures(30, seed=2, level=170),
     "rigged": TRAIN[:30].flip(3),
     "honest": pictures(30, seed=3, level=140),
@@ -31,9 +39,9 @@ DRAWN: dict[str, Tensor] = {
 
 def test_a_trial_rigged_to_copy_its_training_pictures_is_not_elected(tmp_path: Path) -> None:
     journal, scores = Journal(journal_path(tmp_path)), {}
-    for number, (name, drawn) in enumerate(DRAWN.items(), start=1):
+    for number, (name, images) in enumerate(IMAGES.items(), start=1):
         output = tmp_path / "trials" / name
-        scores[name] = score(drawn, REFERENCE, Named())
+        scores[name] = score(images, REFERENCE, NamedColours())
         journal.append(TrialStarted(trial=name, number=number, values={}, settings={}))
         checkpoint = output / "epoch_0001"
         journal.append(EpochReported(trial=name, epoch=1, metrics=scores[name], checkpoint=checkpoint))

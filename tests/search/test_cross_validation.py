@@ -1,4 +1,4 @@
-"""The best settings trained on other patients: every photograph judges once, and a refit sees all of them."""
+"""Cross-validation scores a finalist on every photograph once, and a refit trains on all of them."""
 
 import json
 from dataclasses import replace
@@ -24,8 +24,8 @@ from woundray.weights.diffusers_layout import WEIGHTS_NAME
 CPU = torch.device("cpu")
 
 
-def here(config: Config, precomputed: Path, output: Path) -> None:
-    """In this process instead of on a cluster."""
+def train_here(config: Config, precomputed: Path, output: Path) -> None:
+    """Train in this process instead of on a cluster."""
     train(config, precomputed=precomputed, output=output, context=DistributedContext.alone(), report=lambda *_: None)
 
 
@@ -41,13 +41,13 @@ def test_a_finalist_is_judged_by_every_photograph_and_refitted_on_all(micro_conf
     study, trial = tmp_path, tmp_path / "trials/a1"
     config = micro_config.with_values({"validation.folds": 2, "training.epochs": 2, "validation.weights": "both"})
     precomputed = precompute(config, study / "precomputed", device=CPU, progress=progress)
-    here(config, precomputed.folder, trial)
+    train_here(config, precomputed.folder, trial)
     checkpoint = (trial / "epoch_0001").resolve()  # its best, let us say
 
     # the other fold holds out what this one trained on
-    folds = FinalistScorer(config, precomputed, study, CPU, progress, fit=here)
+    folds = FinalistScorer(config, precomputed, study, CPU, progress, fit=train_here)
     pictures, scores = folds(checkpoint)
-    assert folds.count == 2 and pictures == 2 * 2 * config.validation.pictures
+    assert folds.folds == 2 and pictures == 2 * 2 * config.validation.pictures
     sides = [files(study / "precomputed"), files(study / "folds/1/precomputed")]
     assert sides[0]["train"] == sides[1]["validation"] and sides[0]["validation"] == sides[1]["train"]
     again = study / "folds/1/a1/latest"
@@ -58,7 +58,7 @@ def test_a_finalist_is_judged_by_every_photograph_and_refitted_on_all(micro_conf
     assert folds(checkpoint)[1] == scores
     assert (again / WEIGHTS_NAME).stat().st_mtime_ns == written, "what was trained is not trained again"
 
-    # what the new score is read beside has as many pictures, by the same seeds; the epoch's has an epoch's
+    # reference scores have as many images as the score, with the same seeds
     new = 2 * config.validation.pictures
     trial_of = TrialResult("a1", 1, "finished", {}, best_score=9.0, final=scores)
     results = StudyResults(study, config, (trial_of,), trial_of, ended=True)
@@ -79,7 +79,7 @@ def test_a_finalist_is_judged_by_every_photograph_and_refitted_on_all(micro_conf
     # a refit trains on both sides, with the weights that were better, and scores nothing
     metrics = next(entry for entry in read_progress(checkpoint).history if entry["epoch"] == 1)
     best = TrialResult("a1", 1, "finished", {}, best_epoch=1, metrics=metrics, checkpoint=checkpoint)
-    refitted = refit(StudyResults(study, config, (best,), best, ended=True), CPU, progress, here)
+    refitted = refit(StudyResults(study, config, (best,), best, ended=True), CPU, progress, train_here)
     assert refitted == (study / "refit/a1/run/epoch_0001").resolve()
     everybody = files(study / "refit/a1/precomputed")
     assert everybody == {"train": sides[0]["train"] | sides[0]["validation"], "validation": set()}

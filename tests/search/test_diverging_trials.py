@@ -1,4 +1,4 @@
-"""Trials of the real loop that diverge fail alone: in the loss, in validation, in the pictures. The study goes on."""
+"""Trials of the real loop that diverge in the loss, in validation or in the images fail alone; the study goes on."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +13,7 @@ from woundray.results.study import StudyResults
 from woundray.search.study_folders import journal_path
 from woundray.search.tuner import StudySetup, run_search
 from woundray.tracking.journal import Journal, TrialStarted
+from woundray.tracking.run_context import TrackedStudy
 from woundray.tracking.tracker import Tracker
 from woundray.training.distributed import DistributedContext
 from woundray.training.entry_point import Report
@@ -25,22 +26,22 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-PLANTED = {
+FAULTS = {
     "trial_0002": ("woundray.training.train_step.losses", "epoch 1, step 1: the denoising loss is nan"),
     "trial_0003": ("woundray.training.train_step.validation_loss", "epoch 1: validation_loss is nan"),
     "trial_0004": ("woundray.sampling.pipeline.denoise", "epoch 1: the picture of seed 0 is not a number"),
 }
 
 
-def planted_loop(
+def loop_with_faults(
     config: Config, *, precomputed: Path, output: Path, context: DistributedContext, report: Report
 ) -> None:
-    """The real loop, with one function of three trials that gives what is not a number."""
+    """Run the real loop; in three trials one function returns NaN."""
     from woundray.training import loop
 
     (output / f"try-{len(list(output.glob('try-*'))) + 1}").touch()
     name, nan = (
-        PLANTED.get(output.name, ("woundray.training.train_step.losses", ""))[0],
+        FAULTS.get(output.name, ("woundray.training.train_step.losses", ""))[0],
         torch.tensor(float("nan"), requires_grad=True),
     )
     results = {
@@ -48,7 +49,7 @@ def planted_loop(
         "validation_loss": lambda *_: float("nan"),
         "denoise": lambda unet, noise, *_: noise * nan,
     }
-    if output.name in PLANTED:
+    if output.name in FAULTS:
         with patch(name, results[name.rsplit(".", 1)[-1]]):
             loop.train(config, precomputed=precomputed, output=output, context=context, report=report)
     else:
@@ -75,29 +76,29 @@ def test_three_trials_that_diverge_fail_and_the_study_has_a_winner_also_when_it_
     values = {"training.epochs": 2, "study.space": str(tmp_path / "space.yaml"), "study.grace_epochs": 2}
     config, folder = micro_config.with_values(values), tmp_path / "study"
 
-    def go_on(trials: int) -> StudyResults:
+    def resume(trials: int) -> StudyResults:
         return run_search(
             StudySetup(
                 config.with_values({"study.trials": trials}),
                 folder,
                 micro_precomputed.folder,
                 ray_cluster.resources,
-                planted_loop,
+                loop_with_faults,
             )
         )
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    with Tracker(journal_path(folder), study="study", settings={}, tags={}, uri=uri) as tracker:
-        result = go_on(4)
-        check(result, "every one of the three is told to have failed")
-        result = go_on(5)  # as `--resume` does
+    with Tracker(journal_path(folder), TrackedStudy("study", {}, {}), uri=uri) as tracker:
+        result = resume(4)
+        check(result, "all three have failed")
+        result = resume(5)  # as `--resume` does
         check(result, "those that would fail again are not tried again")
         assert tracker.close() == 0
 
     shown = capsys.readouterr().err
     assert "Traceback" not in shown
     assert [trial.status for trial in result.trials] == ["finished", *["failed"] * 3, "finished"]
-    for trial, (_, reason) in PLANTED.items():
+    for trial, (_, reason) in FAULTS.items():
         output = folder / "trials" / trial
         assert len(list(output.glob("try-*"))) == 1, "a loss that is not a number is not tried again"
         assert reason in (output / "error.txt").read_text()
@@ -105,7 +106,7 @@ def test_three_trials_that_diverge_fail_and_the_study_has_a_winner_also_when_it_
     begun = [event.trial for event in Journal(journal_path(folder)).events() if isinstance(event, TrialStarted)]
     assert sorted(begun) == [f"trial_000{number}" for number in range(1, 6)]
 
-    # Optuna and MLflow are told
+    # Optuna and MLflow have the failures
     import optuna
     from mlflow import MlflowClient
     from optuna.storages import JournalStorage
@@ -118,7 +119,7 @@ def test_three_trials_that_diverge_fail_and_the_study_has_a_winner_also_when_it_
     experiment = client.get_experiment_by_name("woundray")
     assert experiment is not None
     runs = {run.data.tags.get("trial_id"): run for run in client.search_runs([experiment.experiment_id])}
-    for trial, (_, reason) in PLANTED.items():
+    for trial, (_, reason) in FAULTS.items():
         assert runs[trial].info.status == "FAILED"
         assert runs[trial].data.tags["error"].startswith(reason)
     assert runs["trial_0001"].info.status == "FINISHED"
@@ -127,5 +128,5 @@ def test_three_trials_that_diverge_fail_and_the_study_has_a_winner_also_when_it_
 def check(result: StudyResults, why: str) -> None:
     assert result.best.number in (1, 5), why
     failed = {trial.id: trial.reason for trial in result.trials if trial.status == "failed"}
-    assert failed.keys() == PLANTED.keys(), why
-    assert all(failed[trial].startswith(reason) for trial, (_, reason) in PLANTED.items()), failed
+    assert failed.keys() == FAULTS.keys(), why
+    assert all(failed[trial].startswith(reason) for trial, (_, reason) in FAULTS.items()), failed

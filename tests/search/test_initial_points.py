@@ -1,4 +1,4 @@
-"""A study begins at its configuration and at what an earlier study found best."""
+"""First points of a study: its own configuration, and the best trials of an earlier study."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def space(tmp_path: Path) -> SearchSpace:
 
 
 def write_study(folder: Path, scores: dict[float, float]) -> None:
-    """An earlier study: scores of trials by their learning rate, judged by the validation loss."""
+    """Write an earlier study that minimised the validation loss: learning rate of a trial -> its score."""
     folder.mkdir()
     write_config(Config().with_values({"metrics.objective": "validation_loss"}), folder)
     journal = Journal(journal_path(folder))

@@ -1,4 +1,4 @@
-"""What is read from a journal, and how it is shown."""
+"""Results read from a journal, and their display."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a resumed study proposes, stops and tells Optuna: as if it had never been stopped, from the journal alone."""
+"""A resumed study proposes and stops the same trials as one that was never stopped, from the journal alone."""
 
 import itertools
 from pathlib import Path
@@ -49,7 +49,7 @@ def score(values: dict[str, Any]) -> float:
 
 
 class Study:
-    """A study of one epoch a trial, as Ray Tune would run it one trial after the other."""
+    """Study of one epoch per trial, run one trial after the other, as Ray Tune calls the searcher."""
 
     def __init__(self, folder: Path, config: Config, space: SearchSpace) -> None:
         self.folder, self.config, self.space = folder, config, space
@@ -57,7 +57,7 @@ class Study:
         self.journal = Journal(journal_path(folder))
 
     def session(self, until: int) -> list[dict[str, Any]]:
-        """From what the journal has to so many trials; what was proposed. Each begins with a search of its own."""
+        """Run a new searcher until so many trials have ended, and return its proposals."""
         point = [self.space.nearest_to(self.config)]
         search = ResumableOptunaSearch(self.config, self.space, point, self.folder, trials_of(self.folder))
         proposed = []
@@ -117,7 +117,7 @@ def test_trials_that_had_not_ended_come_first_and_keep_their_names(
     study.session(2)
     search = ResumableOptunaSearch(config, space, [], study.folder, trials_of(study.folder))
     begun = [search.suggest("x"), search.suggest("y")]  # and then the process is killed
-    mark_unfinished_as_killed(study.folder, study.journal, config)  # or is interrupted
+    mark_unfinished_as_killed(study.folder, config)  # or is interrupted
     again = ResumableOptunaSearch(config, space, [], study.folder, trials_of(study.folder))
     assert [again.suggest("p"), again.suggest("q")] == begun
     assert again.suggest("r")[NUMBER] == 5
@@ -150,7 +150,7 @@ def test_optuna_is_told_the_best_epoch_that_does_not_copy_and_of_copies_alone_th
 
 
 def decide(asha: ResumableASHA, scores: dict[int, list[float]], *, first_epoch: int = 1, **flags: float) -> list[str]:
-    """Decisions after each epoch of trials that report in turns."""
+    """Return the scheduler's decision after each epoch of trials that report in turn."""
     tune_trials = {number: SimpleNamespace(trial_id=f"tune-{number}", config={NUMBER: number}) for number in scores}
     controller: Any = None
     for trial in tune_trials.values():
@@ -172,7 +172,7 @@ def summary(number: int, scores: list[float], status: str = "finished") -> Trial
 
 
 def test_asha_stops_by_what_was_reported_before_the_study_was_resumed(config: Config) -> None:
-    """With rungs at epochs 3 and 6: a trial above the median of those that were there is stopped."""
+    """Rungs are at epochs 3 and 6; a trial above the median of earlier trials at a rung is stopped."""
     good, poor = [50.0, 50.0, 50.0], [90.0, 90.0, 90.0]
     assert decide(ResumableASHA(config, ()), {3: poor})[-1] == TrialScheduler.CONTINUE  # nobody to be worse than
     earlier = (summary(1, good), summary(2, good))
@@ -192,7 +192,7 @@ def test_asha_takes_copies_for_the_worst(config: Config) -> None:
 def test_a_clock_that_was_set_back_changes_nothing(
     tmp_path: Path, config: Config, space: SearchSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A time zone, summer time, or a machine without a battery: what happened first stands first."""
+    """Events keep their order when the clock jumps back."""
     clock = itertools.count(2_000_000_000_000, -3_600_000)
     monkeypatch.setattr("woundray.tracking.journal.time.time_ns", lambda: next(clock) * 1_000_000)
     study = Study(tmp_path / "study", config, space)
@@ -221,7 +221,7 @@ def test_checkpoints_that_are_older_or_newer_than_the_journal_are_said(
 
 
 def test_a_trial_that_the_journal_lost_before_its_first_epoch_is_begun_again(tmp_path: Path) -> None:
-    """With the power of the machine."""
+    """A power failure can lose the end of the journal."""
     (tmp_path / "trials/trial_0002").mkdir(parents=True)
     (tmp_path / "trials/trial_0002/config.yaml").touch()
     check_checkpoints(tmp_path, ())

@@ -1,4 +1,4 @@
-"""A search space says what Optuna may draw, and every mistake in its file is named."""
+"""Search spaces: draws of Optuna, and messages for mistakes in the file."""
 
 import pickle
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One small Ray cluster: a study with an analytic loop in place of training, and a run of two ranks."""
+"""Studies on a small Ray cluster, with an analytic loop instead of training, and a run of two ranks."""
 
 import json
 import math
@@ -24,6 +24,7 @@ from woundray.ray_cluster.connection import Cluster, cluster
 from woundray.ray_cluster.dashboard_metrics import set_gauges
 from woundray.ray_cluster.fork_server import server
 from woundray.ray_cluster.torch_trainer import RunFailed, fit, resolve_gpus
+from woundray.ray_cluster.train_worker import RunSetup
 from woundray.search.finalists import elect_best_trial
 from woundray.search.study_folders import journal_path
 from woundray.search.tuner import StudySetup, run_search
@@ -67,14 +68,14 @@ def make_config(tmp_path: Path, **changes: object) -> Config:
 
 
 def score(learning_rate: float, epoch: int) -> float:
-    """Lowest at a learning rate of 1e-3 and at epoch 3."""
+    """Return a score that is lowest at a learning rate of 1e-3 and at epoch 3."""
     return abs(math.log10(learning_rate) + 3) + (epoch - 3) ** 2 / 10
 
 
 def analytic_loop(
     config: Config, *, precomputed: Path, output: Path, context: DistributedContext, report: Report
 ) -> None:
-    """Fails above a learning rate of 0.005, else reports the score of each epoch; leaves a file a rank."""
+    """Report the score of each epoch, or fail above a learning rate of 0.005; write one file per rank."""
     rate = config.training.learning_rate
     for epoch in range(1, config.training.epochs + 1):
         if rate > 0.005:
@@ -111,7 +112,7 @@ def test_study(tmp_path: Path, ray_cluster: Cluster, capsys: pytest.CaptureFixtu
     assert result.best.metrics == {"validation_loss": pytest.approx(score(rate(best.values), 3))}
     assert result.checkpoint == folder / "trials" / best.id / "epoch_0003"
     assert result.best_config.training.learning_rate == rate(best.values)
-    # Everybody was told
+    # journal, Optuna and MLflow agree
     assert seen[-1] == trials
     assert isinstance(Journal(journal_path(folder)).events()[-1], StudyEnded)
     shown = capsys.readouterr()
@@ -127,7 +128,7 @@ def test_study(tmp_path: Path, ray_cluster: Cluster, capsys: pytest.CaptureFixtu
 
 
 def actors_by_name(cluster: Cluster) -> dict[str, set[str]]:
-    """Classes of all actors, those that have ended, too, by what the dashboard's column Repr shows."""
+    """Return the classes of all actors, also of ended ones, by their name in the dashboard's column Repr."""
     from ray.util.state import (
         list_actors,  # woundray.ray_cluster.connection sets Ray's environment before Ray is imported
     )
@@ -154,16 +155,16 @@ def optuna_values(folder: Path) -> set[float]:
 
 
 def test_workers_ask_their_own_cluster_whichever_one_the_machine_remembers(ray_cluster: Cluster) -> None:
-    """A cluster that was killed leaves its address in /tmp/ray; asking there, Ray Train never frees a trial's place."""
+    """A killed cluster leaves its address in /tmp/ray; with it, Ray Train would never free a trial's resources."""
     import ray
     from ray.dashboard.utils import get_address_for_submission_client
 
-    asked = ray.get(ray.remote(get_address_for_submission_client).remote("127.0.0.1:1"))  # of no cluster
+    address = ray.get(ray.remote(get_address_for_submission_client).remote("127.0.0.1:1"))  # of no cluster
 
-    assert asked == ray_cluster.dashboard
+    assert address == ray_cluster.dashboard
 
 
-@pytest.mark.skipif(not server.usable(), reason="a GPU, or another system than Linux")
+@pytest.mark.skipif(not server.is_supported(), reason="a GPU, or another system than Linux")
 def test_workers_are_forks_that_draw_identifiers_of_their_own(ray_cluster: Cluster) -> None:
     import ray
 
@@ -178,7 +179,7 @@ def test_workers_are_forks_that_draw_identifiers_of_their_own(ray_cluster: Clust
 
 
 def test_workers_without_a_runtime_environment_start(ray_cluster: Cluster) -> None:
-    """As Ray's own do, which move objects to the disk when its store is full."""
+    """Workers of Ray's own move objects to the disk when the object store is full."""
     import numpy as np
     import psutil
     import ray
@@ -193,7 +194,7 @@ def test_workers_without_a_runtime_environment_start(ray_cluster: Cluster) -> No
 
 
 def test_a_controller_that_is_killed_is_replaced_and_takes_no_place(tmp_path: Path, ray_cluster: Cluster) -> None:
-    """As where Tune stops a trial: its worker dies a little before the controller, which would start another."""
+    """When Tune stops a trial, its worker dies a little before the controller, which would start another worker."""
     import ray.train
     from ray.util.placement_group import placement_group_table
 
@@ -220,7 +221,7 @@ def test_a_controller_that_is_killed_is_replaced_and_takes_no_place(tmp_path: Pa
     folders = {"precomputed": tmp_path, "output": tmp_path / "run", "storage": tmp_path / "ray"}
     with ThreadPoolExecutor() as threads:
         killed = threads.submit(kill)
-        assert fit(config, loop=loop, name="killed", callbacks=[Noter()], **folders)["epoch"] == 1
+        assert fit(RunSetup(config, loop, name="killed", **folders), callbacks=[Noter()])["epoch"] == 1
         killed.result()
     for _ in range(100):  # Ray looks once a second for what ended controllers have left
         held = [group for group in placement_group_table().values() if group["state"] != "REMOVED"]
@@ -232,14 +233,8 @@ def test_a_controller_that_is_killed_is_replaced_and_takes_no_place(tmp_path: Pa
 
 def test_two_workers_are_two_ranks(tmp_path: Path, ray_cluster: Cluster) -> None:
     config = resolve_gpus(make_config(tmp_path, **{"hardware.workers": 2}), ray_cluster.resources)
-    last = fit(
-        config,
-        loop=analytic_loop,
-        precomputed=tmp_path,
-        output=tmp_path / "run",
-        name="run",
-        storage=tmp_path / "ray",
-    )
+    folders = {"precomputed": tmp_path, "output": tmp_path / "run", "storage": tmp_path / "ray"}
+    last = fit(RunSetup(config, analytic_loop, name="run", **folders))
     assert last["epoch"] == 4
     assert last["validation_loss"] == pytest.approx(score(1e-3, 4))
     assert {path.name for path in (tmp_path / "run").glob("rank_*")} == {"rank_0_of_2", "rank_1_of_2"}
@@ -283,7 +278,7 @@ def test_an_interrupted_study_has_a_result(tmp_path: Path) -> None:
 
 
 def write_finals(folder: Path, *scores: float, rigged: int) -> tuple[Journal, dict[str, dict[str, float]]]:
-    """Trials with these scores, and what their new pictures score: the better before, the worse now."""
+    """Write trials with these scores, and return the scores of their new images, in the reverse order."""
     new = {}
     for number, value in enumerate(scores, start=1):
         journal = write_trial(folder, "FINISHED", [value])
@@ -294,14 +289,14 @@ def write_finals(folder: Path, *scores: float, rigged: int) -> tuple[Journal, di
 
 def test_finalists_are_scored_again_and_one_that_copies_is_not_elected(tmp_path: Path) -> None:
     journal, new = write_finals(tmp_path, 0.1, 0.2, 0.3, 0.4, rigged=3)
-    asked = []
+    scored = []
 
     def score_finalist(checkpoint: Path) -> tuple[int, dict[str, float]]:
-        asked.append(checkpoint.parent.name)
+        scored.append(checkpoint.parent.name)
         return 128, new[checkpoint.parent.name]
 
     result = elect_best_trial(make_config(tmp_path), tmp_path, score_finalist)
-    assert asked == ["trial-1", "trial-2", "trial-3"]  # study.finalists: 3, the best first
+    assert scored == ["trial-1", "trial-2", "trial-3"]  # study.finalists: 3, the best first
     assert result.best.id == "trial-2"  # of trial 1, 2 and 3 the lowest of those that do not copy
     last = journal.events()[-1]
     assert isinstance(last, StudyEnded) and last.best_trial == "trial-2"
@@ -315,21 +310,21 @@ def test_finalists_are_scored_again_and_one_that_copies_is_not_elected(tmp_path:
 )
 def test_a_finalist_that_diverges_has_failed_and_the_next_takes_its_place(tmp_path: Path, error: Exception) -> None:
     _journal, new = write_finals(tmp_path, 0.1, 0.2, 0.3, rigged=0)
-    asked = []
+    scored = []
 
     def score_finalist(checkpoint: Path) -> tuple[int, dict[str, float]]:
-        asked.append(checkpoint.parent.name)
+        scored.append(checkpoint.parent.name)
         if checkpoint.parent.name == "trial-1":
             raise error
         return 128, new[checkpoint.parent.name]
 
     config = make_config(tmp_path, **{"study.finalists": 2})
     result = elect_best_trial(config, tmp_path, score_finalist)
-    assert asked == ["trial-1", "trial-2", "trial-3"]
+    assert scored == ["trial-1", "trial-2", "trial-3"]
     assert result.best.id == "trial-3"
     assert result.trials[0].reason == f"as a finalist: {error}"
     assert elect_best_trial(config, tmp_path, score_finalist).best.id == "trial-3"
-    assert len(asked) == 3  # not again
+    assert len(scored) == 3  # not again
 
 
 def test_no_finalist_is_scored_again_where_none_is_wanted(tmp_path: Path) -> None:
@@ -354,7 +349,7 @@ def ask_dashboard(cluster: Cluster, path: str, token: str) -> str:
 
 
 def scrape(cluster: Cluster, token: str) -> dict[tuple[str, str], float]:
-    """Name and trial -> value of what woundray exports, from every address that the dashboard names."""
+    """Return the metrics that woundray exports, by name and trial, from all addresses of the dashboard's list."""
     found = {}
     for nodes in json.loads(ask_dashboard(cluster, "/api/prometheus/sd", token)):
         for target in nodes["targets"]:
@@ -369,7 +364,7 @@ def scrape(cluster: Cluster, token: str) -> dict[tuple[str, str], float]:
 
 
 def type_in(command: str) -> str:
-    """What a command prints in a terminal of the user's own, which knows no setting of woundray's."""
+    """Return the output of a command in a shell without woundray's environment variables."""
     known = {name: os.environ[name] for name in ("HOME", "TMPDIR") if name in os.environ}
     environment = known | {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
     return subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, check=True).stdout
@@ -381,12 +376,12 @@ def test_the_commands_that_a_study_names_work_as_they_are_typed(
     import ray
 
     with caplog.at_level("INFO"):
-        ray_cluster.tell()
+        ray_cluster.log_addresses()
     watch, token, nodes = (line.split(maxsplit=2 if line.startswith("its") else 1)[-1] for line in caplog.messages)
     assert watch == f"{ray_cluster.dashboard}: the Ray dashboard"
     assert len(type_in(token).strip()) > 20
     assert nodes == "RAY_AUTH_MODE=token ray status" or nodes.endswith("/ray status")
-    # another cluster may run on this machine: then Ray wants to be told which
+    # another cluster may run on this machine: then Ray needs the address
     named = f"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 {nodes} --address {ray.get_runtime_context().gcs_address}"
     assert "2.0 CPU" in type_in(named)
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
@@ -398,14 +393,14 @@ def test_the_dashboard_tells_each_trial(ray_cluster: Cluster) -> None:
         ask_dashboard(ray_cluster, "/api/prometheus/sd", "wrong")
     refused.value.close()
     token = type_in(ray_cluster.token_command).strip()
-    wanted = {("epoch", "ab_7"): 2.0, ("score", "ab_7"): 61.5, ("pictures_per_s", "ab_7"): 12.25}
+    expected = {("epoch", "ab_7"): 2.0, ("score", "ab_7"): 61.5, ("pictures_per_s", "ab_7"): 12.25}
     reported = {"epoch": 2.0, "fd_lite0": 61.5, "pictures_per_s": 12.25, "validation_loss": 0.5}
     deadline, found = time.monotonic() + 60, dict[tuple[str, str], float]()
-    while not wanted.items() <= found.items() and time.monotonic() < deadline:
+    while not expected.items() <= found.items() and time.monotonic() < deadline:
         set_gauges(reported, study="study", trial="ab_7", objective="fd_lite0")
         time.sleep(0.5)
         found = scrape(ray_cluster, token)
-    assert wanted.items() <= found.items(), found
+    assert expected.items() <= found.items(), found
     assert ("gpu_memory_gib", "ab_7") not in found
 
 

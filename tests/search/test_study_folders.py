@@ -1,4 +1,4 @@
-"""What `tune --resume` takes for a study, and the space that a study keeps."""
+"""Folders that `tune --resume` accepts, and the copy of the search space in a study's folder."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import pytest
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.search.study import _refuse_other_space
-from woundray.search.study_folders import find_study, journal_path
-from woundray.search.tuner import study_space
+from woundray.search.study_folders import find_study_folder, journal_path
+from woundray.search.tuner import copy_search_space
 from woundray.tracking.journal import Journal, MeasurementStarted, StudyStarted
 from woundray.training.checkpoint import write_config
 
@@ -18,11 +18,15 @@ def test_a_study_is_found_by_its_folder_or_its_name_and_a_measurement_is_none(tm
         (tmp_path / name).mkdir()
         write_config(Config(), tmp_path / name)
         Journal(journal_path(tmp_path / name)).append(event)
-    assert find_study(tmp_path / "study", Path("nowhere")) == find_study(Path("study"), tmp_path) == tmp_path / "study"
+    assert (
+        find_study_folder(tmp_path / "study", Path("nowhere"))
+        == find_study_folder(Path("study"), tmp_path)
+        == tmp_path / "study"
+    )
     with pytest.raises(UserError, match=r"effect is a measurement; `woundray augment --study\.name effect` goes on"):
-        find_study(Path("effect"), tmp_path)
+        find_study_folder(Path("effect"), tmp_path)
     with pytest.raises(UserError, match="neither other nor"):
-        find_study(Path("other"), tmp_path)
+        find_study_folder(Path("other"), tmp_path)
 
 
 def test_a_study_keeps_its_space_and_says_when_the_file_that_is_asked_for_is_another(tmp_path: Path) -> None:
@@ -30,11 +34,11 @@ def test_a_study_keeps_its_space_and_says_when_the_file_that_is_asked_for_is_ano
     folder.mkdir()
     file.write_text("lora.rank: {choice: [4, 8]}\n")
     config = Config().with_values({"study.space": str(file)})
-    before = study_space(config, folder).parameters
+    before = copy_search_space(config, folder).parameters
     _refuse_other_space(config, folder)
     file.write_text("lora.rank: {choice: [64, 128]}\n")
-    assert study_space(config, folder).parameters == before
+    assert copy_search_space(config, folder).parameters == before
     with pytest.raises(UserError, match=r"study\.space: .*mine\.yaml has changed since .*study began with it"):
         _refuse_other_space(config, folder)
     file.unlink()
-    assert study_space(config, folder).parameters == before
+    assert copy_search_space(config, folder).parameters == before

@@ -101,11 +101,11 @@ WITHOUT_HOME = """
 import encodings.ascii, getpass, os, secrets, traceback  # the interpreter may be out of reach below
 from pathlib import Path
 from woundray.cli.terminal import run
-from woundray.ray_cluster.token import make_token_private
+from woundray.ray_cluster.token import create_private_token
 os.setgid(12345)
 os.setuid(12345)
 def show():
-    make_token_private()
+    create_private_token()
     print(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray/auth_token"))
     print(os.environ.get("MPLCONFIGDIR", Path.home()))
     print(getpass.getuser())

@@ -1,4 +1,4 @@
-"""The journal of a study: many writers, half lines, moved folders, and damage that is said."""
+"""Journal of a study: several writers, incomplete lines, moved folders, damaged files."""
 
 import shutil
 import subprocess
@@ -25,7 +25,7 @@ def epoch(number: int, checkpoint: Path) -> EpochReported:
 
 
 def test_two_writers_lose_nothing(tmp_path: Path) -> None:
-    """A single run has two: its process, and Ray Train's controller."""
+    """A single run has two writers: its process, and Ray Train's controller."""
     command = [sys.executable, "-c", WRITER, str(tmp_path / "events.jsonl")]
     writers = [subprocess.Popen([*command, name]) for name in ("a", "b")]
     assert [writer.wait() for writer in writers] == [0, 0]

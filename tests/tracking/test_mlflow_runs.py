@@ -1,4 +1,4 @@
-"""Studies that share a server, a name or a folder: each has its own runs, and none is written twice."""
+"""Studies with the same server, name or folder: each has its own runs, and none is written twice."""
 
 import os
 import shutil
@@ -14,7 +14,8 @@ from test_tracker import SETTINGS, copy, write_study
 from woundray.errors import UserError
 from woundray.tracking.connection import connect, experiment_id
 from woundray.tracking.journal import ArmMeasured
-from woundray.tracking.mlflow_runs import Runs
+from woundray.tracking.mlflow_runs import MlflowRuns
+from woundray.tracking.run_context import TrackedStudy
 from woundray.tracking.study_id import study_id
 from woundray.tracking.tracker import Tracker
 
@@ -63,8 +64,7 @@ def test_a_folder_that_is_removed_and_made_again_is_another_study(tmp_path: Path
     for rank in (8, 4):
         folder.mkdir()
         identifier = study_id(folder)
-        runs = Runs(database, "again", identifier=identifier, nested=True, tags={})
-        runs.log_settings(SETTINGS | {"lora.rank": rank})
+        MlflowRuns(database, TrackedStudy("again", SETTINGS | {"lora.rank": rank}, {}), identifier).start_parent()
         assert study_id(folder) == identifier  # a second process of the same study
         shutil.rmtree(folder)
     assert {run.data.params["lora.rank"] for run in named(database, "again")} == {"8", "4"}
@@ -74,7 +74,7 @@ def test_a_measurement_has_its_own_runs_too(tmp_path: Path, database: str) -> No
     for folder in (tmp_path / "one", tmp_path / "two"):
         folder.mkdir()
         for _ in range(2):  # it goes on
-            runs = Runs(database, "effect", identifier=study_id(folder), nested=True, tags={})
+            runs = MlflowRuns(database, TrackedStudy("effect", {}, {}), study_id(folder))
             runs.apply(ArmMeasured(name="R-0.5", metrics={"kappa": 0.5}))
     found = named(database, "effect")
     assert (len(of_kind(found, "study")), len(of_kind(found, "trial"))) == (2, 2)
@@ -105,7 +105,7 @@ def test_a_study_of_the_first_version_goes_on_in_its_runs(nested: bool, tmp_path
 
 def test_one_process_alone_copies_a_journal(tmp_path: Path, database: str) -> None:
     journal = write_study(tmp_path, "busy")
-    with Tracker(journal.path, study="busy", settings=SETTINGS, tags={}, uri=database):
+    with Tracker(journal.path, TrackedStudy("busy", SETTINGS, {}), uri=database):
         with pytest.raises(UserError, match="another process copies it to MLflow"):
             copy(journal, "busy", database)
         assert len(named(database, "busy")) <= 4
@@ -180,7 +180,7 @@ def test_a_study_that_goes_on_for_longer_says_so_where_parameters_can_not_change
     folder = tmp_path / "longer"
     folder.mkdir()
     for trials in (2, 3):
-        runs = Runs(database, "longer", identifier=study_id(folder), nested=True, tags={})
-        runs.log_settings(SETTINGS | {"study.trials": trials})
+        study = TrackedStudy("longer", SETTINGS | {"study.trials": trials}, {})
+        MlflowRuns(database, study, study_id(folder)).start_parent()
     [run] = named(database, "longer")
     assert (run.data.params["study.trials"], run.data.tags["study.trials"]) == ("2", "3")

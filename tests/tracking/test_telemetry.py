@@ -1,4 +1,4 @@
-"""No library tells its makers of its use: what they themselves make of the environment that woundray leaves them."""
+"""Telemetry of all libraries is off in woundray's environment, as the libraries themselves report it."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A journal is copied to a real MLflow database: nothing is lost, nothing comes twice."""
+"""Copies of journals in a real MLflow database: nothing is lost, nothing is written twice."""
 
 import json
 import sqlite3
@@ -14,7 +14,7 @@ from woundray.errors import UserError
 from woundray.tracking import tracker
 from woundray.tracking.address import tracking_uri
 from woundray.tracking.journal import EpochReported, Journal, ReportWritten, StudyEnded, TrialEnded, TrialStarted
-from woundray.tracking.run_context import DatasetFacts
+from woundray.tracking.run_context import DatasetSummary, TrackedStudy
 from woundray.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -69,14 +69,13 @@ def write_study(folder: Path, study: str) -> Journal:
 
 
 def copy(journal: Journal, study: str, uri: str, *, nested: bool = True) -> None:
-    with Tracker(
-        journal.path, study=study, settings=SETTINGS, tags={"data.hash": "abc"}, nested=nested, uri=uri
-    ) as tracker:
+    tracked = TrackedStudy(study, SETTINGS, {"data.hash": "abc"}, nested=nested)
+    with Tracker(journal.path, tracked, uri=uri) as tracker:
         assert tracker.close(timeout_s=60) == 0
 
 
 def runs(uri: str, study: str) -> tuple["MlflowClient", dict[str, "Run"], list["Run"]]:
-    """Client, runs by trial, and all runs of a study."""
+    """Return the client, the runs of a study by trial, and all of its runs."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
@@ -94,7 +93,7 @@ def artifacts(client: "MlflowClient", run: "Run", folder: str = "") -> set[str]:
 
 
 def test_the_page_of_runs_opens_the_view_of_training_runs(tmp_path: Path, database: str) -> None:
-    with Tracker(write_study(tmp_path, "page").path, study="page", settings=SETTINGS, tags={}, uri=database) as tracker:
+    with Tracker(write_study(tmp_path, "page").path, TrackedStudy("page", SETTINGS, {}), uri=database) as tracker:
         page = tracker.page
     _, _, found = runs(database, "page")
     expected = f"http://127.0.0.1:5000/#/experiments/{found[0].info.experiment_id}/runs?workflowType=machine_learning"
@@ -204,7 +203,7 @@ def test_pictures_of_epochs_that_were_cleared_away_are_found(tmp_path: Path, dat
 def test_events_stay_on_disk_when_mlflow_goes_away(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     journal = Journal(tmp_path / "events.jsonl")
-    tracker = Tracker(journal.path, study="v", settings=SETTINGS, tags={}, uri=uri)
+    tracker = Tracker(journal.path, TrackedStudy("v", SETTINGS, {}), uri=uri)
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute("ALTER TABLE runs RENAME TO away")
     journal.append(TrialStarted(trial="v", number=1, values={}, settings=SETTINGS))
@@ -216,7 +215,7 @@ def test_events_stay_on_disk_when_mlflow_goes_away(tmp_path: Path) -> None:
 
 
 def test_a_study_is_told_as_people_look_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs by number and score, metrics in groups, counts of photographs, the machine, the report."""
+    """Check names of runs, groups of metrics, counts of photographs, system metrics and the report."""
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     uri, journal = f"sqlite:///{tmp_path}/mlflow.db", Journal(tmp_path / "events.jsonl")
     settings: dict[str, JsonValue] = {"metrics.objective": "fd_lite0"}
@@ -231,8 +230,8 @@ def test_a_study_is_told_as_people_look_for_it(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "report.html").write_text("a report")
     journal.append(ReportWritten(file=tmp_path / "report.html"))
     photographs, patients = {"training": 20, "held_out": 9}, {"training": 10, "held_out": 5}
-    dataset = DatasetFacts("wounds-phase-I", "0" * 64, "drawn phantoms", photographs, patients)
-    with Tracker(journal.path, study="z", settings=settings, tags={}, uri=uri, dataset=dataset) as tracker:
+    dataset = DatasetSummary("wounds-phase-I", "0" * 64, "drawn phantoms", photographs, patients)
+    with Tracker(journal.path, TrackedStudy("z", settings, {}, dataset=dataset), uri=uri) as tracker:
         client, by_trial, _ = runs(uri, "z")
         deadline = time.monotonic() + 60
         while "system/system_memory_usage_megabytes" not in by_trial["parent"].data.metrics:
@@ -246,14 +245,14 @@ def test_a_study_is_told_as_people_look_for_it(tmp_path: Path, monkeypatch: pyte
     assert by_trial["x"].data.metrics == {"fd_lite0": 2.75, "training/loss": 1.0, "best.fd_lite0": 3.25}
     assert artifacts(client, by_trial["parent"]) == {"report.html"}
     for run in by_trial.values():
-        [told] = run.inputs.dataset_inputs
-        assert (told.dataset.name, len(told.dataset.digest)) == ("wounds-phase-I", 36)
-        assert json.loads(told.dataset.profile) == {"photographs": photographs, "patients": patients}
+        [dataset_input] = run.inputs.dataset_inputs
+        assert (dataset_input.dataset.name, len(dataset_input.dataset.digest)) == ("wounds-phase-I", 36)
+        assert json.loads(dataset_input.dataset.profile) == {"photographs": photographs, "patients": patients}
 
 
 def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"127\.0\.0\.1:9 does not answer"):
-        Tracker(tmp_path / "events.jsonl", study="w", settings={}, tags={}, uri="http://127.0.0.1:9")
+        Tracker(tmp_path / "events.jsonl", TrackedStudy("w", {}, {}), uri="http://127.0.0.1:9")
 
 
 def test_the_default_is_what_mlflow_itself_opens_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,7 +281,7 @@ def test_half_a_line_of_a_killed_writer_is_not_read_and_not_built_on(tmp_path: P
 
 
 def test_another_server_gets_all_of_a_study_and_not_what_is_new_alone(tmp_path: Path) -> None:
-    """A study that goes on in another folder, or on another machine."""
+    """A study may be resumed in another folder, or on another machine."""
     first, second = (f"sqlite:///{tmp_path / name}.db" for name in ("first", "second"))
     journal = write_study(tmp_path / "study", "moves")
     copy(journal, "moves", first)
@@ -292,12 +291,12 @@ def test_another_server_gets_all_of_a_study_and_not_what_is_new_alone(tmp_path: 
     assert [run.data.metrics for run in trials.values()] == [run.data.metrics for run in again.values()]
 
 
-@pytest.mark.parametrize("left", ["", "999999 {place}", "7 {place}", "half"])
-def test_what_is_known_to_be_copied_is_doubted_where_it_does_not_fit_the_journal(tmp_path: Path, left: str) -> None:
-    """A machine that lost power may have lost the end of one file and not of the other."""
+@pytest.mark.parametrize("content", ["", "999999 {address}", "7 {address}", "half"])
+def test_what_is_known_to_be_copied_is_doubted_where_it_does_not_fit_the_journal(tmp_path: Path, content: str) -> None:
+    """A power failure may lose the end of one file and not of the other."""
     journal, uri = write_study(tmp_path / "study", "power"), "sqlite:///any.db"
     copied = journal.path.with_suffix(".copied")
-    copied.write_text(left.format(place=tracker._place(uri)))
-    assert tracker._copied_of(journal.path, uri) == 0
-    copied.write_text(f"{journal.path.stat().st_size} {tracker._place(uri)}")
-    assert tracker._copied_of(journal.path, uri) == journal.path.stat().st_size
+    copied.write_text(content.format(address=tracker._address_hash(uri)))
+    assert tracker._copied_bytes(journal.path, uri) == 0
+    copied.write_text(f"{journal.path.stat().st_size} {tracker._address_hash(uri)}")
+    assert tracker._copied_bytes(journal.path, uri) == journal.path.stat().st_size

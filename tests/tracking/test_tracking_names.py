@@ -1,4 +1,4 @@
-"""Whatever a study and its folder are called, MLflow has its runs, its database and its files where they belong."""
+"""Any name of a study or of its folder works with MLflow's runs, database and files."""
 
 import unicodedata
 from pathlib import Path
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_tracker import copy, write_study
 
 from woundray.errors import UserError
-from woundray.ray_cluster.dashboard_metrics import show
+from woundray.ray_cluster.dashboard_metrics import set_gauges
 from woundray.search.study_folders import refuse_bad_name
 from woundray.tracking.address import database_of, database_uri
 from woundray.tracking.connection import connect, experiment_id
@@ -49,10 +49,10 @@ def test_a_study_of_any_name_is_in_mlflow_once(name: str, tmp_path: Path, databa
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_name_that_is_none_is_one_line(name: str) -> None:
-    with pytest.raises(UserError, match=r"^study\.name: ") as told:
+    with pytest.raises(UserError, match=r"^study\.name: ") as error:
         refuse_bad_name(name)
-    assert "\n" not in str(told.value)
-    str(told.value).encode()  # it can be shown
+    assert "\n" not in str(error.value)
+    str(error.value).encode()  # it can be shown
 
 
 @given(st.text(min_size=1, max_size=40))
@@ -62,7 +62,7 @@ def test_a_name_is_taken_or_refused_and_a_taken_one_can_be_a_folder_and_a_label(
     except UserError:
         return
     assert Path("/somewhere", name).name == name
-    show({"epoch": 1}, study=name, trial=name, objective="fd_lite0")
+    set_gauges({"epoch": 1}, study=name, trial=name, objective="fd_lite0")
 
 
 @pytest.mark.parametrize("name", FOLDERS)

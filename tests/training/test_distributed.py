@@ -12,6 +12,7 @@ from torch import distributed as dist
 from woundray.config import Config
 from woundray.ray_cluster.nodes import Resources
 from woundray.ray_cluster.torch_trainer import fit, resolve_gpus
+from woundray.ray_cluster.train_worker import RunSetup
 from woundray.training.distributed import DistributedContext
 
 META = torch.device("meta")
@@ -59,13 +60,13 @@ def test_the_backend_of_a_run_takes_objects_of_the_cpu_whatever_gradients_take(
     asked = []
 
     class Trainer:
-        def __init__(self, work: object, *, torch_config: object, **_: object) -> None:
+        def __init__(self, train_function: object, *, torch_config: object, **_: object) -> None:
             asked.append(torch_config)
             raise KeyboardInterrupt
 
     config = resolve_gpus(Config().with_values({"hardware.workers": 2}), Resources(cpus=8, gpus=gpus, nodes=1))
     folders = {"precomputed": tmp_path, "output": tmp_path / "run", "storage": tmp_path / "ray"}
     with patch("ray.train.torch.TorchTrainer", Trainer), pytest.raises(KeyboardInterrupt):
-        fit(config, loop=lambda *_, **__: None, name="run", **folders)
+        fit(RunSetup(config, loop=lambda *_, **__: None, name="run", **folders))
     found = dist.BackendConfig(dist.Backend(asked[0].backend)).get_device_backend_map()
     assert {device: str(found[device]) for device in device_backends} == device_backends

@@ -10,6 +10,7 @@ from woundray.checkpoints.find import find_checkpoint
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.tracking.journal import EpochReported, Journal, TrialEnded, TrialStarted
+from woundray.tracking.run_context import TrackedStudy
 from woundray.tracking.tracker import Tracker
 from woundray.training.checkpoint import read_progress, start_from
 from woundray.training.distributed import DistributedContext
@@ -38,7 +39,7 @@ def test_a_run_goes_on_from_any_reference_and_ends_as_one_that_never_stopped(
     journal.append(TrialStarted(trial="whole", number=1, values={}, settings=config.flat()))
     train(config, precomputed=micro_precomputed.folder, output=whole, context=DistributedContext.alone(), report=report)
     journal.append(TrialEnded(trial="whole", status="FINISHED", stopped_early=False, output=whole))
-    with Tracker(journal.path, study="whole", settings={}, tags={}, nested=False, uri=uri) as tracker:
+    with Tracker(journal.path, TrackedStudy("whole", {}, {}, nested=False), uri=uri) as tracker:
         assert tracker.close() == 0
     from mlflow import MlflowClient
 

@@ -11,7 +11,7 @@ from woundray.config import Config
 from woundray.config.error_messages import nearest
 from woundray.config.layers import read_yaml
 from woundray.errors import UserError
-from woundray.tracking.mlflow_checkpoints import SCHEMES, fetch_checkpoint, pinned
+from woundray.tracking.mlflow_checkpoints import SCHEMES, fetch_checkpoint, pin_reference
 from woundray.weights.diffusers_layout import WEIGHTS_NAME, has_weights
 
 EVALUATION = Path("evaluation/report.json")
@@ -97,7 +97,7 @@ def refuse_missing(references: Iterable[str], runs: Path, tracking_uri: str = ""
     for reference in references:
         try:
             if reference.startswith(SCHEMES):
-                pinned(reference, tracking_uri)
+                pin_reference(reference, tracking_uri)
             else:
                 find_checkpoint(reference, runs)
         except UserError as error:

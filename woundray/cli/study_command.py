@@ -7,7 +7,7 @@ from typing import Any
 from woundray.cli.command import Command
 from woundray.errors import UserError
 from woundray.search import preflight
-from woundray.search.study_folders import find_study
+from woundray.search.study_folders import find_study_folder
 
 
 class StudyCommand(Command):
@@ -38,8 +38,8 @@ class StudyCommand(Command):
         """Mistakes that keep the study from running, as far as they are seen at once; a line each, with its mend."""
         try:
             if self.resume is not None:
-                find_study(self.resume, self.settings.study.output)
+                find_study_folder(self.resume, self.settings.study.output)
             else:
-                yield from preflight.mistakes(self.settings, preflight.STUDY)
+                yield from preflight.find_mistakes(self.settings, preflight.STUDY_CHECKS)
         except UserError as error:
             yield str(error)

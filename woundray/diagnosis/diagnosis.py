@@ -11,7 +11,7 @@ from woundray.cli.study_command import StudyCommand
 from woundray.diagnosis.photographs import Photographs, survey
 from woundray.diagnosis.services import Join, Services, ask, join_cluster
 from woundray.diagnosis.study_forecast import Outlook, foresee, with_pace
-from woundray.search.study_folders import own_settings
+from woundray.search.study_folders import read_study_config
 from woundray.system.hardware import Gpu, Machine, disk_free_gib, look
 from woundray.weights.base_models import staged
 from woundray.weights.staging import inventory, wrong_bytes
@@ -75,7 +75,9 @@ def diagnose(
         join: see `woundray.diagnosis.services.ask`.
     """
     mistakes, machine = list(command.mistakes()), look()
-    config = command.settings if mistakes or command.resume is None else own_settings(command.resume, command.settings)
+    config = (
+        command.settings if mistakes or command.resume is None else read_study_config(command.resume, command.settings)
+    )
     profile, reason = command.profile or "auto", "asked for"
     if profile == "auto":
         profile, reason = choose_profile(config.data.root, has_gpu=bool(machine.gpus))

@@ -10,7 +10,7 @@ from woundray.errors import UserError
 from woundray.ray_cluster.nodes import Resources
 from woundray.system.private_folder import is_free, next_port
 from woundray.system.redaction import redact
-from woundray.tracking.address import database_of, is_server, tracking_uri, why_silent
+from woundray.tracking.address import database_of, is_server, tracking_uri, unavailable_reason
 from woundray.weights.repositories import offline
 
 MLFLOW_PORT = 5000  # of a bare `mlflow ui`
@@ -105,7 +105,7 @@ def _mlflow() -> Service:
     except UserError as error:
         return Service(redact(os.environ.get("MLFLOW_TRACKING_URI", "")), False, redact(str(error)))
     if is_server(uri):
-        why = why_silent(uri)
+        why = unavailable_reason(uri)
         return Service(redact(uri), not why, redact(why) or "answers")
     database = database_of(uri)
     if database is None or database.is_file():

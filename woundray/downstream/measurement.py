@@ -27,8 +27,8 @@ from woundray.ray_cluster.connection import cluster
 from woundray.ray_cluster.nodes import Resources
 from woundray.ray_cluster.torch_trainer import resolve_gpus
 from woundray.search.interruption import resume_hint_on_interrupt
-from woundray.search.session import threads, usable_resources
-from woundray.search.study_folders import made_folder
+from woundray.search.session import threads_per_worker, wait_for_resources
+from woundray.search.study_folders import create_folder
 from woundray.system.storage import alone_in, check_storage
 from woundray.tracking.journal import (
     JOURNAL_NAME,
@@ -39,6 +39,7 @@ from woundray.tracking.journal import (
     StudyStarted,
     TrialStarted,
 )
+from woundray.tracking.run_context import TrackedStudy
 from woundray.tracking.tracker import Tracker, versions
 from woundray.training.checkpoint import write_config
 from woundray.weights.base_models import resolve
@@ -79,7 +80,7 @@ def measure_effect(
         UserError: data, base model, classifier, cluster or MLflow can not be used; a LeakError where patients mix.
     """
     check_storage(config.study.output)
-    with made_folder(for_phase(config, "all"), "effect") as folder, alone_in(folder):
+    with create_folder(for_phase(config, "all"), "effect") as folder, alone_in(folder):
         file = folder / "config.yaml"
         if file.is_file():
             own = Config.from_nested(read_yaml(file), source=str(file))
@@ -91,7 +92,7 @@ def measure_effect(
         go_on = f"stopped; the same command with --study.name {shlex.quote(folder.name)} goes on"
         with (
             resume_hint_on_interrupt(lambda: go_on),
-            Tracker(journal.path, study=folder.name, settings=config.flat(), tags=tags),
+            Tracker(journal.path, TrackedStudy(folder.name, config.flat(), tags)),
         ):
             return _measured(config, folder, journal, progress), folder
 
@@ -144,9 +145,9 @@ def _hands(config: Config, search: int, folder: Path, progress: ProgressCallback
     if places <= 1 and not search and "RAY_ADDRESS" not in os.environ:
         yield _Hands(in_turn, in_turn)
         return
-    with cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
-        connected.tell()
-        resources = usable_resources(config, connected, folder, progress)
+    with cluster(dashboard_port=config.study.dashboard_port, threads=threads_per_worker(config)) as connected:
+        connected.log_addresses()
+        resources = wait_for_resources(config, connected, folder, progress)
         gpus = resolve_gpus(config, resources).hardware.gpus_per_worker
         assert gpus != "auto"
         cpus, most = config.hardware.cpus_per_worker, config.effect.concurrent

@@ -13,7 +13,7 @@ from woundray.errors import UserError
 from woundray.generation.generate_until_enough import CheckpointSource, FilterOptions, ProgressWithNote, produce
 from woundray.generation.pass_rate import PassRate
 from woundray.generation.picture_folder import Collection
-from woundray.tracking.mlflow_checkpoints import SCHEMES, pinned
+from woundray.tracking.mlflow_checkpoints import SCHEMES, pin_reference
 
 
 def find_sources(references: Sequence[str], runs: Path, tracking_uri: str) -> list[CheckpointSource]:
@@ -21,7 +21,7 @@ def find_sources(references: Sequence[str], runs: Path, tracking_uri: str) -> li
     sources = []
     for reference in references:
         if reference.startswith(SCHEMES):
-            fixed = pinned(reference, tracking_uri)
+            fixed = pin_reference(reference, tracking_uri)
             sources.append(CheckpointSource(find_checkpoint(fixed, runs, tracking_uri), fixed))
         else:
             checkpoint = find_checkpoint(reference, runs, tracking_uri)

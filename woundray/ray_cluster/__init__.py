@@ -1,4 +1,4 @@
 """Ray: the cluster (`ray.init`), its nodes, the TorchTrainer of one run and its workers.
 
-connection -> nodes -> torch_trainer -> train_worker -> `woundray.training.loop`.
+settings -> connection -> nodes -> torch_trainer -> train_worker -> `woundray.training.loop`.
 """

@@ -1,4 +1,4 @@
-"""Names of a run's actors on Ray's dashboard, whose column *Repr* shows the `repr` of an actor."""
+"""Names of a run's actors in the column *Repr* of Ray's dashboard, which shows the `repr` of an actor."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +9,9 @@ from woundray.ray_cluster.ray_version import is_known_ray
 
 @contextmanager
 def actors_named(name: str) -> Iterator[None]:
-    """Within the block, controller and workers of a run of Ray Train get its name.
+    """Give controller and workers of a Ray Train run that starts in the block the name of the run.
 
-    The classes of these actors are no public part of Ray: with an unknown Ray they have no name.
+    The classes of these actors are private parts of Ray: with an unknown version of Ray they keep their own names.
     """
     if not is_known_ray():
         yield
@@ -23,7 +23,7 @@ def actors_named(name: str) -> Iterator[None]:
     def represent(_: object) -> str:
         return name
 
-    # made anew for each run, so that they travel to other processes with the name in them
+    # new classes for each run: they are pickled by value, with the name in them
     worker = type("RayTrainWorker", (RayTrainWorker,), {"__repr__": represent})
     group = type("WorkerGroup", (WorkerGroup,), {"_worker_cls": worker})
     controller = type("TrainController", (TrainController,), {"__repr__": represent, "worker_group_cls": group})

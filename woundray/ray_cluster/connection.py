@@ -1,4 +1,4 @@
-"""The Ray cluster: the only caller of `ray.init`, and Ray's settings with the reason for each."""
+"""Connection to a Ray cluster: the only caller of `ray.init`."""
 
 import logging
 import os
@@ -15,116 +15,82 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from woundray.errors import UserError
-from woundray.ray_cluster.address import no_answer, refuse_dead
+from woundray.ray_cluster.address import check_address, no_answer_error
 from woundray.ray_cluster.fork_server import server
-from woundray.ray_cluster.nodes import Resources, check_model, check_shared, gpus_to_come, resources, wait_for_nodes
-from woundray.ray_cluster.token import make_token_private
+from woundray.ray_cluster.nodes import Resources, resources
+from woundray.ray_cluster.settings import configure_environment, starts_own_cluster, worker_environment
+from woundray.ray_cluster.token import create_private_token
 from woundray.system.private_folder import LOOPBACK, fits_sockets, held_port, runtime_folder
 
-__all__ = [
-    "Cluster",
-    "Resources",
-    "check_model",
-    "check_shared",
-    "cluster",
-    "gpus_to_come",
-    "make_token_private",
-    "prepare_workers",
-    "refuse_dead",
-    "sessions_folder",
-    "shutdown",
-    "wait_for_nodes",
-]
-
-_STUDY_SETTINGS = {
-    "RAY_AUTH_MODE": "token",  # only who has the token may use the cluster or its dashboard
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to Ray's makers
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a report takes as long as this interval; default 2 s
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process a trial less; worth it on spot machines only
-    "RAY_TRAIN_METRICS_ENABLED": "0",  # Prometheus counters of each worker, which nothing reads here
-    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables; the table of trials is ours
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard copies of what the journal has
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C lets trials finish their epoch: see search/interruption.py
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # processes without a GPU see none
-}
-_LOCAL_SETTINGS = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name: every socket of Ray is on 127.0.0.1
-    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",  # of a machine that is busy; default 60
-    "RAY_prestart_worker_first_driver": "0",  # two workers without a runtime environment, which none of ours is
-    "RAY_worker_register_timeout_seconds": "300",  # the first workers wait for the fork server's imports; default 60
-}
-_LOCAL_WORKER_SETTINGS = {
-    "GLOO_SOCKET_IFNAME": "lo",  # gradients between workers stay on the loopback device
-    "NCCL_SOCKET_IFNAME": "lo",
-}
-_LOCAL = os.environ.get("RAY_ADDRESS", "") in ("", "local")
-for _name, _value in (_STUDY_SETTINGS | (_LOCAL_SETTINGS if _LOCAL else {})).items():
-    os.environ.setdefault(_name, _value)  # now: Ray reads most of them when it is imported
-
-_OBJECT_STORE_BYTES = 256 * 2**20  # pictures and latents go by memory-mapped files: the default, 30 % of RAM, is idle
-_SOON_S = 2.0
+_OBJECT_STORE_BYTES = 256 * 2**20  # images and latents are memory-mapped files: the default, 30 % of RAM, is not needed
+_NOTICE_AFTER_S = 2.0
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A connection to Ray."""
+    """A connection to Ray.
+
+    Attributes:
+        resources: CPUs, GPUs and nodes.
+        dashboard: address of the dashboard, which asks for the token of `token_command`; empty: there is none.
+        own: this process has started the cluster, and ends it.
+        address: HOST:PORT for Ray's own commands.
+    """
 
     resources: Resources
     dashboard: str
-    """Address of the dashboard; empty if the cluster has none. It asks for the token of `token_command`."""
     own: bool
-    """Started by this process, and ended by it."""
     address: str
-    """HOST:PORT where Ray's own commands find it."""
 
     @property
     def token_command(self) -> str:
-        """Command that prints the token that the dashboard asks for."""
-        return f"{_token_path()}{_program()} get-auth-token"
+        """Command that prints the token of the dashboard."""
+        return f"{_token_variable()}{_ray_command()} get-auth-token"
 
     @property
     def status_command(self) -> str:
-        """Command that says what the cluster's nodes have, and how much of it is in use."""
-        where = "" if self.own else f" --address {self.address}"  # Ray finds one of this machine by its process alone
-        return f"RAY_AUTH_MODE=token {_token_path()}{_program()} status{where}"
+        """Command that prints the resources of the nodes, and how much of them is in use."""
+        option = "" if self.own else f" --address {self.address}"  # Ray finds a cluster of this machine by its process
+        return f"RAY_AUTH_MODE=token {_token_variable()}{_ray_command()} status{option}"
 
-    def tell(self) -> None:
-        """Says where to watch what runs here: it is of use while it runs."""
+    def log_addresses(self) -> None:
+        """Log the address of the dashboard and the commands for token and nodes."""
         if self.dashboard:
             log.info("watch        %s: the Ray dashboard", self.dashboard)
             log.info("its token    %s", self.token_command)
         log.info("its nodes    %s", self.status_command)
 
-    def warm_up(self) -> None:
-        """Has the first worker of an own cluster start, and import what workers need, while this process goes on."""
+    def start_first_worker(self) -> None:
+        """Start the first worker of an own cluster in the background; it imports the modules that workers need."""
         if self.own:
             import ray
 
-            ray.remote(num_cpus=0)(_nothing).remote()
+            ray.remote(num_cpus=0)(_no_op).remote()
 
 
-def _token_path() -> str:
+def _token_variable() -> str:
+    """Return `RAY_AUTH_TOKEN_PATH=... ` for the front of a command; empty where Ray's default path is used."""
     path = os.environ.get("RAY_AUTH_TOKEN_PATH")
     return f"RAY_AUTH_TOKEN_PATH={shlex.quote(path)} " if path else ""
 
 
-def _program() -> str:
-    """Ray's command line, as a shell that knows no virtual environment finds it."""
-    beside = Path(sys.executable).with_name("ray")
-    return shlex.quote(str(beside)) if shutil.which("ray") is None and beside.is_file() else "ray"
+def _ray_command() -> str:
+    """Return Ray's command for a shell: with its folder where the virtual environment is not activated."""
+    program = Path(sys.executable).with_name("ray")
+    return shlex.quote(str(program)) if shutil.which("ray") is None and program.is_file() else "ray"
 
 
-def prepare_workers() -> None:
-    """Has what workers import imported by another process, while this one goes on: call it as early as can be."""
-    if _LOCAL and server.wanted():
+def preload_workers() -> None:
+    """Start the fork server, which imports the modules of workers in the background; call it as early as possible."""
+    if starts_own_cluster() and server.is_enabled():
         server.start()
 
 
 @contextmanager
 def cluster(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -> Iterator[Cluster]:
-    """A cluster on this machine for the time of a block, or a connection to the one that RAY_ADDRESS names.
+    """Start a cluster on this machine for the time of the block, or join the one that RAY_ADDRESS names.
 
     Args:
         dashboard_port: port of the dashboard; the next free one is taken if it is in use.
@@ -132,35 +98,35 @@ def cluster(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -
         threads: threads of one worker's CPU arithmetic (OpenMP).
 
     Raises:
-        UserError: no cluster answers at RAY_ADDRESS; or no port or no folder for sockets is left here.
+        UserError: no cluster answers at RAY_ADDRESS, or this machine has no free port or no folder for sockets.
     """
-    workers = {**_STUDY_SETTINGS, "OMP_NUM_THREADS": str(threads)}
+    configure_environment()
+    variables = {"OMP_NUM_THREADS": str(threads)}
     try:
-        if _LOCAL:
+        if starts_own_cluster():
             with held_port(dashboard_port) as port:
                 if port != dashboard_port:
                     log.info("port %d is in use: the Ray dashboard is at http://%s:%d", dashboard_port, LOOPBACK, port)
-                _start(port, cpus, workers)
-                yield _connected(own=True)
+                _start(port, cpus, variables)
+                yield _describe_cluster(own=True)
         else:
-            _join(os.environ["RAY_ADDRESS"], workers)
-            yield _connected(own=False)
+            _join(os.environ["RAY_ADDRESS"], variables)
+            yield _describe_cluster(own=False)
     finally:
         shutdown()
 
 
-def _start(dashboard_port: int, cpus: int | None, workers: dict[str, str]) -> None:
-    """Starts a cluster on this machine."""
-    workers |= _LOCAL_SETTINGS | (_LOCAL_WORKER_SETTINGS if sys.platform == "linux" else {})
-    # else Ray Train asks the cluster that was started last, another or a dead one, and the next trial never starts
-    workers["RAY_API_SERVER_ADDRESS"] = f"http://{LOOPBACK}:{dashboard_port}"
+def _start(dashboard_port: int, cpus: int | None, variables: dict[str, str]) -> None:
+    """Start a cluster on this machine."""
+    # Without this address Ray Train asks the cluster that was started last, and may wait for ever
+    variables["RAY_API_SERVER_ADDRESS"] = f"http://{LOOPBACK}:{dashboard_port}"
     folder = sessions_folder()
-    make_token_private()
+    create_private_token()
 
     import ray
 
-    # Ray gives a node 30 s to come up, and that is no setting: studies that begin at once would take it from each other
-    with _in_turn(), _hang_up_ignored(), server.workers_are_forks() as variables:
+    # Ray gives a node 30 s to start, which can not be set: several that start at once are too slow
+    with _startup_lock(), _ignore_hangup(), server.forked_workers() as fork_variables:
         try:
             ray.init(
                 address="local",
@@ -171,21 +137,21 @@ def _start(dashboard_port: int, cpus: int | None, workers: dict[str, str]) -> No
                 object_store_memory=_OBJECT_STORE_BYTES,
                 log_to_driver=False,  # workers' lines stay in their logs
                 logging_level=logging.ERROR,
-                runtime_env={"env_vars": _as_set(workers) | variables},
+                runtime_env={"env_vars": worker_environment(variables) | fork_variables},
                 _temp_dir=str(folder),
             )
-        except Exception as error:  # Ray has no kind of its own for it
+        except Exception as error:  # Ray has no exception class of its own for it
             if "timed out during startup" not in str(error):
                 raise
             raise UserError("this machine is too busy: Ray did not start within 30 s; try again later") from None
 
 
 @contextmanager
-def _in_turn() -> Iterator[None]:
-    """Within the block no other cluster of this user starts on this machine."""
+def _startup_lock() -> Iterator[None]:
+    """Hold the lock under which one cluster at a time of this user starts on this machine."""
     lock = FileLock(runtime_folder() / "start.lock")
     try:
-        lock.acquire(timeout=_SOON_S)
+        lock.acquire(timeout=_NOTICE_AFTER_S)
     except Timeout:
         log.info("another study starts on this machine: waiting for it")
         lock.acquire()
@@ -196,22 +162,22 @@ def _in_turn() -> Iterator[None]:
 
 
 @contextmanager
-def _hang_up_ignored() -> Iterator[None]:
-    """Processes that are started in this block outlive the terminal: Ray's would end at once, in mid-epoch."""
+def _ignore_hangup() -> Iterator[None]:
+    """Ignore SIGHUP in processes started in the block: a closed terminal would end Ray in the middle of an epoch."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGHUP, previous)
 
 
-def _join(address: str, workers: dict[str, str]) -> None:
-    """Joins a cluster that others started."""
-    make_token_private()
-    refuse_dead(address)
+def _join(address: str, variables: dict[str, str]) -> None:
+    """Join a running cluster."""
+    create_private_token()
+    check_address(address)
 
     import ray
 
@@ -220,21 +186,16 @@ def _join(address: str, workers: dict[str, str]) -> None:
             address=address,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": _as_set(workers)},
+            runtime_env={"env_vars": worker_environment(variables)},
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise no_answer(address, str(error).splitlines()[0]) from None
-
-
-def _as_set(variables: dict[str, str]) -> dict[str, str]:
-    """The variables, those that the user has set as they are set."""
-    return {name: os.environ.get(name, value) for name, value in variables.items()}
+        raise no_answer_error(address, str(error).splitlines()[0]) from None
 
 
 def sessions_folder() -> Path:
-    """Folder of sockets and logs of Ray clusters on this machine: in $RAY_TMPDIR, else in the user's private folder.
+    """Return the folder for sockets and logs of Ray: in $RAY_TMPDIR, else in the user's private folder.
 
-    It is a folder of its own, which Ray lets everybody write.
+    It is a folder of its own, as Ray makes it writable for everybody.
 
     Raises:
         UserError: its path is too long for sockets, or it can not be written.
@@ -252,19 +213,20 @@ def sessions_folder() -> Path:
     return folder
 
 
-def _nothing() -> None:
-    """A task to start a worker for."""
+def _no_op() -> None:
+    """Do nothing: a task for which Ray starts a worker."""
 
 
 def shutdown() -> None:
-    """Leaves the cluster; one that this process started ends with all its processes."""
+    """Leave the cluster; one that this process has started ends with all its processes."""
     if "ray" in sys.modules:  # else there was none
         import ray
 
         ray.shutdown()
 
 
-def _connected(*, own: bool) -> Cluster:
+def _describe_cluster(*, own: bool) -> Cluster:
+    """Return resources and addresses of the connected cluster."""
     import ray
 
     url, address = ray.worker.get_dashboard_url(), ray.get_runtime_context().gcs_address

@@ -1,4 +1,4 @@
-"""Each trial as Ray metrics: what the Ray dashboard and Prometheus show of it while a study runs.
+"""Ray metrics of each trial, for the Ray dashboard and Prometheus while a study runs.
 
 They are exported as `ray_woundray_epoch`, `ray_woundray_score`, `ray_woundray_pictures_per_s` and
 `ray_woundray_gpu_memory_gib`, with the labels study and trial.
@@ -16,10 +16,10 @@ _LABELS = ("study", "trial")
 
 
 def set_gauges(reported: Mapping[str, Any], *, study: str, trial: str, objective: str) -> None:
-    """Sets the gauges of a trial to what it reported last.
+    """Set the gauges of a trial to its last report.
 
     Args:
-        reported: an epoch's metrics and the run's usage, by name; what is missing is not shown.
+        reported: metrics of an epoch and usage of the run, by name; missing ones are not shown.
         objective: name of the score.
     """
     labels = {name: _ascii(value) for name, value in (("study", study), ("trial", trial))}
@@ -35,13 +35,13 @@ def set_gauges(reported: Mapping[str, Any], *, study: str, trial: str, objective
 
 
 def _ascii(label: str) -> str:
-    """Ray takes no other letters: `F\\xfc\\xdfe`."""
+    """Escape letters that are not ASCII, which Ray refuses in labels: `F\\xfc\\xdfe`."""
     return label.encode("ascii", "backslashreplace").decode("ascii")
 
 
 @cache
 def _gauges() -> dict[str, Gauge]:
-    """Made once a process: Ray takes two of one name for two metrics."""
+    """Create the gauges, once for each process: Ray counts two of one name as two metrics."""
     texts = {
         "epoch": "Epochs that a trial has finished",
         "score": "A trial's objective at its last epoch: lower is better",

@@ -1,4 +1,4 @@
-"""Nodes of the connected Ray cluster: the resources that they offer, and the folders that they see."""
+"""Nodes of the connected Ray cluster: their resources, and checks of shared folders and model files."""
 
 import math
 import os
@@ -15,13 +15,13 @@ from woundray.system.checksums import fingerprint
 from woundray.system.shared_files import SEEN_WITHIN_S, why_not_seen
 
 _NODES_POLL_S = 2.0
-_LOOK_AGAIN_S = 0.2
+_FILE_POLL_S = 0.2
 _MODEL_FILES = ("*.json", "*/*.json", "*/*.txt", "*/*.safetensors")
 
 
 @dataclass(frozen=True)
 class Resources:
-    """CPUs, GPUs and living nodes that the cluster offers to runs."""
+    """CPUs, GPUs and number of live nodes of a cluster."""
 
     cpus: float
     gpus: float
@@ -29,7 +29,7 @@ class Resources:
 
 
 def resources() -> Resources:
-    """Resources of all nodes that are there now."""
+    """Return the resources of all nodes that are alive now."""
     import ray
 
     total = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -37,9 +37,9 @@ def resources() -> Resources:
     return Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), nodes=alive)
 
 
-def gpus_to_come() -> float:
-    """GPUs that a cluster would have at most, by its autoscaler's configuration; 0: it has none, or is not known."""
-    if not is_known_ray():  # what follows is no public part of it
+def max_autoscaled_gpus() -> float:
+    """Return the most GPUs that a cluster's autoscaler can add; 0: it has none, or this Ray is not known."""
+    if not is_known_ray():  # the import below is private
         return 0.0
     from ray._private.state import state
 
@@ -50,50 +50,55 @@ def gpus_to_come() -> float:
 def wait_for_nodes(
     bundles: list[dict[str, float]], *, timeout_s: float, progress: Callable[[str, int, int], None]
 ) -> Resources:
-    """Waits until a cluster that others started has what one run needs; asks its autoscaler for it, if it has one.
+    """Wait until a running cluster has the resources of one run; its autoscaler, if it has one, is asked for them.
 
     Args:
-        bundles: what each worker of a run needs, as {"CPU": 1, "GPU": 1}.
-        timeout_s: after that what is there is given back, enough or not.
-        progress: told how much is there of how much is needed, in hundredths of the scarcest kind.
+        bundles: resources of each worker of a run, such as {"CPU": 1, "GPU": 1}.
+        timeout_s: longest wait.
+        progress: called with the share of the resources that is available, in percent of the scarcest kind.
+
+    Returns:
+        The resources at the end of the wait, enough or not.
     """
     from ray.autoscaler.sdk import request_resources
 
     needed = {kind: sum(bundle.get(kind, 0.0) for bundle in bundles) for kind in ("CPU", "GPU")}
-    there = resources()
-    if _share(there, needed) >= 1:
-        return there
-    give_up = time.monotonic() + timeout_s
+    available = resources()
+    if _available_share(available, needed) >= 1:
+        return available
+    deadline = time.monotonic() + timeout_s
     try:
-        while (share := _share(there, needed)) < 1 and time.monotonic() < give_up:
+        while (share := _available_share(available, needed)) < 1 and time.monotonic() < deadline:
             progress("waiting for nodes", math.floor(100 * share), 100)
             request_resources(bundles=bundles)
             time.sleep(_NODES_POLL_S)
-            there = resources()
+            available = resources()
     finally:
-        request_resources(bundles=[])  # trials ask for themselves; what comes too late would stay, and cost
+        request_resources(bundles=[])  # trials request their own; nodes that come too late would stay, and cost
         progress("waiting for nodes", 100, 100)
-    return there
+    return available
 
 
-def _share(there: Resources, needed: dict[str, float]) -> float:
-    """Share of the needed resources that is there, of the scarcest kind."""
-    has = {"CPU": there.cpus, "GPU": there.gpus}
-    return min(has[kind] / wanted for kind, wanted in needed.items() if wanted > 0)
+def _available_share(available: Resources, needed: dict[str, float]) -> float:
+    """Return the available share of the needed resources, of the scarcest kind."""
+    amounts = {"CPU": available.cpus, "GPU": available.gpus}
+    return min(amounts[kind] / amount for kind, amount in needed.items() if amount > 0)
 
 
 def check_shared(folder: Path) -> None:
-    """Makes sure that every node of the cluster sees a folder, and within SEEN_WITHIN_S what is written there.
+    """Check that every node of the cluster sees a folder, and new files in it within SEEN_WITHIN_S.
 
     Raises:
-        UserError: names the node that does not.
+        UserError: with the address of a node that does not.
     """
-    if len(_alive()) < 2:
+    if len(_alive_nodes()) < 2:
         return
     probe = folder / f".nodes-{os.getpid()}"
     probe.write_text(secrets.token_hex(8), encoding="ascii")
     try:
-        for address, reason in _on_each_node(_wait_to_see, {str(probe): fingerprint(probe)}, SEEN_WITHIN_S).items():
+        for address, reason in _run_on_each_node(
+            _find_missing_file, {str(probe): fingerprint(probe)}, SEEN_WITHIN_S
+        ).items():
             if reason:
                 raise UserError(
                     f"study.output: node {address} does not see {folder} ({reason}); "
@@ -104,15 +109,15 @@ def check_shared(folder: Path) -> None:
 
 
 def check_model(base: Path) -> None:
-    """Makes sure that every node of the cluster has the files of a base model where this one has them.
+    """Check that every node of the cluster has the same files of a base model at the same path.
 
     Raises:
-        UserError: names a node and a file that it lacks, or has otherwise.
+        UserError: with the address of a node, and the file that is missing there or different.
     """
-    if len(_alive()) < 2:
+    if len(_alive_nodes()) < 2:
         return
     files = {str(file): fingerprint(file) for pattern in _MODEL_FILES for file in sorted(base.glob(pattern))}
-    for address, reason in _on_each_node(_wait_to_see, files, 0.0).items():
+    for address, reason in _run_on_each_node(_find_missing_file, files, 0.0).items():
         if reason:
             raise UserError(
                 f"model.base: node {address} lacks the model in {base} ({reason}); copy the folder there, or give one "
@@ -120,14 +125,14 @@ def check_model(base: Path) -> None:
             )
 
 
-def _alive() -> list[dict[str, Any]]:
+def _alive_nodes() -> list[dict[str, Any]]:
     import ray
 
     return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
-def _on_each_node(look: Callable[..., str], *arguments: object) -> dict[str, str]:
-    """Address of each node -> what a function answers there.
+def _run_on_each_node(function: Callable[..., str], *arguments: object) -> dict[str, str]:
+    """Run a function on each node, and return its results by the node's address.
 
     Raises:
         UserError: a node can not run it.
@@ -135,34 +140,34 @@ def _on_each_node(look: Callable[..., str], *arguments: object) -> dict[str, str
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    remote = ray.remote(num_cpus=0)(look)
-    asked = {
+    remote = ray.remote(num_cpus=0)(function)
+    futures = {
         node["NodeManagerAddress"]: remote.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         ).remote(*arguments)
-        for node in _alive()
+        for node in _alive_nodes()
     }
-    answers = {}
-    for address, answer in asked.items():
+    results = {}
+    for address, future in futures.items():
         try:
-            answers[address] = str(ray.get(answer))
+            results[address] = str(ray.get(future))
         except ray.exceptions.RayError as error:
             reason = str(error).splitlines()[-1]
             raise UserError(f"RAY_ADDRESS: node {address} can not run woundray ({reason}); install it there") from None
-    return answers
+    return results
 
 
-def _wait_to_see(files: Mapping[str, str], wait_s: float) -> str:
-    """Which of the files is not seen here by its fingerprint, and why; empty: all are.
+def _find_missing_file(files: Mapping[str, str], wait_s: float) -> str:
+    """Return the first file that is missing or different on this node, with the reason; empty: all are as expected.
 
     Args:
         files: path -> fingerprint.
-        wait_s: time for a file system to show them.
+        wait_s: longest wait for a shared file system to show them.
     """
-    give_up = time.monotonic() + wait_s
+    deadline = time.monotonic() + wait_s
     for path, expected in files.items():
         while reason := why_not_seen(Path(path), expected):
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline:
                 return f"{path}: {reason}"
-            time.sleep(_LOOK_AGAIN_S)
+            time.sleep(_FILE_POLL_S)
     return ""

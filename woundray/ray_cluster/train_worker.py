@@ -1,4 +1,4 @@
-"""Work of one worker of a run, inside Ray Train."""
+"""Training function of one Ray Train worker: reports the epochs of an earlier attempt, then runs the training loop."""
 
 import json
 import math
@@ -13,15 +13,36 @@ from woundray.system.shared_files import wait_until_seen
 from woundray.training.entry_point import Loop
 
 CHECKPOINT, METRICS = "checkpoint_folder", "metrics"
-"""Keys of the epoch's folder, and of all that the loop reported, among the values that go through Ray."""
+"""Keys of a report to Ray: the epoch's folder, and the metrics as the loop reported them."""
 
 FAILURE_FILE = "failure.json"
-"""In a run's folder, while it is not tried again: why, and whether it diverged, which no later try would change."""
+"""File in a run's folder: reason of a failure that an immediate retry would repeat; removed before the next attempt."""
+
+
+@dataclass(frozen=True)
+class RunSetup:
+    """Configuration, data and folders of one training run.
+
+    Attributes:
+        config: configuration with a number of GPUs (see `woundray.ray_cluster.torch_trainer.resolve_gpus`).
+        loop: training loop; it is pickled to the workers.
+        precomputed: folder of the precomputed data.
+        output: folder of the run, with its checkpoints.
+        name: name of the run, the same when it is resumed; Ray's dashboard shows it.
+        storage: folder in which Ray keeps the state of the run.
+    """
+
+    config: Config
+    loop: Loop
+    precomputed: Path
+    output: Path
+    name: str
+    storage: Path
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Reason that a run would fail in the same way when it is tried again at once: divergence, or a user's mistake.
+    """Reason that a run would fail again if it were retried at once: divergence, or a user's mistake.
 
     Attributes:
         reason: in one line.
@@ -32,31 +53,27 @@ class Failure:
     diverged: bool
 
     def write(self, output: Path, rank: int) -> None:
-        """Writes it into a run's folder, beside and renamed into place."""
-        beside = output / f".{FAILURE_FILE}.{rank}"
-        beside.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        beside.replace(output / FAILURE_FILE)
+        """Write the failure into a run's folder, atomically."""
+        temporary = output / f".{FAILURE_FILE}.{rank}"
+        temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        temporary.replace(output / FAILURE_FILE)
 
     @classmethod
     def read(cls, output: Path) -> "Failure | None":
-        """That of a run's folder; None: there is none."""
+        """Read the failure of a run's folder; None: there is none."""
         file = output / FAILURE_FILE
         return cls(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
 
 
 def run_worker(
-    config: Config,
-    loop: Loop,
-    precomputed: Path,
-    output: Path,
-    last_reported: Callable[[], int] | None,
-    shared: Mapping[str, str],
+    setup: RunSetup, last_reported: Callable[[], int] | None, fingerprints: Mapping[str, str]
 ) -> dict[str, Any]:
-    """One worker's part of a run: reports what nobody has heard of yet, and trains.
+    """Report the epochs that are on disk and not yet reported, then run the training loop.
 
     Args:
+        setup: the run, with absolute folders.
         last_reported: see `woundray.ray_cluster.torch_trainer.fit`.
-        shared: files of `precomputed`, name -> `woundray.system.checksums.fingerprint` where they were written.
+        fingerprints: file of the precomputed data -> its `woundray.system.checksums.fingerprint`.
 
     Returns:
         The last report.
@@ -68,6 +85,7 @@ def run_worker(
     from woundray.training.distributed import DistributedContext
     from woundray.training.throughput import usage
 
+    config, output = setup.config, setup.output
     hardware, ray_context = config.hardware, ray.train.get_context()
     torch.set_num_threads(hardware.threads or math.ceil(hardware.cpus_per_worker))
     device = ray.train.torch.get_device()
@@ -85,13 +103,13 @@ def run_worker(
     def report(metrics: dict[str, float], checkpoint: Path) -> None:
         send(metrics, checkpoint, usage(metrics, config, context))
 
-    for name, expected in shared.items():
-        wait_until_seen(precomputed / name, expected)
-    # The listener may have died while the loop went on. Checkpoints may be gone: only the history is read
+    for name, expected in fingerprints.items():
+        wait_until_seen(setup.precomputed / name, expected)
+    # The process that records reports may have died earlier. Checkpoints may be gone: only the history is read
     for entry in context.from_first(_unreported(output, last_reported) if context.is_first else []):
         send(entry, output / f"epoch_{int(entry['epoch']):04d}", {})
     try:
-        loop(config, precomputed=precomputed, output=output, context=context, report=report)
+        setup.loop(config, precomputed=setup.precomputed, output=output, context=context, report=report)
     except (UserError, NonFiniteError) as error:
         Failure(str(error), isinstance(error, NonFiniteError)).write(output, context.rank)
         raise
@@ -99,9 +117,9 @@ def run_worker(
 
 
 def _unreported(output: Path, last_reported: Callable[[], int] | None) -> list[dict[str, float]]:
-    """Epochs on disk that who listens does not have.
+    """Return the epochs of the newest checkpoint's history that were not yet reported, and always the last one.
 
-    The last one is always among them: Tune needs one report, and a second one of an epoch does no harm.
+    Tune needs at least one report; a second report of an epoch changes nothing.
     """
     from woundray.training.checkpoint import newest_checkpoint, read_progress
 

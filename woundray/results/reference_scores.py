@@ -1,4 +1,4 @@
-"""Scores that a trial's score is compared with: the base model and real photographs, at the same number of images."""
+"""Reference scores for a trial's score: the base model and real photographs, at the same number of images."""
 
 import json
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from woundray.results.trials import TrialResult
 
 @dataclass(frozen=True)
 class ReferenceScores:
-    """Scores at one number of images; a Fréchet distance falls with it, so no other number can be compared.
+    """Reference scores at one number of images, on which a Fréchet distance depends.
 
     Attributes:
-        base: base model without an adapter, by the same seeds; the mean over folds of patients where finalists were
-            scored on folds. None: unknown, in a study of an earlier version.
+        base: score of the base model without an adapter, with the same seeds; the mean over folds of patients if
+            finalists were scored on folds. None: unknown, in a study of an earlier version.
         real_baseline: real photographs against those of other patients.
     """
 
@@ -25,7 +25,7 @@ class ReferenceScores:
 
 
 def reference_scores(trial: TrialResult, study: StudyResults) -> ReferenceScores | None:
-    """Scores to compare a trial's score with; None where the objective has none, such as a validation loss."""
+    """Return the reference scores of a trial; None: the objective has none, such as a validation loss."""
     objective = study.objective
     if objective not in study.base_model_scores:
         return None

@@ -13,7 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from woundray.checkpoints.find import EVALUATION
 from woundray.config import Config
-from woundray.config.layers import read_yaml
+from woundray.config.config_file import read_config
 from woundray.errors import UserError
 from woundray.evaluation.real_reference import RealReference, read_reference
 from woundray.results.trials import TrialResult, best_trial, ranked, read_trials
@@ -36,7 +36,7 @@ class StudyResults:
         best: best trial (see `woundray.results.trials.best_trial`); None: no trial has a score.
         ended: all trials have ended, and the study was not interrupted.
         missed: names of the thresholds that the best trial misses; None: it was not evaluated.
-        refit: checkpoint of the best settings trained on all photographs; None: not asked for.
+        refit: checkpoint of the best settings trained on all photographs; None: there is none.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class StudyResults:
 
     @classmethod
     def of(cls, folder: Path, config: Config) -> "StudyResults":
-        """Results by the journal of a folder, for the configuration of its study."""
+        """Read the results of a study from the journal in its folder."""
         events = Journal(folder / JOURNAL_NAME).events()
         trials = read_trials(events, config.metrics.objective)
         saved = [event for event in events if isinstance(event, ModelSaved)]
@@ -133,7 +133,7 @@ class StudyResults:
         if len(done) < FEWEST_TRIALS or len({trial.value for trial in done}) < 2:
             return {}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of settings that no two trials share
+            warnings.simplefilter("ignore")  # about settings that no two trials share
             evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
             return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
 
@@ -158,8 +158,7 @@ def read_study(folder: Path) -> StudyResults:
         raise UserError(
             f"{folder}: no study with trials: it holds no {JOURNAL_NAME}, or no {PRECOMPUTED}/; give the folder of one"
         )
-    config = Config.from_nested(read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
-    return StudyResults.of(folder.absolute(), config)
+    return StudyResults.of(folder.absolute(), read_config(folder))
 
 
 def read_evaluation(file: Path) -> dict[str, Any]:
@@ -171,6 +170,6 @@ def read_evaluation(file: Path) -> dict[str, Any]:
 
 
 def best_checkpoints(folder: Path, count: int) -> list[Path]:
-    """Checkpoints of a study's best trials, the best first."""
+    """Return the checkpoints of a study's best trials, the best first."""
     study = read_study(folder)
     return [trial.checkpoint for trial in ranked(study.trials)[:count] if trial.checkpoint is not None]

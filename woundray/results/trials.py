@@ -1,4 +1,4 @@
-"""What a study came to, read from its journal."""
+"""Results of trials, read from a study's journal."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -15,22 +15,24 @@ Status = Literal["running", "finished", "failed", "killed"]
 
 @dataclass(frozen=True)
 class TrialResult:
-    """One trial so far.
+    """Result of one trial so far.
 
     Attributes:
-        id: its name, and that of its folder.
-        number: its place in the order in which they were proposed, from 1; the configuration itself is first.
-        values: its searched settings by dotted name.
-        epochs: the last epoch that it finished; 0: none.
-        best_epoch: the earliest epoch within one sd of the lowest objective, of those that do not copy; 0: none.
-        metrics: the metrics of that epoch.
-        checkpoint: the folder of that epoch.
-        last_score: the objective at the last epoch.
-        stopped_early: ASHA ended it.
-        reason: why it failed, in one line.
-        permanent: it diverged, and would fail in the same way again.
-        final: the metrics of its new pictures, where it was a finalist.
-        reports: every epoch so far.
+        id: name of the trial and of its folder.
+        number: number in the order of proposals, from 1; the first is the study's own configuration.
+        status: running, finished, failed or killed.
+        values: searched settings by dotted name.
+        epochs: last epoch that was finished; 0: none.
+        best_epoch: earliest epoch within one sd of the lowest objective, of those without copies; 0: none.
+        best_score: objective at the best epoch.
+        last_score: objective at the last epoch.
+        metrics: metrics of the best epoch.
+        checkpoint: folder of the best epoch.
+        stopped_early: ASHA ended the trial.
+        reason: reason of a failure, in one line.
+        permanent: the trial diverged, and would fail in the same way again.
+        final: metrics of the new images of a finalist; None: it was no finalist.
+        reports: all epochs so far.
     """
 
     id: str
@@ -51,17 +53,17 @@ class TrialResult:
 
     @property
     def unfinished(self) -> bool:
-        """Whether it goes on when the study is resumed."""
+        """Whether the trial continues when the study is resumed."""
         return self.status in ("running", "killed") or (self.status == "failed" and not self.permanent)
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """Metrics of its epochs, each with `epoch`."""
+        """Metrics of all epochs, each with the key `epoch`."""
         return [{**report.metrics, "epoch": float(report.epoch)} for report in self.reports]
 
     @property
     def copies(self) -> str:
-        """Why its pictures count as copies of training photographs; empty: they do not."""
+        """Reason that its images count as copies of training photographs; empty: they do not."""
         flagged = next((metrics for metrics in (self.final, self.metrics) if metrics and copies(metrics)), None)
         if flagged is None:
             return ""
@@ -71,14 +73,14 @@ class TrialResult:
         )
 
     def score(self, objective: str) -> float | None:
-        """The score that counts: of a finalist's new pictures, else of its best epoch. Only finalists compare by it.
+        """Return the score of a finalist's new images, else of the best epoch; None: no epoch was finished.
 
-        None: it has not finished an epoch.
+        Scores of finalists and of other trials can not be compared with each other.
         """
         return self.final[objective] if self.final else self.best_score
 
-    def after(self, event: EpochReported | FinalistScored | TrialEnded, objective: str) -> "TrialResult":
-        """The trial after one more event."""
+    def with_event(self, event: EpochReported | FinalistScored | TrialEnded, objective: str) -> "TrialResult":
+        """Return the trial after one more event."""
         if isinstance(event, TrialEnded):
             status: dict[str, Status] = {"FINISHED": "finished", "FAILED": "failed", "KILLED": "killed"}
             return replace(
@@ -105,52 +107,49 @@ class TrialResult:
         )
 
 
-def update(trials: dict[str, TrialResult], event: Event, objective: str) -> dict[str, TrialResult]:
-    """The trials of a study after one more event, by id.
-
-    A trial that is resumed goes on from what it had.
-    """
+def apply_event(trials: dict[str, TrialResult], event: Event, objective: str) -> dict[str, TrialResult]:
+    """Return the trials of a study by id, after one more event. A resumed trial keeps its earlier epochs."""
     if isinstance(event, TrialStarted):
-        begun = trials.get(event.trial, TrialResult(event.trial, event.number, "running", event.values))
-        return trials | {event.trial: replace(begun, status="running", stopped_early=False, reason="", permanent=False)}
+        trial = trials.get(event.trial, TrialResult(event.trial, event.number, "running", event.values))
+        return trials | {event.trial: replace(trial, status="running", stopped_early=False, reason="", permanent=False)}
     if isinstance(event, EpochReported | FinalistScored | TrialEnded):
-        return trials | {event.trial: trials[event.trial].after(event, objective)}
+        return trials | {event.trial: trials[event.trial].with_event(event, objective)}
     return trials
 
 
 def read_trials(events: Iterable[Event], objective: str) -> tuple[TrialResult, ...]:
-    """All trials of a journal by number."""
+    """Return all trials of a journal by number."""
     trials: dict[str, TrialResult] = {}
     for event in events:
-        trials = update(trials, event, objective)
+        trials = apply_event(trials, event, objective)
     return by_number(trials)
 
 
 def by_number(trials: dict[str, TrialResult]) -> tuple[TrialResult, ...]:
-    """The trials in the order in which they were proposed."""
+    """Return the trials in the order of their numbers."""
     return tuple(sorted(trials.values(), key=lambda trial: trial.number))
 
 
 def best_trial(trials: Iterable[TrialResult], objective: str) -> TrialResult | None:
-    """The trial that leads: of the finalists that were scored again, else of all (see `ranked`)."""
+    """Return the best finalist, or without finalists the best of all trials (see `ranked`); None: there is none."""
     eligible = ranked(trials)
     finalists = [trial for trial in eligible if trial.final]
     return min(finalists or eligible, key=lambda trial: _score(trial.score(objective)), default=None)
 
 
 def ranked(trials: Iterable[TrialResult]) -> list[TrialResult]:
-    """Trials that can win, the lowest objective first, the first of equals.
+    """Return the trials that can win by their best epochs, the lowest objective first; equal ones by number.
 
-    One that failed can not, and none whose pictures copy training photographs.
+    Failed trials can not win, nor those whose images copy training photographs.
     """
     eligible = [t for t in trials if t.best_score is not None and t.status != "failed" and not t.copies]
     return sorted(eligible, key=lambda trial: _score(trial.best_score))
 
 
 def finalists(trials: Iterable[TrialResult], count: int) -> list[TrialResult]:
-    """Trials whose pictures are drawn again: the best by their epochs, of a longer study others, too.
+    """Return the trials to score on new images: the best by their epochs, so far.
 
-    One that was found to copy only then stays one of them.
+    A finalist stays one even if its new images turn out to be copies.
     """
     eligible = [t for t in trials if t.best_score is not None and t.status != "failed" and not copies(t.metrics or {})]
     return sorted(eligible, key=lambda trial: _score(trial.best_score))[:count]

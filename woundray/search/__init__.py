@@ -1,5 +1,6 @@
 """Hyperparameter search: Ray Tune runs trials, Optuna proposes values, ASHA stops poor trials early.
 
-session (data, cluster, tracker) -> study -> trial (one training run) -> finalists -> finish_study."""
+session (data, cluster, tracker) -> study -> trial (one training run) -> finalists -> finish_study.
 
-import woundray.ray_cluster.connection  # noqa: F401  Ray reads the settings that it makes when it is imported
+Some of these modules import Ray: call `woundray.ray_cluster.settings.configure_environment` before importing them.
+"""

@@ -1,4 +1,4 @@
-"""Message at the end of a study: the verdict, the best trial beside base model and photographs, and what to do next."""
+"""Message at the end of a study: verdict, best trial compared with base model and photographs, next commands."""
 
 import os
 import shlex
@@ -13,7 +13,7 @@ from woundray.tracking.tracker import Tracker
 
 
 def final_message(study: StudyResults, tracker: Tracker) -> str:
-    """Lines that `tune` prints last: the verdict first."""
+    """Return the last lines that `tune` prints, the verdict first."""
     best, objective = study.winner, study.objective
     verdict = verdict_of(study.evaluation, study.best_config)
     score = best.score(objective)
@@ -24,12 +24,12 @@ def final_message(study: StudyResults, tracker: Tracker) -> str:
         f"best trial   {best.number} ({best.id}), epoch {best.best_epoch}: {objective} {score:.4g}"
         + (" on new pictures" if best.final else ""),
     ]
-    at = reference_scores(best, study)
-    if at is not None:
-        if at.base is not None:
-            worse = "" if score is None or score < at.base else ": the search found nothing better"
-            lines += [f"             base model {at.base:.4g}, by the same seeds{worse}"]
-        lines += [f"             real photographs against real ones {at.real_baseline}"]
+    references = reference_scores(best, study)
+    if references is not None:
+        if references.base is not None:
+            worse = "" if score is None or score < references.base else ": the search found nothing better"
+            lines += [f"             base model {references.base:.4g}, by the same seeds{worse}"]
+        lines += [f"             real photographs against real ones {references.real_baseline}"]
     values = (
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in best.values.items()
     )
@@ -52,13 +52,14 @@ def final_message(study: StudyResults, tracker: Tracker) -> str:
 
 
 def _thresholds(study: StudyResults) -> str:
+    """Return which thresholds the best trial misses."""
     if study.missed:
         return f"misses {', '.join(study.missed)}"
     return "holds every threshold that real photographs hold"
 
 
 def _finalists(study: StudyResults) -> list[str]:
-    """New scores of the finalists, the best first, and trials that can not win, or failed."""
+    """Return lines with the new scores of the finalists, the best first, and trials that can not win, or failed."""
     finals = {trial.number: trial.final[study.objective] for trial in study.trials if trial.final}
     scores = ", ".join(f"trial {number} {finals[number]:.4g}" for number in sorted(finals, key=lambda n: finals[n]))
     folds = _folds(study)
@@ -71,12 +72,12 @@ def _finalists(study: StudyResults) -> list[str]:
 
 
 def _folds(study: StudyResults) -> int:
-    """Folds of patients that the finalists were scored on."""
+    """Return the number of folds of patients on which the finalists were scored."""
     return int((study.winner.final or {}).get("folds", 1))
 
 
 def _few_photographs(study: StudyResults) -> list[str]:
-    """Note that an epoch is scored on fewer photographs than it has pictures."""
+    """Return a note where an epoch is scored on fewer photographs than it has pictures."""
     held_out = len(study.reference.held_out.groups)
     if held_out >= study.config.validation.pictures:
         return []
@@ -88,7 +89,7 @@ def _few_photographs(study: StudyResults) -> list[str]:
 
 
 def _generate_command(verdict: Verdict, reference: str) -> list[str]:
-    """Command that generates pictures: with the filter where enough of them pass."""
+    """Return the command that generates pictures: with the filter where enough of them pass."""
     command = f"python -m woundray.generate --from {shlex.quote(reference)} -n 100"
     if verdict.filtered:
         return [f"draw more    {command} --filter"]
@@ -96,7 +97,7 @@ def _generate_command(verdict: Verdict, reference: str) -> list[str]:
 
 
 def _mlflow_page(tracker: Tracker) -> list[str]:
-    """Address of the MLflow page that shows the trials side by side, and the command that serves it."""
+    """Return the address of MLflow's table of trials, and for a database the command that serves it."""
     page = redact(tracker.page)
     if tracker.uri.startswith("http"):
         return [f"compare      {page}"]
@@ -105,7 +106,7 @@ def _mlflow_page(tracker: Tracker) -> list[str]:
 
 
 def _activate_environment() -> list[str]:
-    """Command that puts the programs named below on the path, where the shell lacks them."""
+    """Return the command that activates the virtual environment, where the shell has not activated it."""
     activate = Path(sys.executable).with_name("activate")
     if not activate.exists() or str(activate.parent) in os.environ.get("PATH", "").split(os.pathsep):
         return []

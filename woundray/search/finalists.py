@@ -96,7 +96,7 @@ def _equal_except_time(last: Event, ended: StudyEnded) -> bool:
 
 
 def _reason_for_no_best_trial(results: StudyResults) -> str:
-    """Why a study has no best trial, with the last error and its file."""
+    """Return why a study has no best trial, with the last error and its file."""
     folder = results.folder
     if any(trial.copies for trial in results.trials):
         lines = "; ".join(f"trial {trial.number}: {trial.copies}" for trial in results.trials if trial.copies)

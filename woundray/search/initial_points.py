@@ -1,27 +1,23 @@
-"""Where a study begins: at its own configuration, and at the best trials of an earlier study."""
-
-from pathlib import Path
+"""First points of a search: the study's own configuration, and the best trials of an earlier study."""
 
 from woundray.config import Config
-from woundray.config.layers import read_yaml
+from woundray.config.config_file import read_config
 from woundray.errors import UserError
 from woundray.results.trials import ranked, read_trials
 from woundray.search.search_space import SearchSpace, Value
-from woundray.search.study_folders import journal_path
+from woundray.search.study_folders import find_earlier_study, journal_path
 from woundray.tracking.journal import Journal
 
-_OF_EARLIER = 3
+_EARLIER_TRIALS = 3  # best trials that are taken from an earlier study
 
 
 def initial_points(space: SearchSpace, config: Config) -> list[dict[str, Value]]:
-    """The points of a space that are tried first, none twice.
+    """Return the points of a space that are tried first, without duplicates.
 
     Raises:
         UserError: study.begin_with names no study, or one in which no trial has a score.
     """
-    configurations = [config]
-    if config.study.begin_with:
-        configurations += [config.with_values(values) for values in _best_values(config.study.begin_with, config)]
+    configurations = [config, *(config.with_values(values) for values in _best_values_of_earlier_study(config))]
     points: list[dict[str, Value]] = []
     for configuration in configurations:
         point = space.nearest_to(configuration)
@@ -30,15 +26,13 @@ def initial_points(space: SearchSpace, config: Config) -> list[dict[str, Value]]
     return points
 
 
-def _best_values(study: Path, config: Config) -> list[dict[str, object]]:
-    """What the best trials of an earlier study varied, by its own objective."""
-    places = [place for place in (study, config.study.output / study) if journal_path(place).is_file()]
-    if not places:
-        raise UserError(
-            f"study.begin_with: neither {study} nor {config.study.output / study} is a study; give the folder of one"
-        )
-    earlier = Config.from_nested(read_yaml(places[0] / "config.yaml"), source=str(places[0] / "config.yaml"))
-    trials = ranked(read_trials(Journal(journal_path(places[0])).events(), earlier.metrics.objective))
+def _best_values_of_earlier_study(config: Config) -> list[dict[str, object]]:
+    """Return the searched settings of the best trials of study.begin_with, by that study's objective."""
+    folder = find_earlier_study(config)
+    if folder is None:
+        return []
+    objective = read_config(folder).metrics.objective
+    trials = ranked(read_trials(Journal(journal_path(folder)).events(), objective))
     if not trials:
-        raise UserError(f"study.begin_with: no trial of {places[0]} has a score; name another study")
-    return [dict(trial.values) for trial in trials[:_OF_EARLIER]]
+        raise UserError(f"study.begin_with: no trial of {folder} has a score; name another study")
+    return [dict(trial.values) for trial in trials[:_EARLIER_TRIALS]]

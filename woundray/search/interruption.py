@@ -1,4 +1,7 @@
-"""Ctrl-C once: trials that run finish their epoch. Twice: all stop at once. A closed terminal counts as Ctrl-C."""
+"""Ctrl-C: after the first, running trials finish their epoch; after the second, all stop at once.
+
+Signals of batch systems and of a closed terminal are handled like Ctrl-C.
+"""
 
 import logging
 import os
@@ -16,17 +19,17 @@ from woundray.errors import Stopped
 from woundray.results.trials import TrialResult
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Ctrl-C; what batch systems send before they take a machine away; what a terminal sends when it is closed."""
+"""Signals of Ctrl-C, of batch systems before the end of a job, and of a terminal that is closed."""
 
 OUTPUT_FILE = "output.txt"
-"""In the folder of a study or run: what it would have told a terminal that was closed."""
+"""File in the folder of a study or run: its output after the terminal was closed."""
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
 def resume_hint_on_interrupt(line: Callable[[], str]) -> Iterator[None]:
-    """Makes a Ctrl-C within the block, which says nothing itself, one that says how to go on.
+    """Turn a KeyboardInterrupt in the block into Stopped, with a line that says how to resume.
 
     Raises:
         Stopped: with the line.
@@ -39,52 +42,58 @@ def resume_hint_on_interrupt(line: Callable[[], str]) -> Iterator[None]:
         raise Stopped(line()) from None
 
 
-class Interruption:
-    """Watches for Ctrl-C while a study or run goes on; a context manager of the main thread.
+class InterruptHandler:
+    """Context manager of the main thread that handles Ctrl-C while a study or run goes on.
+
+    It is also a listener of `JournalFollower`, which calls it with all trials after each event.
 
     Args:
-        signum: the signal that this process is sent when all running trials have finished their epoch.
-        folder: of the study or run.
-        current: gives all trials as they are at the moment; what this is told of them is a little late.
+        signum: signal that this process sends itself when all running trials have finished their epoch.
+        folder: folder of the study or run.
+        read_current_trials: reads all trials from the journal; the listener's are up to a poll interval older.
     """
 
-    def __init__(self, signum: signal.Signals, folder: Path, current: Callable[[], tuple[TrialResult, ...]]) -> None:
+    def __init__(
+        self, signum: signal.Signals, folder: Path, read_current_trials: Callable[[], tuple[TrialResult, ...]]
+    ) -> None:
         self.interrupted = False
         self._folder = folder
-        self._current = current
+        self._read_current_trials = read_current_trials
         self._signum = signum
         self._trials: tuple[TrialResult, ...] = ()
-        self._epochs_at_interrupt: dict[str, int] = {}  # trial that is waited for -> epochs that it had
+        self._epochs_at_interrupt: dict[str, int] = {}  # running trial -> its epochs at the first Ctrl-C
         self._signalled = False
-        self._before: dict[signal.Signals, Any] = {}
+        self._previous_handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            wanted = [s for s in SIGNALS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]  # of nohup
-            self._before = {signum: signal.signal(signum, self._on_signal) for signum in wanted}
-            if self._signum not in SIGNALS:  # until Tune handles it
-                self._before[self._signum] = signal.signal(self._signum, signal.default_int_handler)
+            nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            handled = [signum for signum in SIGNALS if signum != signal.SIGHUP or not nohup]
+            self._previous_handlers = {signum: signal.signal(signum, self._on_signal) for signum in handled}
+            if self._signum not in SIGNALS:  # until Tune sets its own handler
+                self._previous_handlers[self._signum] = signal.signal(self._signum, signal.default_int_handler)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for wanted, before in self._before.items():
-            signal.signal(wanted, before)
+        for signum, handler in self._previous_handlers.items():
+            signal.signal(signum, handler)
 
     def __call__(self, trials: tuple[TrialResult, ...]) -> None:
-        """Told all trials after each event."""
+        """Take all trials after an event of the journal."""
         self._trials = trials
         if self.interrupted:
             self._stop_if_done()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        """Note the epochs of running trials at the first signal; raise KeyboardInterrupt at the second."""
         if signum == signal.SIGHUP:
             signal.signal(signum, signal.SIG_IGN)  # a shell sends its jobs a second one
-            self._leave_terminal()
+            self._redirect_output()
         if self.interrupted:
             raise KeyboardInterrupt
-        self._trials = self._current()
+        self._trials = self._read_current_trials()
         self._epochs_at_interrupt = {trial.id: trial.epochs for trial in self._trials if trial.status == "running"}
         self.interrupted = True
         log.warning(
@@ -92,15 +101,16 @@ class Interruption:
         )
         self._stop_if_done()
 
-    def _leave_terminal(self) -> None:
-        """Has all further words for the terminal written to a file: one that was closed answers with errors."""
+    def _redirect_output(self) -> None:
+        """Write further terminal output to a file: writing to a closed terminal raises errors."""
         with (self._folder / OUTPUT_FILE).open("ab") as file:
             for stream in (sys.__stdout__, sys.__stderr__):
                 if stream is not None and stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
                     os.dup2(file.fileno(), stream.fileno())
 
     def _stop_if_done(self) -> None:
-        waits = [t for t in self._trials if t.status == "running" and t.epochs == self._epochs_at_interrupt.get(t.id)]
-        if not waits and not self._signalled:
+        """Send the signal, once, when no trial is still in the epoch of the first Ctrl-C."""
+        pending = [t for t in self._trials if t.status == "running" and t.epochs == self._epochs_at_interrupt.get(t.id)]
+        if not pending and not self._signalled:
             self._signalled = True
             os.kill(os.getpid(), self._signum)

@@ -1,4 +1,4 @@
-"""Optuna's proposals for a study, as Ray Tune asks for them; everything that it rests on is in the study's journal."""
+"""Optuna as a searcher of Ray Tune, rebuilt from the study's journal when a study is resumed."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,30 +16,31 @@ from woundray.evaluation.checkpoint_selection import Entry, best_epoch, copies
 from woundray.results.study import OPTUNA_FILE
 from woundray.results.trials import TrialResult
 from woundray.search.search_space import SearchSpace, Value
-from woundray.tracking.journal import JOURNAL_NAME, Journal, TrialStarted
+from woundray.search.study_folders import journal_path
+from woundray.tracking.journal import Journal, TrialStarted
 
 TRIAL, NUMBER, VALUES = "trial", "number", "values"
-"""Keys of what a trial is given: its name, its place in the study, from 1, and its searched settings by dotted name."""
+"""Keys of a proposal: name of the trial, its number in the study from 1, and its searched settings by dotted name."""
 
-_COPIES = "copies training photographs"  # the constraint's name in Optuna
+_COPIES_CONSTRAINT = "copies training photographs"  # name of the constraint in Optuna
 
 
 class ResumableOptunaSearch(Searcher):
-    """Proposes first the trials that had not ended when the study was stopped, then new ones of Optuna.
+    """Searcher that proposes the unfinished trials of a resumed study first, then new ones by Optuna.
 
     Multivariate TPE (Bergstra et al. 2011; Falkner et al. 2018). Each proposal is a function of the seed, its number
-    and the trials before it, so that a study which was killed is proposed what it would have been.
+    and the trials before it: a study that was killed and resumed gets the same proposals.
 
-    Optuna's own file in the study's folder is written anew from the journal each time the study starts: it is for
-    `optuna-dashboard`, and nothing is read from it. A trial's value is the score of its best epoch; one whose pictures
-    all copy training photographs violates a constraint; one that failed is told as failed.
+    Optuna's own file in the study's folder is written again from the journal each time the study starts: it is for
+    `optuna-dashboard`, and nothing is read from it. The value of a trial is the score of its best epoch. A trial whose
+    images all copy training photographs violates a constraint; one that failed has the state FAIL.
 
     Args:
-        config: the study's configuration.
-        space: what is searched.
+        config: configuration of the study.
+        space: search space.
         initial_points: values of the first trials.
-        folder: the study's folder.
-        trials: those that the study has, by number.
+        folder: folder of the study.
+        trials: trials that the study has already, by number.
     """
 
     def __init__(
@@ -51,19 +52,19 @@ class ResumableOptunaSearch(Searcher):
         trials: Sequence[TrialResult],
     ) -> None:
         super().__init__(metric=config.metrics.objective, mode="min")
-        self._journal = Journal(folder / JOURNAL_NAME)
+        self._journal = Journal(journal_path(folder))
         self._config, self._space, self._initial_points, self._folder = config, space, initial_points, folder
-        self._waiting = [trial.number for trial in trials if trial.unfinished]
+        self._unfinished = [trial.number for trial in trials if trial.unfinished]
         self._names = {trial.number: trial.id for trial in trials}
         self._values: dict[int, dict[str, Any]] = {trial.number: dict(trial.values) for trial in trials}
         self._histories: dict[int, list[Entry]] = {trial.number: list(trial.history) for trial in trials}
-        self._running: dict[str, int] = {}  # Tune's name of a trial -> its number
-        self._asked: dict[int, optuna.Trial] = {}
+        self._running: dict[str, int] = {}  # Tune's trial_id -> number of the trial
+        self._optuna_trials: dict[int, optuna.Trial] = {}
         self._study = self._replay(trials)
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Name, number and values of the next trial, which the journal then has."""
-        number = self._waiting.pop(0) if self._waiting else self._propose()
+        """Return name, number and values of the next trial, and write them to the journal."""
+        number = self._unfinished.pop(0) if self._unfinished else self._propose()
         self._running[trial_id] = number
         name, values = self._names[number], self._values[number]
         settings = self._config.with_values(values).flat()
@@ -71,25 +72,26 @@ class ResumableOptunaSearch(Searcher):
         return {TRIAL: name, NUMBER: number, VALUES: values}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Keeps an epoch's scores; Optuna's pruners are not used, so it need not know."""
+        """Keep an epoch's scores. Optuna does not get them, as its pruners are not used."""
         history = self._histories[self._running[trial_id]]
         if self.metric in result and (not history or result["epoch"] > history[-1]["epoch"]):
             history.append({name: float(value) for name, value in result.items() if isinstance(value, int | float)})
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tells Optuna what the trial came to. Of one that ASHA stops the last epoch comes here alone."""
+        """Report the trial to Optuna. The last epoch of a trial that ASHA stops comes with this call only."""
         if result and not error:
             self.on_trial_result(trial_id, result)
         self._tell(self._running[trial_id], failed=error)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the journal has it, and a study is resumed from that (Tune's own restoring is refused)."""
+        """Save nothing: a study is resumed from its journal."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what holds files open: Tune pickles it into a file that nothing reads."""
-        return {name: value for name, value in vars(self).items() if name not in ("_study", "_asked")}
+        """Leave out attributes with open files: Tune pickles the searcher into a file that nothing reads."""
+        return {name: value for name, value in vars(self).items() if name not in ("_study", "_optuna_trials")}
 
     def _propose(self) -> int:
+        """Draw the values of a new trial, and return its number."""
         number = len(self._values) + 1
         self._names[number] = f"trial_{number:04d}"
         if number <= len(self._initial_points):
@@ -100,25 +102,26 @@ class ResumableOptunaSearch(Searcher):
         return number
 
     def _ask(self, number: int, values: Mapping[str, Any] | None = None) -> None:
-        """Begins a trial of Optuna, with these values where there are such."""
+        """Start a trial of Optuna, with the given values if there are any."""
         if values is not None:
             self._study.enqueue_trial(dict(values))
-        self._asked[number] = self._study.ask()
-        self._values[number] = self._space(self._asked[number])
+        self._optuna_trials[number] = self._study.ask()
+        self._values[number] = self._space(self._optuna_trials[number])
         self._histories.setdefault(number, [])
 
     def _tell(self, number: int, *, failed: bool) -> None:
-        objective, trial, history = self._config.metrics.objective, self._asked[number], self._histories[number]
+        """Report the score of a trial's best epoch to Optuna, or that it failed."""
+        objective, trial, history = self._config.metrics.objective, self._optuna_trials[number], self._histories[number]
         if failed or not history:
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return
         best = best_epoch(history, objective)
         entry = next(entry for entry in history if entry["epoch"] == best)
-        trial.set_constraint(_COPIES, float(copies(entry)))
+        trial.set_constraint(_COPIES_CONSTRAINT, float(copies(entry)))
         self._study.tell(trial, entry[objective])
 
     def _replay(self, trials: Sequence[TrialResult]) -> optuna.Study:
-        """Optuna's file as the study's trials have made it."""
+        """Write Optuna's file again from the trials of the study, and return Optuna's study."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         for old in (self._folder / OPTUNA_FILE, self._folder / f"{OPTUNA_FILE}.lock"):
             old.unlink(missing_ok=True)
@@ -135,7 +138,7 @@ class ResumableOptunaSearch(Searcher):
         return self._study
 
     def _sampler(self, number: int) -> optuna.samplers.TPESampler:
-        """The sampler of one proposal."""
+        """Return the sampler of one proposal, with its own seed."""
         seeds = np.random.SeedSequence([self._config.reproducibility.seed, number])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -144,5 +147,5 @@ class ResumableOptunaSearch(Searcher):
                 n_startup_trials=self._config.study.startup_trials,
                 multivariate=True,
                 group=True,  # settings with a condition are not in every trial
-                constant_liar=True,  # trials that still run keep others from the same place
+                constant_liar=True,  # no proposals close to trials that are still running
             )

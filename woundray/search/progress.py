@@ -1,4 +1,4 @@
-"""Shows a study while it runs: a live table on a terminal, plain lines elsewhere."""
+"""Display of a study while it runs: a live table on a terminal, plain lines elsewhere."""
 
 import itertools
 import logging
@@ -13,12 +13,12 @@ from rich.live import Live
 from rich.table import Table
 
 from woundray.config import Config
-from woundray.results.trials import TrialResult, best_trial, by_number, update
+from woundray.results.trials import TrialResult, apply_event, best_trial, by_number
 from woundray.tracking.journal import EpochReported, Event, FinalistScored, Journal, TrialEnded
 
 _POLL_S = 0.2
-_GAP = 2  # blanks between columns
-_AROUND = 4  # lines of a table that are no trials: title, headings, caption, cursor
+_COLUMN_GAP = 2  # spaces between columns
+_EXTRA_LINES = 4  # lines of the table besides trials: title, headings, caption, cursor
 
 Trials = tuple[TrialResult, ...]
 
@@ -26,17 +26,17 @@ log = logging.getLogger(__name__)
 
 
 class Display(Protocol):
-    """Draws the trials after each event."""
+    """Shows the trials after each event."""
 
     def show(self, event: Event, trials: Trials) -> None:
-        """Draws all trials, or tells what the event changed."""
+        """Show all trials, or the change by the event."""
 
     def close(self) -> None:
-        """Leaves the terminal as it was."""
+        """Restore the terminal."""
 
 
 class LiveTable:
-    """One row a trial, drawn anew in place; below it how far the study is, and how long it may still take."""
+    """Table with one row per trial, updated in place; its caption has the progress of the study and the time left."""
 
     def __init__(self, console: Console, config: Config) -> None:
         self._config = config
@@ -47,20 +47,20 @@ class LiveTable:
 
     def show(self, event: Event, trials: Trials) -> None:
         share = share_done(trials, self._config)
-        if self._at_start is None:  # above 0 for a study that is resumed
+        if self._at_start is None:  # above 0 in a resumed study
             self._at_start = share
         size = self._live.console.size
-        drawn = table(trials, self._config, size.width, size.height)
+        rendered = table(trials, self._config, size.width, size.height)
         left = time_left(share, self._at_start, time.monotonic() - self._started_s)
-        drawn.caption = f"{self._config.metrics.objective}, lower is better   {share:.0%} done{left}"
-        self._live.update(drawn)
+        rendered.caption = f"{self._config.metrics.objective}, lower is better   {share:.0%} done{left}"
+        self._live.update(rendered)
 
     def close(self) -> None:
         self._live.stop()
 
 
 class Lines:
-    """One line an epoch, and one when a trial ends."""
+    """Plain display: one line per epoch, and one at the end of a trial."""
 
     def __init__(self, console: Console, config: Config) -> None:
         self._config = config
@@ -75,13 +75,14 @@ class Lines:
 
 
 def table(trials: Trials, config: Config, width: int = 0, height: int = 0) -> Table:
-    """All trials: state, epochs, scores, and the values that were searched.
+    """Return the table of trials: state, epochs, scores, and searched settings.
 
     Args:
-        width: columns of the terminal. Where the settings do not fit beside the scores, those of running trials and of
-            the best share a column that folds: a score is never cut. 0: no end.
-        height: rows of the terminal. Where not all trials fit, the best, those that run and the last ones are shown. 0:
-            no end.
+        trials: all trials.
+        config: configuration of the study.
+        width: columns of the terminal; 0: no limit. If the settings do not fit next to the scores, those of the best
+            and of running trials are in one column that folds: a score is never cut.
+        height: rows of the terminal; 0: no limit. If not all trials fit, the best, running ones and the last are shown.
     """
     best = best_trial(trials, config.metrics.objective)
     names = list(dict.fromkeys(name for trial in trials for name in trial.values))
@@ -90,50 +91,52 @@ def table(trials: Trials, config: Config, width: int = 0, height: int = 0) -> Ta
     headings = ["trial", "state", "epoch", "last", "best"]
     scores = {trial.id: _scores(trial, config) for trial in trials}
     values = {trial.id: [_value(trial.values.get(name)) for name in names] for trial in trials}
-    of_scores, of_settings = (_width(head, cells.values()) for head, cells in ((headings, scores), (settings, values)))
-    beside = not width or of_scores + of_settings <= width
+    scores_width, settings_width = _width(headings, scores.values()), _width(settings, values.values())
+    settings_fit = not width or scores_width + settings_width <= width
 
-    drawn = Table(box=None, header_style="bold", padding=(0, _GAP, 0, 0))
+    rendered = Table(box=None, header_style="bold", padding=(0, _COLUMN_GAP, 0, 0))
     for heading in headings:
-        drawn.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True, overflow="fold")
-    for heading in settings if beside else ["settings"]:
-        drawn.add_column(heading, justify="right" if beside else "left", no_wrap=beside, overflow="fold")
+        rendered.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True, overflow="fold")
+    for heading in settings if settings_fit else ["settings"]:
+        rendered.add_column(heading, justify="right" if settings_fit else "left", no_wrap=settings_fit, overflow="fold")
 
     folded = {}
-    for trial in trials if not beside else ():
+    for trial in trials if not settings_fit else ():
         if trial == best or trial.status == "running":
             pairs = zip(settings, values[trial.id], strict=True)
             folded[trial.id] = ", ".join(f"{name} {value}" for name, value in pairs if value)
-    lines = {trial.id: 1 + len(folded.get(trial.id, "")) // max(1, width - of_scores - _GAP) for trial in trials}
-    shown = _shown(trials, best, lines, height - _AROUND) if height else trials
+    column = max(1, width - scores_width - _COLUMN_GAP)
+    lines = {trial.id: 1 + len(folded.get(trial.id, "")) // column for trial in trials}
+    shown = _fitting_trials(trials, best, lines, height - _EXTRA_LINES) if height else trials
     for trial in shown:
-        cells = values[trial.id] if beside else [folded.get(trial.id, "")]
+        cells = values[trial.id] if settings_fit else [folded.get(trial.id, "")]
         style = "bold green" if trial == best else "red" if trial.status == "failed" else ""
-        drawn.add_row(*scores[trial.id], *cells, style=style)
+        rendered.add_row(*scores[trial.id], *cells, style=style)
     if len(shown) < len(trials):
-        drawn.title = f"{len(trials) - len(shown)} of {len(trials)} trials are not shown: the terminal is too low"
-    return drawn
+        rendered.title = f"{len(trials) - len(shown)} of {len(trials)} trials are not shown: the terminal is too low"
+    return rendered
 
 
 def _scores(trial: TrialResult, config: Config) -> list[str]:
+    """Return the cells of a trial up to its scores."""
     epochs = f"{trial.epochs}/{config.training.epochs}"
     return [str(trial.number), _state(trial), epochs, _score(trial.last_score), _score(trial.best_score)]
 
 
 def _width(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> int:
-    """Columns that a part of the table takes."""
-    return sum(max(map(len, column)) + _GAP for column in zip(headings, *rows, strict=True))
+    """Return the width of a part of the table, in characters."""
+    return sum(max(map(len, column)) + _COLUMN_GAP for column in zip(headings, *rows, strict=True))
 
 
-def _shown(trials: Trials, best: TrialResult | None, lines: Mapping[str, int], most: int) -> Trials:
-    """As many trials as there are lines for: the best, those that run, the last ones."""
+def _fitting_trials(trials: Trials, best: TrialResult | None, lines: Mapping[str, int], max_lines: int) -> Trials:
+    """Return as many trials as fit on the lines: first the best, then running ones, then the last."""
     order = sorted(trials, key=lambda trial: (trial != best, trial.status != "running", -trial.number))
-    fitting = [total <= most for total in itertools.accumulate(lines[trial.id] for trial in order)]
+    fitting = [total <= max_lines for total in itertools.accumulate(lines[trial.id] for trial in order)]
     return tuple(sorted(order[: max(1, sum(fitting))], key=lambda trial: trial.number))
 
 
 def share_done(trials: Trials, config: Config) -> float:
-    """How much of a study's or run's epochs are done, 0 to 1; those that ASHA spared count as done."""
+    """Return the share of epochs that are done, 0 to 1; epochs that ASHA saves count as done."""
     searched = any(trial.values for trial in trials)
     total = max(len(trials), config.study.trials if searched else 1)
     done = sum(1.0 if trial.status != "running" else trial.epochs / config.training.epochs for trial in trials)
@@ -141,7 +144,7 @@ def share_done(trials: Trials, config: Config) -> float:
 
 
 def time_left(share: float, at_start: float, elapsed_s: float) -> str:
-    """`, about 12 min left` at the pace since the start; empty while there is none."""
+    """Return `, about 12 min left` at the pace since the start; empty: the pace is unknown, or all is done."""
     if share <= at_start or share >= 1:
         return ""
     left_s = elapsed_s * (1 - share) / (share - at_start)
@@ -149,7 +152,7 @@ def time_left(share: float, at_start: float, elapsed_s: float) -> str:
 
 
 def line(event: Event, trials: Trials, config: Config) -> str:
-    """What an event changed, as `trial 3  epoch 2/6  fd_lite0 61.2  best 58.9 (trial 1)`; empty: nothing."""
+    """Return the change by an event, `trial 3  epoch 2/6  fd_lite0 61.2  best 58.9 (trial 1)`; empty: nothing."""
     if not isinstance(event, EpochReported | FinalistScored | TrialEnded):
         return ""
     [trial] = [trial for trial in trials if trial.id == event.trial]
@@ -183,21 +186,21 @@ def _value(value: object) -> str:
 
 
 class OnChange(Protocol):
-    """Is told all trials so far, in the order of start."""
+    """Listener that is called with all trials by number after each event."""
 
     def __call__(self, trials: Trials, /) -> None: ...
 
 
-class _Screen(Console):
-    """A console that leaves it to its user what becomes of a pipe that nobody reads; rich's own ends the thread."""
+class _PipeSafeConsole(Console):
+    """Console that raises BrokenPipeError for a closed pipe; rich's own console ends the thread."""
 
     def on_broken_pipe(self) -> None:
-        """Called by rich while it handles the error."""
+        """Raise the error again; rich calls this while it handles it."""
         raise BrokenPipeError
 
 
 class JournalFollower:
-    """A thread that reads a study's journal while it is written, and shows it."""
+    """Thread that reads a study's journal while it is written, shows the trials and calls the listeners."""
 
     def __init__(
         self,
@@ -206,15 +209,15 @@ class JournalFollower:
         on_change: Sequence[OnChange] = (),
         console: Console | None = None,
     ) -> None:
-        console = console or _Screen(stderr=True)
+        console = console or _PipeSafeConsole(stderr=True)
         self._journal = journal
         self._objective = config.metrics.objective
         self._on_change = on_change
         self._display: Display = LiveTable(console, config) if console.is_terminal else Lines(console, config)
         self._trials: dict[str, TrialResult] = {}
-        self._unread = False
+        self._display_failed = False
         self._offset = 0
-        for _ in self._news():  # of a study that is resumed: known, not shown again
+        for _ in self._new_events():  # events of an earlier session: read, and not shown again
             pass
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="study-progress", daemon=True)
@@ -231,29 +234,31 @@ class JournalFollower:
         self._display.close()
 
     def _follow(self) -> None:
+        """Show new events until the end of the block; the target of the thread."""
         while True:
             last = self._ended.wait(_POLL_S)
-            for event in self._news():
-                self._tell(event)
+            for event in self._new_events():
+                self._notify(event)
             if last:
                 return
 
-    def _news(self) -> Iterator[Event]:
-        """What was written since the last call; the trials follow it."""
+    def _new_events(self) -> Iterator[Event]:
+        """Yield the events since the last call, and apply them to the trials."""
         for event, offset in self._journal.read(self._offset):
             self._offset = offset
-            self._trials = update(self._trials, event, self._objective)
+            self._trials = apply_event(self._trials, event, self._objective)
             yield event
 
-    def _tell(self, event: Event) -> None:
+    def _notify(self, event: Event) -> None:
+        """Show an event, and call the listeners."""
         trials = by_number(self._trials)
-        if not self._unread:
+        if not self._display_failed:
             try:
                 self._display.show(event, trials)
-            except OSError:  # a pipe that nobody reads, or a terminal that was closed: the study goes on
-                self._unread = True
+            except OSError:  # a closed pipe or terminal: the study goes on without a display
+                self._display_failed = True
         for listener in self._on_change:
             try:
                 listener(trials)
-            except Exception:  # a listener that fails must not end the display of a study that goes on
+            except Exception:  # an error of a listener must not end the display
                 log.exception("listener of the study failed")

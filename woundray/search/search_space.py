@@ -1,4 +1,4 @@
-"""A search space: a YAML file, a line a setting, read into a function that Optuna calls for each trial.
+"""Search space: a YAML file with one line per setting, read into a function that Optuna calls for each trial.
 
     lora.rank: {choice: [4, 8, 16]}                 one of a list
     lora.dropout: {uniform: [0.0, 0.2]}             between two numbers
@@ -6,8 +6,8 @@
     training.warmup_steps: {int: [0, 200]}          a whole number, both ends included
     training.perceptual_max_timestep: {int: [100, 500], when: {training.perceptual_weight: {above: 0}}}
 
-A setting with `when` is searched only in trials where an earlier one has one of the values listed, or is
-`above` a number; in the others it keeps the configuration's value.
+A setting with `when` is searched only in trials where an earlier setting has one of the listed values, or is `above` a
+number; in other trials it keeps the configuration's value.
 """
 
 import math
@@ -30,19 +30,19 @@ Value = str | int | float | bool
 
 _KINDS = ("choice", "uniform", "log", "int")
 _SEARCHED = ("lora.", "training.", "prompts.dropout")
-_KEPT = ("training.epochs", "training.steps_per_epoch")  # trials are compared epoch by epoch
+_FIXED = ("training.epochs", "training.steps_per_epoch")  # trials are compared at equal epochs
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Whether a parameter is searched, from the value of an earlier one."""
+    """Condition on an earlier parameter's value under which a parameter is searched."""
 
     name: str
     values: tuple[Value, ...] = ()
     above: float | None = None
 
     def holds(self, values: dict[str, Value]) -> bool:
-        """Whether it holds for the values drawn so far; not if the earlier one was not drawn itself."""
+        """Return whether it holds for the values so far; False if the earlier parameter is not among them."""
         if self.name not in values:
             return False
         value = values[self.name]
@@ -53,7 +53,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One searched setting: the values of a choice, or the two ends of a range."""
+    """Searched setting: the values of a choice, or the two ends of a range."""
 
     name: str
     kind: Literal["choice", "uniform", "log", "int"]
@@ -61,7 +61,7 @@ class Parameter:
     when: Condition | None = None
 
     def suggest(self, trial: "optuna.Trial") -> Value:
-        """Draws a value."""
+        """Draw a value from Optuna."""
         if self.kind == "choice":
             chosen: Value = trial.suggest_categorical(self.name, self.values)  # type: ignore[assignment]
             return chosen
@@ -71,7 +71,7 @@ class Parameter:
         return trial.suggest_float(self.name, float(low), float(high), log=self.kind == "log")
 
     def project(self, value: Value) -> Value:
-        """The value of the space that is nearest to a given one; the first choice if there is no distance."""
+        """Return the value of the space nearest to a given one; without a distance, the first choice."""
         if self.kind == "choice":
             if value in self.values or not isinstance(value, int | float):
                 return value if value in self.values else self.values[0]
@@ -84,13 +84,13 @@ class Parameter:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The parameters of a study. An instance is a define-by-run function of Optuna, and can be pickled."""
+    """Parameters of a study; callable as a define-by-run function of Optuna, and can be pickled."""
 
     source: str
     parameters: tuple[Parameter, ...]
 
     def __call__(self, trial: "optuna.Trial") -> dict[str, Any]:
-        """Draws the values of a trial, by dotted name."""
+        """Draw the values of a trial, by dotted name."""
         values: dict[str, Value] = {}
         for parameter in self.parameters:
             if parameter.when is None or parameter.when.holds(values):
@@ -98,23 +98,23 @@ class SearchSpace:
         return values
 
     def nearest_to(self, config: Config) -> dict[str, Value]:
-        """The point of the space that is nearest to a configuration: what a study tries first."""
-        given, values = config.flat(), dict[str, Value]()
+        """Return the point of the space nearest to a configuration, which a study tries first."""
+        settings, values = config.flat(), dict[str, Value]()
         for parameter in self.parameters:
             if parameter.when is None or parameter.when.holds(values):
-                values[parameter.name] = parameter.project(given[parameter.name])
+                values[parameter.name] = parameter.project(settings[parameter.name])
         return values
 
 
 def load_search_space(name: str, base: Config) -> SearchSpace:
-    """Reads a search space and checks every name and bound against the configuration.
+    """Read a search space, and check each name and bound against the configuration.
 
     Args:
         name: a packaged space (`lora`), or a YAML file.
-        base: the configuration that the trials vary.
+        base: configuration of the study.
 
     Raises:
-        UserError: names the file and the dotted setting that is wrong.
+        UserError: with the file and the dotted name of the setting that is wrong.
     """
     path = _path(name)
     parameters: dict[str, Parameter] = {}
@@ -126,6 +126,7 @@ def load_search_space(name: str, base: Config) -> SearchSpace:
 
 
 def _path(name: str) -> Path:
+    """Return the file of a search space."""
     if Path(name).suffix in (".yaml", ".yml"):
         return Path(name)
     folder = packaged("search_spaces")
@@ -136,12 +137,12 @@ def _path(name: str) -> Path:
 
 
 def _parameter(path: Path, name: str, written: Any, base: Config, earlier: dict[str, Parameter]) -> Parameter:
-    """One line of the file, checked."""
+    """Read one line of the file."""
     field = f"{path}: {name}"
     known = base.flat()
     if name not in known:
         raise UserError(f"{field} is not a setting{nearest(name, known)}")
-    if not name.startswith(_SEARCHED) or name in _KEPT:
+    if not name.startswith(_SEARCHED) or name in _FIXED:
         raise UserError(
             f"{field} must be the same in all trials; leave it out: searched can be lora.*, training.*, prompts.dropout"
         )
@@ -155,7 +156,7 @@ def _parameter(path: Path, name: str, written: Any, base: Config, earlier: dict[
     kind: Any = kinds[0]
 
     def typed(setting: str, value: Any) -> Value:
-        """A value of the file by the type of its setting, checked."""
+        """Convert a value of the file to the type of its setting."""
         read: Value = base.with_values({setting: value}, source=str(path)).flat()[setting]
         return read
 
@@ -167,7 +168,7 @@ def _parameter(path: Path, name: str, written: Any, base: Config, earlier: dict[
 
 
 def _values(field: str, kind: str, written: Any, default: Value, typed: Callable[[Any], Value]) -> tuple[Value, ...]:
-    """The list of a line, checked for its kind."""
+    """Read the list of values of a line."""
     if not isinstance(written, list) or not written:
         raise UserError(f"{field}: {kind} should be a list, not {written!r}")
     if kind == "choice":
@@ -189,7 +190,7 @@ def _values(field: str, kind: str, written: Any, default: Value, typed: Callable
 
 
 def _number(value: Any) -> Any:
-    """Numbers of a file come as text; what is none stays as it is."""
+    """Convert text to a number; return anything else unchanged."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -200,7 +201,7 @@ def _number(value: Any) -> Any:
 def _condition(
     field: str, written: Any, earlier: dict[str, Parameter], typed: Callable[[str, Any], Value]
 ) -> Condition:
-    """The `when` of a line, checked."""
+    """Read the `when` of a line."""
     if not isinstance(written, dict) or len(written) != 1:
         raise UserError(f"{field}: when should be {{earlier.setting: [values]}} or {{earlier.setting: {{above: 0}}}}")
     [(name, test)] = written.items()

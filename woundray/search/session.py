@@ -1,4 +1,4 @@
-"""What a study and a single run work with: folder, materials, cluster, tracking."""
+"""Session of a study or single run: precomputed data, Ray cluster, MLflow tracker."""
 
 import logging
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from woundray.config import Config
 from woundray.data.image_source import open_image_source
 from woundray.evaluation.embedders import resolve_objective
 from woundray.ray_cluster.connection import Cluster, cluster
-from woundray.ray_cluster.nodes import Resources, check_model, check_shared, gpus_to_come, wait_for_nodes
+from woundray.ray_cluster.nodes import Resources, check_model, check_shared, max_autoscaled_gpus, wait_for_nodes
 from woundray.ray_cluster.torch_trainer import equal_share
-from woundray.search import preflight
+from woundray.search.preflight import check_held_out
 from woundray.search.study_folders import journal_path
 from woundray.tracking.connection import check_tracking
-from woundray.tracking.run_context import DatasetFacts
+from woundray.tracking.run_context import DatasetSummary, TrackedStudy
 from woundray.tracking.tracker import Tracker, versions
 from woundray.training.perceptual_loss import resolve_perceptual
 from woundray.training.precompute import Precomputed, ProgressCallback, precompute, usable_split
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Session:
-    """Everything is there, and MLflow listens."""
+    """Open session: data, connected cluster and running tracker."""
 
     precomputed: Precomputed
     cluster: Cluster
@@ -39,13 +39,16 @@ class Session:
 
 @contextmanager
 def open_session(config: Config, folder: Path, progress: ProgressCallback, *, nested: bool = True) -> Iterator[Session]:
-    """A workplace in a folder for the time of a block.
+    """Open a session for the time of the block.
 
-    Mistakes in the photographs, or in the base model's name, are told before the cluster starts; MLflow is asked while
-    it starts, and its first worker is made while the photographs are encoded.
+    Photographs and base model are checked before the cluster starts. MLflow is checked while it starts, and its first
+    worker starts while the photographs are encoded.
 
     Args:
-        nested: trials are runs of MLflow below that of the study.
+        config: configuration of the study or run.
+        folder: folder of the study or run.
+        progress: progress callback.
+        nested: trials are runs of MLflow below the run of the study; False: a single run.
 
     Raises:
         UserError: photographs, base model, MLflow, cluster or its nodes can not be used.
@@ -55,60 +58,60 @@ def open_session(config: Config, folder: Path, progress: ProgressCallback, *, ne
     source = open_image_source(config)
     usable_split(source, config)
     progress("photographs", 1, 1)
-    aside = ThreadPoolExecutor(max_workers=1)
-    tracking = aside.submit(check_tracking)  # before minutes of work, not after them
-    aside.shutdown(wait=False)
+    executor = ThreadPoolExecutor(max_workers=1)
+    tracking = executor.submit(check_tracking)  # before minutes of work
+    executor.shutdown(wait=False)
     progress("Ray cluster", 0, 1)
-    with cluster(dashboard_port=config.study.dashboard_port, threads=threads(config)) as connected:
-        connected.warm_up()
+    with cluster(dashboard_port=config.study.dashboard_port, threads=threads_per_worker(config)) as connected:
+        connected.start_first_worker()
         progress("Ray cluster", 1, 1)
-        connected.tell()
+        connected.log_addresses()
         tracking.result()
         precomputed = precompute(
             config, folder / "precomputed", device=local_device(), progress=progress, source=source
         )
         progress("MLflow", 0, 1)
-        tracker = Tracker(
-            journal_path(folder),
-            study=folder.name,
+        study = TrackedStudy(
+            folder.name,
             settings=config.flat(),
             tags=versions() | {"phase": config.phase, "data": precomputed.key},
             nested=nested,
-            dataset=_dataset(config, precomputed),
+            dataset=_summarize_dataset(config, precomputed),
         )
+        tracker = Tracker(journal_path(folder), study)
         progress("MLflow", 1, 1)
         with tracker:
-            resources = usable_resources(config, connected, folder, progress)
+            resources = wait_for_resources(config, connected, folder, progress)
             yield Session(precomputed, connected, resources, tracker)
             progress("ending", 0, 1)
     progress("ending", 1, 1)
 
 
 def resolve_config(config: Config) -> Config:
-    """With the objective, and what the perceptual term sees through, settled.
+    """Return the configuration with a definite objective and a definite decoder for the perceptual loss.
 
     Raises:
-        UserError: nobody would be held out, or there is no such base model.
+        UserError: no patients would be held out, or there is no such base model.
     """
-    preflight.held_out(config)
+    check_held_out(config)
     return resolve_perceptual(resolve_objective(config), resolve(config.model.base))
 
 
 def local_device() -> torch.device:
-    """Where this process computes: a GPU where there is one."""
+    """Return the device of this process: a GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def threads(config: Config) -> int:
-    """Threads of one worker's CPU arithmetic."""
+def threads_per_worker(config: Config) -> int:
+    """Return the number of threads of one worker's CPU arithmetic."""
     return config.hardware.threads or max(1, round(config.hardware.cpus_per_worker))
 
 
-def _dataset(config: Config, precomputed: Precomputed) -> DatasetFacts:
-    """What MLflow is told of the photographs."""
-    known = precomputed.held_out  # None where nobody is held out
-    sides = {} if known is None else {"training": known.train.groups, "held_out": known.held_out.groups}
-    return DatasetFacts(
+def _summarize_dataset(config: Config, precomputed: Precomputed) -> DatasetSummary:
+    """Return the counts of photographs and patients for MLflow."""
+    reference = precomputed.held_out  # None: no patients are held out
+    sides = {} if reference is None else {"training": reference.train.groups, "held_out": reference.held_out.groups}
+    return DatasetSummary(
         name=f"wounds-phase-{config.phase}",
         digest=precomputed.key,
         source=str(config.data.root or "drawn phantoms"),
@@ -117,37 +120,37 @@ def _dataset(config: Config, precomputed: Precomputed) -> DatasetFacts:
     )
 
 
-def usable_resources(config: Config, connected: Cluster, folder: Path, progress: ProgressCallback) -> Resources:
-    """Resources of a cluster; of one that others started, once its nodes are there and were looked at.
+def wait_for_resources(config: Config, connected: Cluster, folder: Path, progress: ProgressCallback) -> Resources:
+    """Return the resources of a cluster; wait for the nodes of one that was joined, and check them.
 
-    They are waited for until it has what one run needs, for study.wait_for_nodes_s at most. With
-    hardware.gpus_per_worker auto that are GPUs where there are some, or where the autoscaler can bring some. Each node
-    must see the study's folder, and have the base model.
+    The wait ends when the cluster has the resources of one run, or after study.wait_for_nodes_s. With
+    hardware.gpus_per_worker auto, a run needs GPUs if there are some, or if the autoscaler can add some. Each node must
+    see the study's folder, and have the base model.
 
     Raises:
-        UserError: names the node that does not.
+        UserError: with the address of a node that does not.
     """
     if connected.own:
         return connected.resources
-    found = _wait(config, connected.resources, progress)
-    if found.nodes > 1:
+    resources = _wait_for_resources(config, connected.resources, progress)
+    if resources.nodes > 1:
         progress("folder and base model on each node", 0, 1)
         check_shared(folder)
         check_model(resolve(config.model.base))
         progress("folder and base model on each node", 1, 1)
-    return found
+    return resources
 
 
-def _wait(config: Config, there: Resources, progress: ProgressCallback) -> Resources:
-    """What the cluster has when one run has a place on it, or when the time for waiting is over."""
+def _wait_for_resources(config: Config, available: Resources, progress: ProgressCallback) -> Resources:
+    """Wait until one run fits on the cluster, or until the time is over, and return the cluster's resources."""
     hardware = config.hardware
     gpus = hardware.gpus_per_worker
     if gpus == "auto":
-        gpus = equal_share(hardware.workers, there.gpus or gpus_to_come())
+        gpus = equal_share(hardware.workers, available.gpus or max_autoscaled_gpus())
     bundles = [{"CPU": hardware.cpus_per_worker, "GPU": gpus}] * hardware.workers
-    found = wait_for_nodes(bundles, timeout_s=config.study.wait_for_nodes_s, progress=progress)
-    if hardware.gpus_per_worker == "auto" and not found.gpus:
+    resources = wait_for_nodes(bundles, timeout_s=config.study.wait_for_nodes_s, progress=progress)
+    if hardware.gpus_per_worker == "auto" and not resources.gpus:
         log.info(
             "no GPU on this cluster: running on CPUs; set hardware.gpus_per_worker to 1 to wait for a node that has one"
         )
-    return found
+    return resources

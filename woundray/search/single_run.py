@@ -1,4 +1,7 @@
-"""One run of one configuration, with the journal and the display of a study."""
+"""Single run on a connected cluster: TorchTrainer, journal, display and Ctrl-C, without Ray Tune.
+
+`training_run` opens the session and calls it.
+"""
 
 import shlex
 import signal
@@ -14,8 +17,9 @@ from woundray.config import Config
 from woundray.errors import Stopped, UserError
 from woundray.ray_cluster.dashboard_metrics import set_gauges
 from woundray.ray_cluster.torch_trainer import RunFailed, epoch_event, fit
+from woundray.ray_cluster.train_worker import RunSetup
 from woundray.results.trials import read_trials
-from woundray.search.interruption import Interruption
+from woundray.search.interruption import InterruptHandler
 from woundray.search.progress import JournalFollower
 from woundray.search.study_folders import journal_path
 from woundray.search.trial import ERROR_FILE
@@ -25,8 +29,8 @@ from woundray.tracking.journal import Journal, TrialEnded, TrialStarted
 from woundray.training.entry_point import Loop
 
 
-class JournalCallback(UserCallback):
-    """Writes each epoch of a run that Tune does not know into its journal."""
+class TrainJournalCallback(UserCallback):
+    """Callback of Ray Train that writes each epoch of a single run to its journal."""
 
     def __init__(self, journal: Path, name: str, objective: str) -> None:
         self._journal = journal
@@ -34,45 +38,42 @@ class JournalCallback(UserCallback):
         self._objective = objective
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        """Called by Ray Train with the reports of all ranks."""
+        """Write the report of rank 0; Ray Train calls this with the reports of all ranks."""
         set_gauges(metrics[0], study=self._name, trial=self._name, objective=self._objective)
         event = epoch_event(self._name, metrics[0])
         journal = Journal(self._journal)
-        if event.epoch > journal.last_epoch(self._name):  # a resumed run tells its last epoch again
+        if event.epoch > journal.last_epoch(self._name):  # a resumed run reports its last epoch again
             journal.append(event)
 
 
-def single_run(config: Config, *, loop: Loop, precomputed: Path, output: Path, folder: Path) -> None:
-    """Runs a settled configuration on the connected cluster; goes on where one in `output` stopped.
+def fit_single_run(config: Config, *, loop: Loop, precomputed: Path, output: Path, folder: Path) -> None:
+    """Train one configuration on the connected cluster; resume a run that is in `output`.
 
     Args:
-        config: settled configuration (see `woundray.ray_cluster.torch_trainer.resolve_gpus`).
-        loop: the training loop.
-        precomputed: folder of the latent cache and references.
-        output: the run's folder for checkpoints.
-        folder: where the journal and Ray's state are; its name is the run's.
+        config: configuration with a number of GPUs (see `woundray.ray_cluster.torch_trainer.resolve_gpus`).
+        loop: training loop.
+        precomputed: folder of the precomputed data.
+        output: folder for the checkpoints.
+        folder: folder for the journal and Ray's state; its name is that of the run.
 
     Raises:
-        UserError: training failed; names the error and where all of it is.
-        Stopped: Ctrl-C; the epoch is finished first, or, after a second one, is not.
+        UserError: training failed; the message has the error and its file.
+        Stopped: Ctrl-C; the epoch is finished first, and not after a second Ctrl-C.
     """
     journal = Journal(journal_path(folder))
-    # the folder may have been renamed since it began
+    # the folder may have been renamed since the run started
     name = next((event.trial for event in journal.events() if isinstance(event, TrialStarted)), folder.name)
-    interruption = Interruption(signal.SIGINT, folder, lambda: read_trials(journal.events(), config.metrics.objective))
+    interruption = InterruptHandler(
+        signal.SIGINT, folder, lambda: read_trials(journal.events(), config.metrics.objective)
+    )
     with interruption, JournalFollower(journal, config, [interruption]):
         journal.append(TrialStarted(trial=name, number=1, values={}, settings=config.flat()))
         try:
-            _in_thread(
+            _run_in_thread(
                 partial(
                     fit,
-                    config,
-                    loop=loop,
-                    precomputed=precomputed,
-                    output=output,
-                    name=name,
-                    storage=folder / "ray",
-                    callbacks=[JournalCallback(journal.path, name, config.metrics.objective)],
+                    RunSetup(config, loop, precomputed, output, name=name, storage=folder / "ray"),
+                    callbacks=[TrainJournalCallback(journal.path, name, config.metrics.objective)],
                     last_reported=partial(journal.last_epoch, name),
                 )
             )
@@ -88,10 +89,10 @@ def single_run(config: Config, *, loop: Loop, precomputed: Path, output: Path, f
 
 
 def _record_failure(error: RunFailed, journal: Journal, name: str, output: Path) -> UserError:
-    """Writes down why a run failed, and says it in one line."""
-    log, reason = output / ERROR_FILE, redact(error.reason)
+    """Write why a run failed to its folder and journal, and return the error for the user."""
+    file, reason = output / ERROR_FILE, redact(error.reason)
     try:
-        log.write_text(redact(error.details), encoding="utf-8")
+        file.write_text(redact(error.details), encoding="utf-8")
         journal.append(
             TrialEnded(
                 trial=name,
@@ -108,20 +109,20 @@ def _record_failure(error: RunFailed, journal: Journal, name: str, output: Path)
             f"{lost_storage(lost, folder) or lost}; finished epochs are kept: mend it, then the same command with "
             f"--study.name {shlex.quote(folder.name)} goes on"
         )
-    return UserError(f"training failed with `{reason}`: see {log}")
+    return UserError(f"training failed with `{reason}`: see {file}")
 
 
-def _in_thread(call: Callable[[], object]) -> None:
-    """Calls in a thread and waits: in the main one Train takes Ctrl-C for itself, and ends the run in mid-epoch."""
+def _run_in_thread(call: Callable[[], object]) -> None:
+    """Call a function in a thread and wait: in the main thread Ray Train handles Ctrl-C, in the middle of an epoch."""
     errors: list[Exception] = []
 
-    def work() -> None:
+    def target() -> None:
         try:
             call()
-        except Exception as error:  # raised below, where it can be caught
+        except Exception as error:  # raised again below, in the main thread
             errors.append(error)
 
-    thread = threading.Thread(target=work, name="run", daemon=True)
+    thread = threading.Thread(target=target, name="run", daemon=True)
     thread.start()
     thread.join()
     if errors:

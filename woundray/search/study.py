@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from woundray.config import Config
-from woundray.config.layers import read_yaml
+from woundray.config.config_file import read_config
 from woundray.config.resume import extended
 from woundray.errors import UserError
 from woundray.ray_cluster.torch_trainer import RunFailed
@@ -20,7 +20,7 @@ from woundray.search.initial_points import initial_points
 from woundray.search.interruption import resume_hint_on_interrupt
 from woundray.search.search_space import load_search_space
 from woundray.search.session import Session, local_device, open_session, resolve_config
-from woundray.search.study_folders import find_study, journal_path, made_folder, refuse_taken
+from woundray.search.study_folders import create_folder, find_study_folder, journal_path, refuse_taken_name
 from woundray.search.tuner import SPACE_FILE, StudySetup, run_search
 from woundray.system.storage import alone_in, check_storage
 from woundray.tracking.journal import Journal, Refitted
@@ -36,20 +36,21 @@ def run_study(
     typed: Mapping[str, Any] | None = None,
     refits: bool = False,
 ) -> str:
-    """Run a study to its end, or the rest of one; `best` in its folder and in study.output is its best checkpoint.
+    """Run or resume a study to its end; link `best` in its folder and in study.output to its best checkpoint.
 
     Args:
-        config: configuration of a new study; of one that is resumed, study.output alone counts.
-        resume: study that was stopped or killed: its folder, or its name in study.output.
-        typed: settings that are asked for when a study is resumed, by dotted name.
+        config: configuration of a new study; when a study is resumed, only its study.output is used.
+        progress: progress callback.
+        resume: study to resume: its folder, or its name in study.output; None: a new study.
+        typed: settings from the command line for a resumed study, by dotted name.
         refits: train the best settings on all photographs afterwards.
 
     Returns:
         The message that the study ends with.
 
     Raises:
-        UserError: the name is taken, there is no such study, it was begun with other settings, or data, base model,
-            space, cluster or MLflow can not be used.
+        UserError: the name is taken, there is no such study, it has other settings, or data, base model, search space,
+            cluster or MLflow can not be used.
     """
     opened = _new_study(config) if resume is None else _earlier_study(resume, config.study.output, typed or {})
     with opened as (own_config, folder):
@@ -57,7 +58,7 @@ def run_study(
             resume_hint_on_interrupt(lambda: resume_hint(folder, own_config)),
             open_session(own_config, folder, progress) as session,
         ):
-            write_config(own_config, folder)  # its photographs are now known to be the same as before
+            write_config(own_config, folder)  # after the check that a resumed study has the same photographs
             study = _search(session, own_config, folder, progress)
             if refits:
                 Journal(journal_path(folder)).append(Refitted(checkpoint=_refit(study, progress)))
@@ -71,11 +72,11 @@ def run_study(
 def _new_study(config: Config) -> Iterator[tuple[Config, Path]]:
     """Configuration and folder of a new study, locked for the time of the block."""
     config = resolve_config(config)
-    # mistakes in the search are reported before minutes of work, as those in folders
+    # report mistakes in the search space before minutes of work
     initial_points(load_search_space(config.study.space, config), config)
     check_storage(config.study.output)
-    with made_folder(config, "study") as folder, alone_in(folder):
-        refuse_taken(folder.name, folder.parent)
+    with create_folder(config, "study") as folder, alone_in(folder):
+        refuse_taken_name(folder.name, folder.parent)
         write_config(config, folder)
         yield config, folder
 
@@ -83,20 +84,19 @@ def _new_study(config: Config) -> Iterator[tuple[Config, Path]]:
 @contextmanager
 def _earlier_study(study: Path, output: Path, typed: Mapping[str, Any]) -> Iterator[tuple[Config, Path]]:
     """Configuration and folder of a study that is resumed, locked for the time of the block."""
-    folder = find_study(study, output)
+    folder = find_study_folder(study, output)
     check_storage(folder.parent)
     with alone_in(folder):
-        config = Config.from_nested(read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
-        config = extended(config, typed, folder)
+        config = extended(read_config(folder), typed, folder)
         if "study.space" in typed:
             _refuse_other_space(config, folder)
         yield config, folder
 
 
 def _refuse_other_space(config: Config, folder: Path) -> None:
-    """Raise UserError where the space that is asked for has changed since the study began."""
-    own = folder / SPACE_FILE
-    if own.is_file() and own.read_bytes() != Path(load_search_space(config.study.space, config).source).read_bytes():
+    """Raise UserError if the search space on the command line differs from that of the study."""
+    copy = folder / SPACE_FILE
+    if copy.is_file() and copy.read_bytes() != Path(load_search_space(config.study.space, config).source).read_bytes():
         raise UserError(
             f"study.space: {config.study.space} has changed since {folder} began with it; leave it out, or begin "
             "another study"
@@ -104,7 +104,7 @@ def _refuse_other_space(config: Config, folder: Path) -> None:
 
 
 def _search(session: Session, config: Config, folder: Path, progress: ProgressCallback) -> StudyResults:
-    """Run all trials; finalists are scored again where the objective is a score of images."""
+    """Run all trials, and score finalists on new images if the objective is a score of images."""
     data = session.precomputed
     scorer = FinalistScorer(config, data, folder, local_device(), progress)
     return run_search(
@@ -114,6 +114,11 @@ def _search(session: Session, config: Config, folder: Path, progress: ProgressCa
 
 
 def _refit(study: StudyResults, progress: ProgressCallback) -> Path:
+    """Train the best settings on all photographs, and return the checkpoint.
+
+    Raises:
+        UserError: training failed.
+    """
     try:
         return refit(study, local_device(), progress)
     except RunFailed as error:

@@ -1,4 +1,4 @@
-"""Folders of studies, runs and measurements: found, made, and named. Nothing slow is imported here."""
+"""Folders of studies, runs and measurements: find, create and name them. Imports nothing slow."""
 
 import itertools
 import shutil
@@ -8,67 +8,107 @@ from datetime import datetime
 from pathlib import Path
 
 from woundray.config import Config
+from woundray.config.config_file import read_config
 from woundray.config.error_messages import nearest
-from woundray.config.layers import read_yaml
 from woundray.errors import UserError
 from woundray.tracking.journal import JOURNAL_NAME, Journal, MeasurementStarted
 from woundray.tracking.study_id import study_id
 
-_TAKEN = ("best", "fetched")  # in study.output: the last best checkpoint, and checkpoints that MLflow kept
+_RESERVED_NAMES = ("best", "fetched")  # in study.output: link to the last best checkpoint; checkpoints out of MLflow
 
 
 def journal_path(folder: Path) -> Path:
-    """The journal of a study's folder."""
+    """Return the path of a study's journal."""
     return folder / JOURNAL_NAME
 
 
-def find_study(study: Path, output: Path) -> Path:
-    """A study's folder, absolute, by its path or its name in `output`. Raises UserError where there is none."""
-    for place in (study, output / study):
-        if (place / "run" / "config.yaml").exists():
-            raise UserError(f"--resume: {place} is a run; `woundray train --study.name {place.name}` goes on with it")
-        if (place / "run.json").is_file():
-            study_of = next((f for f in place.resolve().parents if journal_path(f).is_file()), place.resolve().parent)
-            raise UserError(f"--resume: {place} is a checkpoint; give the study that it is of, {study_of}")
-        if (place / "config.yaml").is_file():  # it is written first
-            if any(isinstance(event, MeasurementStarted) for event in Journal(journal_path(place)).events()):
+def find_study_folder(study: Path, output: Path) -> Path:
+    """Return the absolute folder of a study to resume, by its path or its name in `output`.
+
+    Raises:
+        UserError: there is none, or it is a run, a checkpoint or a measurement.
+    """
+    for folder in (study, output / study):
+        if (folder / "run" / "config.yaml").exists():
+            raise UserError(f"--resume: {folder} is a run; `woundray train --study.name {folder.name}` goes on with it")
+        if (folder / "run.json").is_file():
+            parents = folder.resolve().parents
+            owner = next((parent for parent in parents if journal_path(parent).is_file()), parents[0])
+            raise UserError(f"--resume: {folder} is a checkpoint; give the study that it is of, {owner}")
+        if (folder / "config.yaml").is_file():  # the first file of a study
+            if any(isinstance(event, MeasurementStarted) for event in Journal(journal_path(folder)).events()):
                 raise UserError(
-                    f"--resume: {place} is a measurement; `woundray augment --study.name {place.name}` goes on with it"
+                    f"--resume: {folder} is a measurement; "
+                    f"`woundray augment --study.name {folder.name}` goes on with it"
                 )
-            return place.absolute()
-    raise UserError(f"--resume: neither {study} nor {output / study} is a study{nearest_folder(study, output)}")
+            return folder.absolute()
+    raise UserError(f"--resume: neither {study} nor {output / study} is a study{suggest_folder(study, output)}")
 
 
-def study_folder(study: Path, output: Path) -> Path:
-    """A folder with a journal, by its path or its name in `output`. Raises UserError where there is none."""
-    for place in (study, output / study):
-        if journal_path(place).is_file():
-            return place
-    raise UserError(f"neither {study} nor {output / study} is a study or run{nearest_folder(study, output)}")
+def find_journal_folder(study: Path, output: Path) -> Path:
+    """Return the folder of a study, run or measurement, by its path or its name in `output`.
+
+    Raises:
+        UserError: there is no folder with a journal.
+    """
+    folder = _folder_with_journal(study, output)
+    if folder is not None:
+        return folder
+    raise UserError(f"neither {study} nor {output / study} is a study or run{suggest_folder(study, output)}")
 
 
-def nearest_folder(name: str | Path, output: Path) -> str:
-    """`; did you mean NAME?`: of the studies and runs in a folder; empty where there is none of a near name."""
+def find_earlier_study(config: Config) -> Path | None:
+    """Return the folder of study.begin_with; None: it is not set.
+
+    Raises:
+        UserError: it is no study.
+    """
+    study = config.study.begin_with
+    if not study:
+        return None
+    folder = _folder_with_journal(study, config.study.output)
+    if folder is None:
+        raise UserError(
+            f"study.begin_with: neither {study} nor {config.study.output / study} is a study; give the folder of one"
+        )
+    return folder
+
+
+def _folder_with_journal(study: Path, output: Path) -> Path | None:
+    """Return the first of a path and a name in `output` that holds a journal."""
+    return next((folder for folder in (study, output / study) if journal_path(folder).is_file()), None)
+
+
+def suggest_folder(name: str | Path, output: Path) -> str:
+    """Return `; did you mean NAME?` for the study or run in a folder with the nearest name; empty: none is near."""
     return nearest(str(name), (folder.name for folder in output.glob("*/") if journal_path(folder).is_file()))
 
 
-def own_settings(study: Path, settings: Config) -> Config:
-    """Settings that a study was begun with. UserError: there is none."""
-    file = find_study(study, settings.study.output) / "config.yaml"
-    return Config.from_nested(read_yaml(file), source=str(file))
+def read_study_config(study: Path, settings: Config) -> Config:
+    """Read the configuration of a study to resume.
+
+    Raises:
+        UserError: as `find_study_folder`.
+    """
+    return read_config(find_study_folder(study, settings.study.output))
 
 
-def is_begun(config: Config) -> bool:
-    """Whether study.name names what was begun before, and goes on by its own settings."""
+def already_exists(config: Config) -> bool:
+    """Return whether study.name is an existing study, run or measurement, which is resumed with its own settings."""
     folder = config.study.output / config.study.name
     return bool(config.study.name) and any((folder / name).is_file() for name in ("config.yaml", "run/config.yaml"))
 
 
-def refuse_taken(name: str, output: Path, *, run: bool = False) -> None:
-    """Raises UserError for the name of what is in `output` and can not be gone on with by the same command.
+def refuse_taken_name(name: str, output: Path, *, run: bool = False) -> None:
+    """Refuse the name of a folder in `output` that the same command can not resume.
 
     Args:
-        run: a single run is meant, which goes on under its own name.
+        name: name of the study or run; empty: a new name is made, which is never taken.
+        output: study.output.
+        run: a single run; it is resumed by its name.
+
+    Raises:
+        UserError: the name is taken.
     """
     folder = output / name
     if not name:
@@ -85,29 +125,31 @@ def refuse_taken(name: str, output: Path, *, run: bool = False) -> None:
 
 
 @contextmanager
-def made_folder(config: Config, kind: str) -> Iterator[Path]:
-    """The folder of a study or run for a block; one that a mistake ends before anything was computed is removed.
+def create_folder(config: Config, kind: str) -> Iterator[Path]:
+    """Create the folder of a study or run for a block; remove it if UserError ends the block before any computation.
 
     Raises:
-        UserError: as `new_folder`.
+        UserError: as `make_folder`.
     """
     name = config.study.name
-    found = bool(name) and (config.study.output / name).exists()
-    folder = new_folder(config, kind)
+    existed = bool(name) and (config.study.output / name).exists()
+    folder = make_folder(config, kind)
     try:
         yield folder
     except UserError:
         computed = journal_path(folder).exists() or (folder / "precomputed/base_model_scores.json").exists()
-        if not found and not computed:
+        if not existed and not computed:
             shutil.rmtree(folder)
         raise
 
 
-def new_folder(config: Config, kind: str) -> Path:
-    """Folder of a study or run, made where there is none: study.name, or kind, phase, time, and a number if need be.
+def make_folder(config: Config, kind: str) -> Path:
+    """Return the folder of a study or run, created if it does not exist.
+
+    Its name is study.name, or kind, phase and time, with a number if that folder exists.
 
     Raises:
-        UserError: study.name is no name, or no folder can have it here.
+        UserError: study.name is no valid name, or the folder can not be created.
     """
     name, parent = config.study.name, config.study.output.absolute()
     refuse_bad_name(name)
@@ -116,7 +158,7 @@ def new_folder(config: Config, kind: str) -> Path:
             folder = parent / name
             folder.mkdir(parents=True, exist_ok=True)
         else:
-            folder = _first_of(parent / f"{kind}-{config.phase}-{datetime.now():%Y%m%d-%H%M%S}")
+            folder = _make_numbered_folder(parent / f"{kind}-{config.phase}-{datetime.now():%Y%m%d-%H%M%S}")
         study_id(folder)
     except OSError as error:
         reason = error.strerror or type(error).__name__
@@ -125,10 +167,10 @@ def new_folder(config: Config, kind: str) -> Path:
 
 
 def refuse_bad_name(name: str) -> None:
-    """Raises UserError for a name that is a path, or that can't be shown."""
+    """Raise UserError for a name that is a path, is reserved, or has characters that can not be printed."""
     if "/" in name or name in (".", ".."):
         raise UserError(f"study.name: {name} is a path; give a name, and the folder it shall be in as study.output")
-    if name in _TAKEN:
+    if name in _RESERVED_NAMES:
         raise UserError(
             f"study.name: {name} is what woundray itself calls something in study.output; give another name"
         )
@@ -136,14 +178,14 @@ def refuse_bad_name(name: str) -> None:
         raise UserError(f"study.name: {name!a} has characters that can't be shown; give another name")
 
 
-def _first_of(folder: Path) -> Path:
-    """Makes a folder that was not there, of this name or with a number behind it: studies may start in one second."""
+def _make_numbered_folder(folder: Path) -> Path:
+    """Create a new folder with this name, or with a number after it: several studies may start in one second."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
-        made = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
         try:
-            made.mkdir()
-            return made
+            candidate.mkdir()
+            return candidate
         except FileExistsError:
             continue
     raise AssertionError

@@ -1,4 +1,4 @@
-"""One trial of a study: Ray Tune's driver function around one run, and what it writes down of it."""
+"""One trial of a study: the function that Ray Tune runs for it, and the callback that writes it to the journal."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,111 +13,119 @@ from ray.tune.trainable import FunctionTrainable, wrap_function
 from woundray.config import Config
 from woundray.ray_cluster.dashboard_metrics import set_gauges
 from woundray.ray_cluster.torch_trainer import RunFailed, epoch_event, error_line, fit
-from woundray.ray_cluster.train_worker import CHECKPOINT, Failure
+from woundray.ray_cluster.train_worker import CHECKPOINT, Failure, RunSetup
 from woundray.search.optuna_search import TRIAL, VALUES
+from woundray.search.study_folders import journal_path
 from woundray.system.redaction import redact
 from woundray.system.storage import refuse_lost
-from woundray.tracking.journal import JOURNAL_NAME, Journal, TrialEnded
+from woundray.tracking.journal import Journal, TrialEnded
 from woundray.training.entry_point import Loop
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
 ERROR_FILE = "error.txt"
-"""In the folder of a trial or run that failed: all that is known of it."""
+"""File in the folder of a trial or run that failed: the error with its tracebacks."""
 
 
 def trial_folder(study: Path, trial: str) -> Path:
-    """Where a trial's checkpoints, history and errors are."""
+    """Return the folder of a trial's checkpoints, history and errors."""
     return study / "trials" / trial
 
 
-def trainable_named_after_trials(driver: Callable[[dict[str, Any]], None]) -> type[FunctionTrainable]:
-    """Class of Ray Tune for a driver function, whose actors bear the names of their trials on Ray's dashboard."""
+def make_trainable(driver: Callable[[dict[str, Any]], None]) -> type[FunctionTrainable]:
+    """Return Ray Tune's trainable for a driver function; its actors have their trials' names on Ray's dashboard."""
 
     class Trial(wrap_function(driver)):  # type: ignore[misc]
         def __repr__(self) -> str:
             return str(self.config[TRIAL])
 
-    Trial.__qualname__ = Trial.__name__  # which the dashboard shows
+    Trial.__qualname__ = Trial.__name__  # the dashboard shows it
     return Trial
 
 
-def run_trial(given: dict[str, Any], *, base: Config, loop: Loop, precomputed: Path, study: Path) -> None:
-    """Runs one configuration to its end. Ray Tune calls it, and again if its process died.
+def run_trial(proposal: dict[str, Any], *, base: Config, loop: Loop, precomputed: Path, study: Path) -> None:
+    """Train one configuration to its end. Ray Tune calls it, and again if its process died.
+
+    Args:
+        proposal: name and values of the trial (see `ResumableOptunaSearch.suggest`).
+        base: configuration of the study, which the values change.
+        loop: training loop.
+        precomputed: folder of the precomputed data.
+        study: folder of the study.
 
     Raises:
-        RunFailed: the loop raised, or processes died too often; the error is in the trial's folder.
+        RunFailed: the loop raised an error, or processes died too often; the error is in the trial's folder.
         OSError: the study's disk is full, read-only or gone.
     """
-    name = given[TRIAL]
+    name = proposal[TRIAL]
     output = trial_folder(study, name)
-    failed = output / ERROR_FILE
-    if failed.exists():  # a second round of Tune would fail in the same way
-        raise RuntimeError(failed.read_text(encoding="utf-8"))
+    error_file = output / ERROR_FILE
+    if error_file.exists():  # a retry by Tune would fail in the same way
+        raise RuntimeError(error_file.read_text(encoding="utf-8"))
     refuse_lost(study)
+    config = base.with_values(proposal[VALUES])
     try:
-        last = fit(
-            base.with_values(given[VALUES]),
-            loop=loop,
-            precomputed=precomputed,
-            output=output,
-            name=name,
-            storage=study / "ray" / "runs",
+        last_report = fit(
+            RunSetup(config, loop, precomputed, output, name=name, storage=study / "ray" / "runs"),
             callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call]
-            last_reported=partial(Journal(study / JOURNAL_NAME).last_epoch, name),
+            last_reported=partial(Journal(journal_path(study)).last_epoch, name),
         )
     except RunFailed as error:
-        failed.write_text(redact(error.details), encoding="utf-8")
+        error_file.write_text(redact(error.details), encoding="utf-8")
         raise
-    # A run that had finished before its driver died reports nothing more: Tune would have no result of it
-    if last:
-        tune.report(last)
+    # A run that ended before its driver died reports nothing more, and Tune needs one report
+    if last_report:
+        tune.report(last_report)
 
 
 def failure_reason(output: Path) -> tuple[str, bool]:
-    """Reason that the trial or run of a folder failed, in one line, and whether it diverged."""
-    failure, log = Failure.read(output), output / ERROR_FILE
+    """Return the reason that a trial failed, in one line, and whether it diverged."""
+    failure, error_file = Failure.read(output), output / ERROR_FILE
     if failure is not None:
         return failure.reason, failure.diverged
-    if log.is_file():
-        return error_line(log.read_text(encoding="utf-8")), False
+    if error_file.is_file():
+        return error_line(error_file.read_text(encoding="utf-8")), False
     return "its process died more often than study.max_failures allows", False
 
 
-class JournalRecorder(Callback):
-    """Writes what trials report and how they end into the study's journal. It is pickled: its state is plain data."""
+class TuneJournalCallback(Callback):
+    """Callback of Ray Tune that writes reports and ends of trials to the study's journal. Tune pickles it."""
 
     def __init__(self, study: Path, base: Config) -> None:
         self._study = study
-        self._journal = Journal(study / JOURNAL_NAME)
+        self._journal = Journal(journal_path(study))
         self._base = base
         self._stopped: set[str] = set()
-        self._shown: dict[str, dict[str, float]] = {}  # trial -> its last report
+        self._last_reports: dict[str, dict[str, float]] = {}  # by trial
 
     def on_trial_result(
         self, iteration: int, trials: list["Trial"], trial: "Trial", result: dict[str, Any], **info: Any
     ) -> None:
+        """Write a report of a trial to the journal."""
         if CHECKPOINT not in result:
             return
         name = trial.config[TRIAL]
-        self._shown[name] = {key: value for key, value in result.items() if isinstance(value, int | float)}
+        self._last_reports[name] = {key: value for key, value in result.items() if isinstance(value, int | float)}
         event = epoch_event(name, result)
         if event.epoch > self._journal.last_epoch(name):  # a resumed trial reports its last epoch again
             self._journal.append(event)
-        if result.get("done") and event.epoch < self._base.training.epochs:  # set where the scheduler says stop
+        if result.get("done") and event.epoch < self._base.training.epochs:  # the scheduler stops it
             self._stopped.add(name)
 
     def on_step_end(self, iteration: int, trials: list["Trial"], **info: Any) -> None:
-        for name, reported in self._shown.items():  # again and again: Ray forgets a gauge after two rounds of export
+        """Set the gauges of all trials again."""
+        for name, reported in self._last_reports.items():  # again: Ray drops a gauge that two exports have not seen set
             set_gauges(reported, study=self._study.name, trial=name, objective=self._base.metrics.objective)
 
     def on_trial_complete(self, iteration: int, trials: list["Trial"], trial: "Trial", **info: Any) -> None:
+        """Write the end of a trial to the journal."""
         self._end(trial, "FINISHED")
 
     def on_trial_error(self, iteration: int, trials: list["Trial"], trial: "Trial", **info: Any) -> None:
+        """Write a failure to the journal; end the study if its disk is lost."""
         self._end(trial, "FAILED")
-        refuse_lost(self._study)  # trials that are still to come would fail, too
+        refuse_lost(self._study)  # later trials would fail, too
 
     def _end(self, trial: "Trial", status: Literal["FINISHED", "FAILED"]) -> None:
         name = trial.config[TRIAL]

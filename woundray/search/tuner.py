@@ -1,7 +1,7 @@
 """Search: Ray Tune runs trials, Optuna proposes their values, ASHA stops poor trials early.
 
-All state of a study is in its journal. A study that is resumed is a new one of Ray Tune, whose search and scheduler are
-rebuilt from the journal; no file of Ray's or Optuna's own is read.
+All state of a study is in its journal. Resuming a study starts a new Tuner, with searcher and scheduler rebuilt from
+the journal; no file of Ray's or Optuna's own is read.
 """
 
 import logging
@@ -26,12 +26,12 @@ from woundray.results.trials import TrialResult, read_trials
 from woundray.search.asha import ResumableASHA
 from woundray.search.finalists import ScoreFinalist, elect_best_trial, mark_unfinished_as_killed, resume_hint
 from woundray.search.initial_points import initial_points
-from woundray.search.interruption import Interruption
+from woundray.search.interruption import InterruptHandler
 from woundray.search.optuna_search import ResumableOptunaSearch
 from woundray.search.progress import JournalFollower, OnChange
 from woundray.search.search_space import SearchSpace, load_search_space
 from woundray.search.study_folders import journal_path
-from woundray.search.trial import ERROR_FILE, JournalRecorder, run_trial, trainable_named_after_trials, trial_folder
+from woundray.search.trial import ERROR_FILE, TuneJournalCallback, make_trainable, run_trial, trial_folder
 from woundray.system.atomic_files import atomic_path
 from woundray.system.storage import lost_storage
 from woundray.tracking.journal import Journal, StudyEnded, StudyStarted
@@ -39,20 +39,20 @@ from woundray.training.checkpoint import newest_checkpoint, read_progress
 from woundray.training.entry_point import Loop, train
 
 SPACE_FILE = "space.yaml"
-"""In a study's folder: its search space, whatever becomes of the file that it was read from."""
+"""File in a study's folder: copy of its search space."""
 
 log = logging.getLogger(__name__)
 
-_DRIVER = {"node:__internal_head__": 0.001}  # a trial's driver only waits: it takes no CPU, and stays on the head
-_RAY_FOLDER = "ray"  # what Ray writes while a study runs, and nobody reads afterwards
+_DRIVER_RESOURCES = {"node:__internal_head__": 0.001}  # a trial's driver only waits: no CPU, on the head node
+_RAY_STATE_FOLDER = "ray"  # files of Ray's, which are not read when a study is resumed
 
 
 @dataclass(frozen=True)
 class StudySetup:
-    """What all trials of a study share.
+    """Configuration, folders and resources that all trials of a study share.
 
     Attributes:
-        config: configuration that the trials vary, with `study.space` and the study's other settings.
+        config: configuration of the study; trials change the searched settings.
         folder: folder of the study; its journal is `events.jsonl`.
         precomputed: folder of the precomputed data.
         resources: resources of the connected cluster.
@@ -66,7 +66,7 @@ class StudySetup:
     loop: Loop = train
 
     def resolved(self) -> "StudySetup":
-        """The setup with absolute folders, and `hardware.gpus_per_worker: auto` as a number."""
+        """Return the setup with absolute folders, and with a number for `hardware.gpus_per_worker: auto`."""
         return replace(
             self,
             config=resolve_gpus(self.config, self.resources),
@@ -78,18 +78,19 @@ class StudySetup:
 def run_search(
     setup: StudySetup, *, on_change: OnChange | None = None, score_finalist: ScoreFinalist | None = None
 ) -> StudyResults:
-    """Run the trials of a study on the connected cluster, or the rest of them, and elect the best one.
+    """Run the remaining trials of a study on the connected cluster, and elect the best one.
 
-    Finished trials stay, and so do those that would fail again; others go on from their last epoch.
+    Trials that have finished, or that would fail again, are left as they are; others resume from their last epoch.
 
     Args:
-        on_change: called in a thread with all trials so far after each event.
+        setup: the study.
+        on_change: listener that is called in a thread with all trials after each event.
         score_finalist: generates and scores new images of a finalist; None: trials are ranked by their epochs' images.
 
     Raises:
-        UserError: the space or the resources do not fit, journal and checkpoints disagree, or no trial has a score;
-            the disk is full, read-only or gone; the cluster has gone.
-        Stopped: Ctrl-C; trials that ran have finished their epoch, or, after a second one, have not.
+        UserError: the search space or the resources do not fit, journal and checkpoints disagree, no trial has a
+            score, the disk is full, read-only or gone, or the cluster is gone.
+        Stopped: Ctrl-C; running trials have finished their epoch, and not after a second Ctrl-C.
     """
     setup = setup.resolved()
     setup.folder.mkdir(parents=True, exist_ok=True)
@@ -97,11 +98,11 @@ def run_search(
     config, folder = setup.config, setup.folder
     journal = Journal(journal_path(folder))
     listeners = [on_change] if on_change else []
-    interruption = Interruption(  # a signal that makes Tune save the study's state and return
+    interruption = InterruptHandler(  # SIGUSR1 makes Tune save its state and return
         signal.SIGUSR1, folder, lambda: read_trials(journal.events(), config.metrics.objective)
     )
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the table shows in a line why a trial failed
-    with _failures_in_one_line(config, folder):
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the table of trials has the reason of a failure
+    with _reword_failures(config, folder):
         with interruption, JournalFollower(journal, config, [interruption, *listeners]):
             if tuner is not None:
                 tuner.fit()
@@ -112,15 +113,15 @@ def run_search(
 
 
 def _make_tuner(setup: StudySetup) -> tune.Tuner | None:
-    """Tuner of the trials that are left; None: all have ended."""
+    """Return the Tuner of the remaining trials; None: all have ended."""
     config, folder = setup.config, setup.folder
     journal = Journal(journal_path(folder))
-    mark_unfinished_as_killed(folder, config)  # after a kill: they run again when resources are free
+    mark_unfinished_as_killed(folder, config)  # after a kill; they are proposed again
     trials = read_trials(journal.events(), config.metrics.objective)
     check_checkpoints(folder, trials)
-    space = study_space(config, folder)
+    space = copy_search_space(config, folder)
     points = _initial_points(journal, space, config)
-    shutil.rmtree(folder / _RAY_FOLDER, ignore_errors=True)
+    shutil.rmtree(folder / _RAY_STATE_FOLDER, ignore_errors=True)
     for trial in trials:
         if trial.unfinished:  # a failed one is tried again
             (trial_folder(folder, trial.id) / ERROR_FILE).unlink(missing_ok=True)
@@ -129,7 +130,7 @@ def _make_tuner(setup: StudySetup) -> tune.Tuner | None:
         return None
     driver = partial(run_trial, base=config, loop=setup.loop, precomputed=setup.precomputed, study=folder)
     return tune.Tuner(
-        trainable_named_after_trials(tune.with_resources(driver, _DRIVER)),
+        make_trainable(tune.with_resources(driver, _DRIVER_RESOURCES)),
         tune_config=tune.TuneConfig(
             search_alg=ResumableOptunaSearch(config, space, points, folder, trials),
             scheduler=ResumableASHA(config, trials),
@@ -138,41 +139,41 @@ def _make_tuner(setup: StudySetup) -> tune.Tuner | None:
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(folder / _RAY_FOLDER),
+            storage_path=str(folder / _RAY_STATE_FOLDER),
             failure_config=tune.FailureConfig(max_failures=config.study.max_failures),
-            callbacks=[JournalRecorder(folder, config)],
+            callbacks=[TuneJournalCallback(folder, config)],
             verbose=0,
         ),
     )
 
 
-def study_space(config: Config, folder: Path) -> SearchSpace:
-    """The search space of a study's folder, which is copied there first."""
-    own = folder / SPACE_FILE
-    if not own.is_file():
-        with atomic_path(own) as beside:
-            shutil.copyfile(load_search_space(config.study.space, config).source, beside)
-    return load_search_space(str(own), config)
+def copy_search_space(config: Config, folder: Path) -> SearchSpace:
+    """Copy the search space into the folder of a new study, and read the copy."""
+    copy = folder / SPACE_FILE
+    if not copy.is_file():
+        with atomic_path(copy) as temporary:
+            shutil.copyfile(load_search_space(config.study.space, config).source, temporary)
+    return load_search_space(str(copy), config)
 
 
 def check_checkpoints(folder: Path, trials: tuple[TrialResult, ...]) -> None:
-    """Holds a study's journal against its trials' folders, before anything is changed.
+    """Compare a study's journal with the folders of its trials.
 
     Raises:
-        UserError: a trial's folder lacks all that the journal has of it, or is one that the journal does not know.
+        UserError: checkpoints of an unfinished trial are missing, or a folder's trial is not in the journal.
     """
     for trial in trials:
         if trial.unfinished and trial.epochs:
-            own = trial_folder(folder, trial.id)
-            newest = newest_checkpoint(own)
+            output = trial_folder(folder, trial.id)
+            newest = newest_checkpoint(output)
             if newest is None:
                 raise UserError(
-                    f"{own}: epoch {trial.epochs} was reported, and there is no checkpoint: put the folder back as it "
-                    "was, or begin a new study"
+                    f"{output}: epoch {trial.epochs} was reported, and there is no checkpoint: put the folder back as "
+                    "it was, or begin a new study"
                 )
-            there = read_progress(newest).epoch
-            if there < trial.epochs:
-                log.warning("%s: goes on from epoch %d, though %d were reported", own, there, trial.epochs)
+            epoch = read_progress(newest).epoch
+            if epoch < trial.epochs:
+                log.warning("%s: goes on from epoch %d, though %d were reported", output, epoch, trial.epochs)
     known = {trial.id for trial in trials}
     for config in sorted((folder / "trials").glob("*/config.yaml")):
         if config.parent.name not in known:
@@ -181,11 +182,11 @@ def check_checkpoints(folder: Path, trials: tuple[TrialResult, ...]) -> None:
                     f"{config.parent}: {journal_path(folder).name} does not know this trial: put both back as they "
                     "were, or begin a new study"
                 )
-            shutil.rmtree(config.parent)  # it had hardly begun when the machine lost power
+            shutil.rmtree(config.parent)  # of a trial that had no epoch when the machine lost power
 
 
 def _initial_points(journal: Journal, space: SearchSpace, config: Config) -> list[dict[str, Any]]:
-    """First points of the study, as they were when it began."""
+    """Read the first points of the study from its journal; a new study's are computed and written to it."""
     for event in journal.events():
         if isinstance(event, StudyStarted):
             return [dict(point) for point in event.first_points]
@@ -195,8 +196,8 @@ def _initial_points(journal: Journal, space: SearchSpace, config: Config) -> lis
 
 
 @contextmanager
-def _failures_in_one_line(config: Config, folder: Path) -> Iterator[None]:
-    """Raise Ctrl-C, a lost disk and a lost cluster as one line that says how to resume the study."""
+def _reword_failures(config: Config, folder: Path) -> Iterator[None]:
+    """Raise Ctrl-C, a lost disk and a lost cluster as an error of one line that says how to resume the study."""
     try:
         yield
     except KeyboardInterrupt:

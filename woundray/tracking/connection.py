@@ -6,47 +6,53 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from woundray.errors import UserError
-from woundray.tracking.address import EXPERIMENT, database_of, made_alone, tracking_uri, why_silent
+from woundray.tracking.address import EXPERIMENT, creation_lock, database_of, tracking_uri, unavailable_reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
 def check_tracking(uri: str = "") -> None:
-    """Raises UserError if MLflow does not answer; makes its database and experiment if there are none."""
+    """Check that MLflow answers; create its database and experiment if they do not exist.
+
+    Raises:
+        UserError: it does not answer.
+    """
     uri = uri or tracking_uri()
     experiment_id(connect(uri), uri)
 
 
 def connect(uri: str) -> "MlflowClient":
-    """A client of the server or database at an address; a database is made if there is none.
+    """Return a client of the server or database at an address; a database is created if it does not exist.
 
     Raises:
         UserError: it does not answer.
     """
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError  # of MLflow, which lets some of them through
+    from sqlalchemy.exc import SQLAlchemyError  # which MLflow does not always wrap
 
-    for name in ("mlflow", "alembic"):  # notes on each migration of a new database
+    for name in ("mlflow", "alembic"):  # no lines on the migrations of a new database
         logging.getLogger(name).setLevel(logging.WARNING)
-    why = why_silent(uri)
-    if why:
-        raise UserError(f"MLFLOW_TRACKING_URI: {uri} {why}")
+    reason = unavailable_reason(uri)
+    if reason:
+        raise UserError(f"MLFLOW_TRACKING_URI: {uri} {reason}")
     try:
-        with made_alone(uri):
+        with creation_lock(uri):
             client = MlflowClient(tracking_uri=uri)
-            client.search_experiments(max_results=1)  # nothing is made before the first question
+            client.search_experiments(max_results=1)  # MLflow creates the database at the first query
     except (MlflowException, SQLAlchemyError) as error:
-        raise _unusable(uri, error) from None
+        raise _unusable_error(uri, error) from None
     return client
 
 
 def experiment_id(client: "MlflowClient", uri: str) -> str:
-    """The experiment's id; it is made if there is none: of a database with artifacts beside it, under an absolute path.
+    """Return the id of woundray's experiment; it is created if it does not exist.
+
+    The artifacts of a database are in `mlartifacts` in its folder, under an absolute path.
 
     Raises:
-        UserError: MLflow does not take it, or it was deleted.
+        UserError: MLflow refuses the experiment, or it was deleted.
     """
     from mlflow.exceptions import MlflowException
 
@@ -54,11 +60,11 @@ def experiment_id(client: "MlflowClient", uri: str) -> str:
         if client.get_experiment_by_name(EXPERIMENT) is None:
             database = database_of(uri)
             artifacts = None if database is None else (database.parent / "mlartifacts" / EXPERIMENT).as_uri()
-            with _unless_another_was_faster():
+            with _ignore_already_exists():
                 client.create_experiment(EXPERIMENT, artifact_location=artifacts)
         found = client.get_experiment_by_name(EXPERIMENT)
     except MlflowException as error:
-        raise _unusable(uri, error) from None
+        raise _unusable_error(uri, error) from None
     assert found is not None
     if found.lifecycle_stage == "deleted":
         raise UserError(
@@ -69,7 +75,8 @@ def experiment_id(client: "MlflowClient", uri: str) -> str:
 
 
 @contextmanager
-def _unless_another_was_faster() -> Iterator[None]:
+def _ignore_already_exists() -> Iterator[None]:
+    """Ignore the error of MLflow that another process was first to create the experiment."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -79,5 +86,6 @@ def _unless_another_was_faster() -> Iterator[None]:
             raise
 
 
-def _unusable(uri: str, error: Exception) -> UserError:
+def _unusable_error(uri: str, error: Exception) -> UserError:
+    """Return the error of a tracking address that can not be used."""
     return UserError(f"MLFLOW_TRACKING_URI: {uri} can't be used: {str(error).splitlines()[0]}")

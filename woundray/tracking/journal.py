@@ -1,4 +1,4 @@
-"""What happened in a study, one JSON line each, on disk: nothing is lost if the process or MLflow dies."""
+"""Journal of a study on disk, one JSON line per event: nothing is lost if the process or MLflow dies."""
 
 import os
 import time
@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 from woundray.errors import UserError
 
 JOURNAL_NAME = "events.jsonl"
-"""In the folder of a study or run."""
+"""File in the folder of a study or run."""
 
-_TAIL_BYTES = 2**16  # read at a time to find the end of the last whole line
+_CHUNK_BYTES = 2**16  # read at once, from the end, to find the last whole line
 
 
 def _now_ms() -> int:
@@ -22,6 +22,8 @@ def _now_ms() -> int:
 
 
 class _Event(BaseModel):
+    """Base of all events."""
+
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     time_ms: int = Field(default_factory=_now_ms)
@@ -29,7 +31,7 @@ class _Event(BaseModel):
 
 
 class StudyStarted(_Event):
-    """A study was given what it keeps when it is resumed."""
+    """A study has started, with values that it keeps when it is resumed."""
 
     kind: Literal["study_started"] = "study_started"
     first_points: list[dict[str, JsonValue]]
@@ -37,20 +39,20 @@ class StudyStarted(_Event):
 
 
 class TrialStarted(_Event):
-    """A trial was given its values; comes again if the trial is resumed."""
+    """A trial has started; written again when the trial is resumed."""
 
     kind: Literal["trial_started"] = "trial_started"
     trial: str
     number: int
-    """Trials count from 1 in the order in which they were proposed."""
+    """In the order of proposals, from 1."""
     values: dict[str, JsonValue]
-    """The searched settings by dotted name."""
+    """Searched settings by dotted name."""
     settings: dict[str, JsonValue]
-    """Every setting by dotted name."""
+    """All settings by dotted name."""
 
 
 class EpochReported(_Event):
-    """A trial finished an epoch."""
+    """A trial has finished an epoch."""
 
     kind: Literal["epoch"] = "epoch"
     trial: str
@@ -61,17 +63,17 @@ class EpochReported(_Event):
 
 
 class FinalistScored(_Event):
-    """A finalist's pictures were drawn and scored again, with new seeds."""
+    """New images of a finalist were generated, with new seeds, and scored."""
 
     kind: Literal["finalist"] = "finalist"
     trial: str
     pictures: int
-    """How many were drawn."""
+    """Number of new images."""
     metrics: dict[str, float]
 
 
 class TrialEnded(_Event):
-    """A trial will not go on."""
+    """A trial has ended."""
 
     kind: Literal["trial_ended"] = "trial_ended"
     trial: str
@@ -83,7 +85,7 @@ class TrialEnded(_Event):
     reason: str = ""
     """Reason that it failed, in one line."""
     permanent: bool = False
-    """It diverged, and would fail in the same way again: a study that is resumed leaves it as it is."""
+    """It diverged, and would fail in the same way again: a resumed study does not retry it."""
 
 
 class StudyEnded(_Event):
@@ -97,28 +99,28 @@ class StudyEnded(_Event):
 
 
 class Refitted(_Event):
-    """The winner's settings were trained on all photographs."""
+    """The best trial's settings were trained on all photographs."""
 
     kind: Literal["refitted"] = "refitted"
     checkpoint: Path
 
 
 class ModelSaved(_Event):
-    """The best trial's checkpoint was judged in full and saved as a model that can be served."""
+    """The best trial's checkpoint was evaluated in full and saved as a model that can be served."""
 
     kind: Literal["model_saved"] = "model_saved"
     study: str
     trial: str
     name: str
-    """Of the registered model."""
+    """Name of the registered model."""
     folder: Path
-    """Of the saved model."""
+    """Folder of the saved model."""
     data: str
-    """Hash of the photographs and of how they were split."""
+    """Hash of the photographs and of their split."""
     objective: str
     score: float
     missed: list[str]
-    """Scores that miss a threshold which real photographs hold."""
+    """Scores that miss a threshold, where real photographs hold it."""
 
 
 class ReportWritten(_Event):
@@ -126,17 +128,17 @@ class ReportWritten(_Event):
 
     kind: Literal["report_written"] = "report_written"
     file: Path
-    """What MLflow gets: without photographs of patients."""
+    """Report for MLflow, without photographs of patients."""
 
 
 class MeasurementStarted(_Event):
-    """A measurement of what synthetic pictures do for a classifier began, and no study."""
+    """A measurement of the effect of synthetic images on a classifier has started; its folder is no study's."""
 
     kind: Literal["measurement_started"] = "measurement_started"
 
 
 class ArmMeasured(_Event):
-    """A measurement came to the scores of one arm: classifiers that were trained in one way."""
+    """One arm of a measurement, classifiers trained in one way, has its scores."""
 
     kind: Literal["arm"] = "arm"
     name: str
@@ -144,12 +146,12 @@ class ArmMeasured(_Event):
 
 
 class MeasurementEnded(_Event):
-    """A measurement of what synthetic pictures do for a classifier has a verdict."""
+    """A measurement of the effect of synthetic images on a classifier has ended."""
 
     kind: Literal["measurement_ended"] = "measurement_ended"
     metrics: dict[str, float]
     folder: Path
-    """It holds `result.json`, `result.md` and `result.html`."""
+    """Folder of `result.json`, `result.md` and `result.html`."""
 
 
 Event = (
@@ -166,34 +168,34 @@ Event = (
     | ArmMeasured
     | MeasurementEnded
 )
-_LINE: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+_EVENT_ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
 
 class Journal:
-    """The events of a study or run in the order they happened, whatever the clock said.
+    """Events of a study or run, in the order in which they were written.
 
-    Any number of processes write and read. Paths below the journal's folder are written relative to it, so that the
-    folder can be moved.
+    Several processes can write and read at the same time. Paths below the journal's folder are written relative to it,
+    so that the folder can be moved.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
 
     def append(self, event: Event) -> None:
-        """Writes one line, to the disk. What a killed writer left of a line is taken off first."""
+        """Write one line to the disk; first remove an incomplete line of a writer that was killed."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = _LINE.dump_json(_with_paths(event, self._relative)) + b"\n"
+        line = _EVENT_ADAPTER.dump_json(_map_paths(event, self._relative)) + b"\n"
         with FileLock(self.path.with_suffix(".lock")), self.path.open("ab+") as file:
-            file.truncate(_end_of_lines(file))
+            file.truncate(_whole_lines_end(file))
             file.write(line)
             file.flush()
-            os.fsync(file.fileno())  # a machine may lose power: nothing else knows what a study has come to
+            os.fsync(file.fileno())  # the machine may lose power, and the journal is the only record of a study
 
     def read(self, offset: int = 0) -> Iterator[tuple[Event, int]]:
-        """Whole lines from a byte offset on, each with the offset after it.
+        """Yield the events of whole lines from a byte offset on, each with the offset after it.
 
         Raises:
-            UserError: a line is no event: the file was changed by another program, or the disk is damaged.
+            UserError: a line is no event, as the file was changed by another program, or the disk is damaged.
         """
         if not self.path.exists():
             return
@@ -203,21 +205,21 @@ class Journal:
                 if not line.endswith(b"\n"):
                     return
                 try:
-                    event = _LINE.validate_json(line)
+                    event = _EVENT_ADAPTER.validate_json(line)
                 except ValidationError:
                     raise UserError(
                         f"{self.path}: damaged after byte {offset}; put the file back from a copy, or begin a new study"
                     ) from None
                 offset += len(line)
-                yield _with_paths(event, self.path.parent.joinpath), offset
+                yield _map_paths(event, self.path.parent.joinpath), offset
 
     def last_epoch(self, trial: str) -> int:
-        """The last epoch that a trial reported; 0: none."""
+        """Return the last epoch that a trial reported; 0: none."""
         epochs = [event for event in self.events() if isinstance(event, EpochReported) and event.trial == trial]
         return max((event.epoch for event in epochs), default=0)
 
     def events(self) -> list[Event]:
-        """Every event so far."""
+        """Return all events so far."""
         return [event for event, _ in self.read()]
 
     def _relative(self, path: Path) -> Path:
@@ -225,16 +227,16 @@ class Journal:
         return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
-def _with_paths(event: Event, change: Callable[[Path], Path]) -> Event:
-    """The event with each of its paths changed."""
+def _map_paths(event: Event, change: Callable[[Path], Path]) -> Event:
+    """Return the event with a function applied to each of its paths."""
     return event.model_copy(update={name: change(value) for name, value in event if isinstance(value, Path)})
 
 
-def _end_of_lines(file: BinaryIO) -> int:
-    """Bytes of a file up to the end of its last whole line."""
+def _whole_lines_end(file: BinaryIO) -> int:
+    """Return the offset of the end of a file's last whole line."""
     end = file.seek(0, os.SEEK_END)
     while end > 0:
-        start = max(0, end - _TAIL_BYTES)
+        start = max(0, end - _CHUNK_BYTES)
         file.seek(start)
         found = file.read(end - start).rfind(b"\n")
         if found >= 0:

@@ -1,4 +1,4 @@
-"""Trained adapters as models of MLflow: saved so that they can be served, registered, and given an alias."""
+"""Model registry of MLflow: save an adapter as a model that can be served, register it, set its alias."""
 
 import shutil
 import warnings
@@ -17,36 +17,37 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 
 
 def model_name(phase: str) -> str:
-    """Name of a phase's registered model, e.g. `woundray-phase-I`."""
+    """Return the name of a phase's registered model, e.g. `woundray-phase-I`."""
     return f"woundray-phase-{phase}"
 
 
 def save_model(checkpoint: Path, folder: Path, *, code: Path, prompt: str, leave_out: Collection[str] = ()) -> None:
-    """Writes a checkpoint as a model that `mlflow models serve` runs: (prompt, n, seed) -> pictures.
+    """Write a checkpoint as a model that `mlflow models serve` runs: (prompt, n, seed) -> images.
 
     Args:
-        folder: of the model; an older one is replaced.
+        checkpoint: folder of the checkpoint.
+        folder: folder of the model; an older one is replaced.
         code: script that defines the model; MLflow runs it, so that nothing is unpickled.
-        prompt: of the example request.
-        leave_out: files of the checkpoint that drawing does not need.
+        prompt: prompt of the example request.
+        leave_out: files of the checkpoint that generation does not need.
     """
     import mlflow
     import pandas as pd
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    given = [ColSpec("string", "prompt", required=False), ColSpec("long", "n", required=False)]
+    inputs = {"prompt": "string", "n": "long", "seed": "long"}
     signature = ModelSignature(
-        inputs=Schema([*given, ColSpec("long", "seed", required=False)]),
+        inputs=Schema([ColSpec(kind, name, required=False) for name, kind in inputs.items()]),
         outputs=Schema([ColSpec("string", "prompt"), ColSpec("long", "seed"), ColSpec("string", "png_base64")]),
     )
     part, former = (folder.with_name(f".{folder.name}.{kind}") for kind in ("part", "old"))
     files = folder.with_name(f".{folder.name}.files") / "checkpoint"
-    for left in (part, files.parent, former):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in (part, files.parent, former):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     shutil.copytree(checkpoint, files, ignore=shutil.ignore_patterns(*leave_out))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # advice on type hints: the signature is given
+        warnings.simplefilter("ignore", UserWarning)  # advice on type hints, which the signature makes unnecessary
         mlflow.pyfunc.save_model(
             part,
             python_model=str(code),
@@ -63,10 +64,10 @@ def save_model(checkpoint: Path, folder: Path, *, code: Path, prompt: str, leave
 
 
 def register(client: "MlflowClient", run_id: str, event: ModelSaved) -> str:
-    """Registers a saved model as the next version of its name; a second time changes nothing. Gives its address.
+    """Register a saved model as the next version of its name, and return its address; a second time changes nothing.
 
-    It becomes `champion` where it holds all thresholds and there is none yet, or one of the same photographs with a
-    worse score; else it is the `challenger`. An alias that a person has set on a model of other photographs stays.
+    It becomes `champion` if it holds all thresholds and there is no champion, or one of the same photographs with a
+    worse score; otherwise `challenger`. A champion of other photographs keeps its alias.
     """
     from mlflow.exceptions import MlflowException
 
@@ -87,12 +88,13 @@ def register(client: "MlflowClient", run_id: str, event: ModelSaved) -> str:
         tags=tags | {"bars_missed": ", ".join(event.missed) or "none"},
         description=_description(event),
     )
-    alias = _alias(client, event)
+    alias = _choose_alias(client, event)
     client.set_registered_model_alias(event.name, alias, version.version)
     return f"models:/{event.name}@{alias}"
 
 
-def _alias(client: "MlflowClient", event: ModelSaved) -> str:
+def _choose_alias(client: "MlflowClient", event: ModelSaved) -> str:
+    """Return the alias of a new version (see `register`)."""
     from mlflow.exceptions import MlflowException
 
     if event.missed:
@@ -106,6 +108,7 @@ def _alias(client: "MlflowClient", event: ModelSaved) -> str:
 
 
 def _description(event: ModelSaved) -> str:
+    """Return the description of a version for MLflow's page."""
     thresholds = (
         f"It misses thresholds that real photographs hold: {', '.join(event.missed)}."
         if event.missed

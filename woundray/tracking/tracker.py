@@ -1,4 +1,4 @@
-"""Every study, trial and run in MLflow, without holding training up: a thread copies the journal there."""
+"""Tracker: a thread that copies a study's journal to MLflow while training goes on."""
 
 import hashlib
 import json
@@ -12,75 +12,56 @@ from types import TracebackType
 from typing import Self
 
 from filelock import FileLock, Timeout
-from pydantic import JsonValue
 
-from woundray.config import Config
-from woundray.config.layers import read_yaml
+from woundray.config.config_file import read_config
 from woundray.errors import UserError
-from woundray.tracking.address import tracking_uri, why_silent
-from woundray.tracking.connection import check_tracking
+from woundray.tracking.address import tracking_uri, unavailable_reason
 from woundray.tracking.journal import JOURNAL_NAME, Event, Journal
-from woundray.tracking.mlflow_runs import Runs
-from woundray.tracking.run_context import DatasetFacts
+from woundray.tracking.mlflow_runs import MlflowRuns
+from woundray.tracking.run_context import TrackedStudy
 from woundray.tracking.study_id import study_id
 
-__all__ = ["DatasetFacts", "Runs", "Tracker", "catch_up", "check_tracking", "study_id", "tracking_uri", "versions"]
-
 _POLL_S = 0.5
-_LONGEST_PAUSE_S = 10.0
-_AFTER_AN_ERROR_S = 60.0
-_SOON_S = 2.0
-_REFUSED = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")  # what no second try mends
+_MAX_RETRY_PAUSE_S = 10.0
+_CLOSE_AFTER_ERROR_S = 60.0
+_NOTICE_AFTER_S = 2.0
+_PERMANENT_ERRORS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")  # which a retry would repeat
 
 log = logging.getLogger(__name__)
 
 
 class Tracker:
-    """Copies a journal to MLflow while it is written. What MLflow did not take stays on disk for next time.
+    """Copies a journal to MLflow while it is written. Events that could not be copied stay on disk for `sync_journal`.
 
-    Use as a context manager around the study. Making it creates database, experiment and parent run.
+    It is a context manager for the time of the study. The constructor creates database, experiment and parent run.
 
     Args:
-        journal: the study's journal; files beside it say how far it has been copied, and which study it is.
-        study: name of the study or single run.
-        settings: every setting by dotted name.
-        tags: of each run, e.g. versions and the data's hash.
-        nested: trials become runs below one of the study; False for a single run.
+        journal: journal of the study; files in its folder keep the offset of the copy and the study's identifier.
+        study: name, settings, tags and data set of the study or single run.
         uri: address of MLflow; empty: see `tracking_uri`.
-        dataset: what is told of the photographs.
 
     Raises:
         UserError: MLflow does not answer, or another process copies the journal.
     """
 
-    def __init__(
-        self,
-        journal: Path,
-        *,
-        study: str,
-        settings: dict[str, JsonValue],
-        tags: dict[str, str],
-        nested: bool = True,
-        uri: str = "",
-        dataset: DatasetFacts | None = None,
-    ) -> None:
+    def __init__(self, journal: Path, study: TrackedStudy, *, uri: str = "") -> None:
         self.uri = uri or tracking_uri()
         self._journal = Journal(journal)
-        self._copied = journal.with_suffix(".copied")
-        self._alone = _alone_at(journal)
-        self._reached = _copied_of(journal, self.uri)
+        self._offset_file = journal.with_suffix(".copied")
+        self._lock = _lock_journal(journal)
+        self._offset = _copied_bytes(journal, self.uri)
         identifier = study_id(journal.parent)
         try:
-            self._runs = Runs(self.uri, study, identifier=identifier, nested=nested, tags=tags, dataset=dataset)
-            self._runs.log_settings(settings)
+            self._runs = MlflowRuns(self.uri, study, identifier)
+            self._runs.start_parent()
         except BaseException:
-            self._alone.release()
+            self._lock.release()
             raise
-        self._runs.watch_machine()
+        self._runs.start_monitor()
         self._closing = threading.Event()
-        self._patience_s = float("inf")
-        self._answered = time.monotonic()
-        self._thread = threading.Thread(target=self._copy, name="mlflow", daemon=True)
+        self._timeout_s = float("inf")
+        self._last_answer_s = time.monotonic()
+        self._thread = threading.Thread(target=self._copy_events, name="mlflow", daemon=True)
         self._thread.start()
 
     def __enter__(self) -> Self:
@@ -89,29 +70,29 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close(at_most_s=None if error is None else _AFTER_AN_ERROR_S)
+        self.close(max_wait_s=None if error is None else _CLOSE_AFTER_ERROR_S)
 
-    def close(self, timeout_s: float = 60.0, *, at_most_s: float | None = None) -> int:
-        """Waits until everything is copied, and returns how many events are left. Ctrl-C ends the wait.
+    def close(self, timeout_s: float = 60.0, *, max_wait_s: float | None = None) -> int:
+        """Wait until all events are copied, and return the number of events that are left. Ctrl-C ends the wait.
 
         Args:
-            timeout_s: without an answer of MLflow, which ends the wait; one that is slow is waited for.
-            at_most_s: longest wait; None: as long as MLflow takes events.
+            timeout_s: the wait ends when MLflow has not answered for this time.
+            max_wait_s: longest wait; None: as long as MLflow takes events.
         """
-        self._answered, self._patience_s = time.monotonic(), timeout_s
+        self._last_answer_s, self._timeout_s = time.monotonic(), timeout_s
         self._closing.set()
         try:
-            self._thread.join(_SOON_S)
+            self._thread.join(_NOTICE_AFTER_S)
             if self._thread.is_alive():
                 log.info("waiting for MLflow at %s; Ctrl-C leaves the rest to `sync`", self.uri)
-            self._thread.join(at_most_s)
+            self._thread.join(max_wait_s)
         except KeyboardInterrupt:
-            log.debug("MLflow is not waited for")
-        self._patience_s = 0.0
+            log.debug("the wait for MLflow was interrupted")
+        self._timeout_s = 0.0
         self._runs.close()
-        if not self._thread.is_alive():  # else its end, which is this process's, frees the journal
-            self._alone.release()
-        left = sum(1 for _ in self._journal.read(self._reached))
+        if not self._thread.is_alive():  # else the lock is released with the process
+            self._lock.release()
+        left = sum(1 for _ in self._journal.read(self._offset))
         if left:
             log.warning(
                 "MLflow at %s did not take %d events; they are kept: `python -m woundray.sync %s` writes them",
@@ -121,7 +102,7 @@ class Tracker:
 
     @property
     def registered(self) -> str:
-        """Address of the model that was registered, `models:/NAME@ALIAS`; empty: none yet."""
+        """Address of the registered model, `models:/NAME@ALIAS`; empty: none yet."""
         return self._runs.registered
 
     @property
@@ -129,84 +110,81 @@ class Tracker:
         """Address of the table of runs in a browser."""
         return self._runs.page
 
-    def _copy(self) -> None:
+    def _copy_events(self) -> None:
+        """Copy new events until `close`; the target of the thread."""
         while True:
             last = self._closing.wait(_POLL_S)
-            for event, offset in self._journal.read(self._reached):
-                if not self._write(event):
+            for event, offset in self._journal.read(self._offset):
+                if not self._write_event(event):
                     return
-                self._note(offset)
-                self._answered = time.monotonic()
+                self._save_offset(offset)
+                self._last_answer_s = time.monotonic()
             if last:
                 return
 
-    def _note(self, offset: int) -> None:
-        """Keeps how far the journal has been copied. An event that comes twice changes nothing in MLflow."""
-        self._reached = offset
-        beside = self._copied.with_suffix(".part")
+    def _save_offset(self, offset: int) -> None:
+        """Save how far the journal is copied. If that fails, events are copied twice, which changes nothing."""
+        self._offset = offset
+        temporary = self._offset_file.with_suffix(".part")
         try:
-            beside.write_text(f"{offset} {_place(self.uri)}", encoding="ascii")
-            beside.replace(self._copied)
-        except OSError as error:  # no room: the study itself says so
-            log.debug("%s: %s", self._copied, error)
+            temporary.write_text(f"{offset} {_address_hash(self.uri)}", encoding="ascii")
+            temporary.replace(self._offset_file)
+        except OSError as error:  # a full disk: the study itself reports it
+            log.debug("%s: %s", self._offset_file, error)
 
-    def _write(self, event: Event) -> bool:
-        """Tries until MLflow takes an event; False if patience ran out at closing."""
+    def _write_event(self, event: Event) -> bool:
+        """Retry until MLflow takes an event; False: the timeout of `close` is over."""
         from mlflow.exceptions import MlflowException
 
         pause_s = 0.5
-        while time.monotonic() < self._answered + self._patience_s:
+        while time.monotonic() < self._last_answer_s + self._timeout_s:
             try:
-                if not why_silent(self.uri):  # seconds; a call would wait as long as a payload may take
+                if not unavailable_reason(self.uri):  # takes seconds; a call would wait for the timeout of an upload
                     self._runs.apply(event)
                     return True
             except (MlflowException, OSError) as error:
-                if getattr(error, "error_code", "") in _REFUSED:
+                if getattr(error, "error_code", "") in _PERMANENT_ERRORS:
                     log.warning("MLflow refused an event of %s: %s", self._journal.path, error)
                     return True
-                log.debug("MLflow at %s: %s", self.uri, error)  # no answer, or a busy database: again
-            except Exception:  # one odd event must not keep the others from MLflow
+                log.debug("MLflow at %s: %s", self.uri, error)  # no answer, or a busy database: retry
+            except Exception:  # an error of one event must not keep the others from MLflow
                 log.exception("an event of %s could not be written to MLflow", self._journal.path)
                 return True
             self._closing.wait(pause_s)
             if self._closing.is_set():
                 time.sleep(min(pause_s, 0.5))
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            pause_s = min(2 * pause_s, _MAX_RETRY_PAUSE_S)
         return False
 
 
-def catch_up(folder: Path, timeout_s: float = 60.0) -> tuple[int, int]:
-    """Writes what MLflow has not got of a study or run that has ended: number of events written, and left.
+def sync_journal(folder: Path, timeout_s: float = 60.0) -> tuple[int, int]:
+    """Copy the events of a study or run that MLflow does not have yet.
+
+    Returns:
+        The number of events that were copied, and of those that are left.
 
     Raises:
         UserError: MLflow does not answer.
     """
-    single = folder / "run" / "config.yaml"
-    path = single if single.is_file() else folder / "config.yaml"
-    config = Config.from_nested(read_yaml(path), source=str(path))
+    is_run = (folder / "run" / "config.yaml").is_file()
+    config = read_config(folder / "run" if is_run else folder)
     journal = Journal(folder / JOURNAL_NAME)
-    behind = sum(1 for _ in journal.read(_copied_of(journal.path, tracking_uri())))
-    if not behind:
+    missing = sum(1 for _ in journal.read(_copied_bytes(journal.path, tracking_uri())))
+    if not missing:
         return 0, 0
-    tags, facts = versions() | {"phase": config.phase}, folder / "precomputed" / "base_model_scores.json"
-    if facts.is_file():  # a measurement has none
-        tags["data"] = json.loads(facts.read_text(encoding="utf-8"))["key"]
-    tracker = Tracker(
-        journal.path,
-        study=folder.name,
-        settings=config.flat(),
-        tags=tags,
-        nested=path != single,
-    )
+    tags, scores = versions() | {"phase": config.phase}, folder / "precomputed" / "base_model_scores.json"
+    if scores.is_file():  # a measurement has none
+        tags["data"] = json.loads(scores.read_text(encoding="utf-8"))["key"]
+    tracker = Tracker(journal.path, TrackedStudy(folder.name, config.flat(), tags, nested=not is_run))
     left = tracker.close(timeout_s)
-    return behind - left, left
+    return missing - left, left
 
 
-def _alone_at(journal: Path) -> FileLock:
-    """The lock of who copies a journal: two would write everything twice. It goes with the process, however that ends.
+def _lock_journal(journal: Path) -> FileLock:
+    """Lock a journal against a second copying process; the lock is released at the end of the process at the latest.
 
     Raises:
-        UserError: another one has it.
+        UserError: another process holds the lock.
     """
     journal.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(journal.with_suffix(".copying"), timeout=0)
@@ -217,26 +195,26 @@ def _alone_at(journal: Path) -> FileLock:
     return lock
 
 
-def _copied_of(journal: Path, uri: str) -> int:
-    """Bytes of a journal that MLflow at an address has; 0 where that can't be told: an event may come twice."""
-    copied = journal.with_suffix(".copied")
-    if not copied.exists() or not journal.exists():
+def _copied_bytes(journal: Path, uri: str) -> int:
+    """Return the bytes of a journal that MLflow at an address has; 0: unknown, and events are copied again."""
+    offset_file = journal.with_suffix(".copied")
+    if not offset_file.exists() or not journal.exists():
         return 0
-    offset, _, place = copied.read_text(encoding="ascii").partition(" ")
-    if not offset.isdecimal() or place not in ("", _place(uri)):  # of 0.1, or another server's or database's
+    offset, _, address = offset_file.read_text(encoding="ascii").partition(" ")
+    if not offset.isdecimal() or address not in ("", _address_hash(uri)):  # empty: woundray 0.1; another address: 0
         return 0
-    with journal.open("rb") as file:  # it may have lost its end with the machine's power
+    with journal.open("rb") as file:  # its end may be lost after a power failure
         file.seek(max(0, int(offset) - 1))
         return int(offset) if file.read(1) == b"\n" else 0
 
 
-def _place(uri: str) -> str:
-    """Stands for an address, which may hold a password."""
+def _address_hash(uri: str) -> str:
+    """Return a hash of an address, which may contain a password."""
     return hashlib.sha256(uri.encode()).hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a run was computed with, as tags; packages that are not installed are left out."""
+    """Return the versions of woundray and its main packages as tags; packages that are not installed are left out."""
     found = {}
     for package in ("woundray", "torch", "ray", "diffusers", "peft"):
         try:

@@ -1,14 +1,14 @@
-"""Fork server: one process that has imported Ray and torch, and whose forks are Ray's workers on this machine.
+"""Fork server: a process that imports Ray and torch once; its forks are Ray's workers on this machine.
 
-A trial takes six or more worker processes, and `import` of Ray, torch, diffusers and peft costs each of them seconds of
+A trial uses six or more worker processes, and `import` of Ray, torch, diffusers and peft costs each of them seconds of
 CPU. A fork of this process is ready in milliseconds and shares its memory pages.
 
-    with workers_are_forks() as variables:
+    with forked_workers() as variables:
         ray.init(runtime_env={"env_vars": variables | ...})
 
-Ray then starts each worker by setup_worker.py, which asks the fork server for a fork and waits for its end. Without a
-fork it becomes the worker that Ray would have started. A process has one fork server for all its clusters, which ends
-with it. docs/architecture.md explains the private parts of Ray that this relies on.
+Ray then starts each worker by setup_worker.py, which requests a fork from the fork server and waits for its end.
+Without a fork it runs Ray's own script. A process has one fork server for all its clusters, which ends with it.
+docs/architecture.md explains the private parts of Ray that this uses.
 """
 
 import gc
@@ -40,56 +40,57 @@ log = logging.getLogger(__name__)
 
 _MODULES = (
     "woundray.training.loop",
-    "torch._dynamo",  # of the first optimizer
+    "torch._dynamo",  # imported by the first optimizer
     "ray._private.workers.default_worker",
     "ray.train.torch",
     "ray.tune",
     "woundray.search.trial",
 )
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-"""Keeps numpy and pyarrow from starting threads when they are imported: a fork has but the one that made it."""
-_AS_A_WORKER = {"RAY_JOB_ID": "01000000", "SPT_NOENV": "1"}
-"""What Ray reads of a worker's environment when it is imported. The first job of a cluster is who made it."""
-_KEPT_MEMORY = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:"
+_SINGLE_THREAD = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""Keep numpy and pyarrow from starting threads at import: a fork has only the thread that called fork."""
+_WORKER_ENVIRONMENT = {"RAY_JOB_ID": "01000000", "SPT_NOENV": "1"}
+"""Variables of a worker that Ray reads at import. The process that starts a cluster is its first job."""
+_MALLOC_SETTINGS = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:"
                 "glibc.malloc.trim_threshold=4294967296:glibc.malloc.top_pad=268435456"}  # fmt: skip
-"""Has what a step frees used by the next one. By default large tensors go back to the system, which clears every page
-of them again: a tenth of a step's time on a CPU."""
+"""Keep freed memory for the next training step. By default large tensors go back to the system, which then clears each
+page again: a tenth of a step's time on a CPU."""
 SETUP_WORKER = Path(__file__).with_name("setup_worker.py")
 _GPU = Path("/dev/nvidia0")
 _MASTER_CHECK_S = 2.0
 _RAYLET_CHECK_S = 1.0
-_OOM_SCORE = "1000"  # Ray's default for workers, which it gives to the client: the first to be killed for memory
+_OOM_SCORE = "1000"  # Ray's default for workers, the first to be killed when memory is full; Ray sets the client's only
 _REQUEST_TIMEOUT_S = 10.0
 
 
-def usable() -> bool:
-    """Whether Ray's workers can be forked here: on Linux, with a known Ray, and where no worker can meet a GPU.
+def is_supported() -> bool:
+    """Return whether Ray's workers can be forked: on Linux, with a known Ray, and without a visible GPU.
 
     Imports of the workers initialise CUDA's driver, and CUDA does not work in forks of such a process. Which trials
-    will want a GPU is unknown when the fork server starts. CUDA_VISIBLE_DEVICES=-1, or an empty one, hides all GPUs.
+    will use a GPU is unknown when the fork server starts. CUDA_VISIBLE_DEVICES=-1, or an empty one, hides all GPUs.
     """
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     return ray_version.is_known_ray() and sys.platform == "linux" and (hidden or not _GPU.exists())
 
 
-def wanted() -> bool:
-    """Whether Ray's workers are forked: wherever they can be, unless WOUNDRAY_FORK_SERVER=0 forbids it."""
-    return os.environ.get(ADDRESS) != "0" and usable()
+def is_enabled() -> bool:
+    """Return whether Ray's workers are forked: where that is supported, unless WOUNDRAY_FORK_SERVER=0."""
+    return os.environ.get(ADDRESS) != "0" and is_supported()
 
 
 @contextmanager
-def workers_are_forks() -> Iterator[dict[str, str]]:
-    """Within the block, a cluster that is started starts its workers by setup_worker.py, if forks are wanted.
+def forked_workers() -> Iterator[dict[str, str]]:
+    """Make a cluster that starts in the block start its workers by setup_worker.py, if forks are enabled.
 
-    Yields the variables that the workers' environment needs.
+    Ray starts each worker by a script of its own, which takes half a second of CPU to set its environment. Its name is
+    no setting, but a constant that Ray joins to a folder: an absolute path replaces both.
 
-    Ray starts each worker by a script of its own, which takes half a second of CPU to set its environment. The name of
-    that script is no setting: Ray joins it to a folder, which an absolute path overrides.
+    Yields:
+        Variables for the environment of the workers.
 
     Raises:
         AttributeError: Ray has no SETUP_WORKER_FILENAME; its version does not belong in KNOWN_RAY.
     """
-    if not wanted():
+    if not is_enabled():
         if not ray_version.is_known_ray():
             log.info("this Ray is not one of %s: workers start as Ray starts them", ", ".join(ray_version.KNOWN_RAY))
         yield {}
@@ -102,20 +103,21 @@ def workers_are_forks() -> Iterator[dict[str, str]]:
 
 @cache
 def start() -> str:
-    """Starts the fork server of this process, and gives the path of its socket.
+    """Start the fork server of this process, and return the path of its socket.
 
-    The socket is in a new private folder, as who can connect can run code as this user; the fork server removes it.
+    The socket is in a new private folder, as anyone who can connect can run code as this user. The fork server removes
+    the folder at its end.
     """
     address = str(Path(tempfile.mkdtemp(prefix="forks-", dir=runtime_folder())) / "socket")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
-        listener.listen(128)  # clients may ask before it is ready
+        listener.listen(128)  # clients may connect before it is ready
         listener.set_inheritable(True)
         os.posix_spawn(
             sys.executable,
             [sys.executable, "-m", "woundray.ray_cluster.fork_server.server", str(listener.fileno()), str(os.getpid())],
-            # a fork watches its raylet itself: which one it will be is not known when Ray is imported
-            _KEPT_MEMORY | os.environ | _ONE_THREAD | _AS_A_WORKER | {"RAY_RAYLET_PID": str(os.getpid())},
+            # each fork watches its own raylet (see `main`), which is not known when Ray is imported
+            _MALLOC_SETTINGS | os.environ | _SINGLE_THREAD | _WORKER_ENVIRONMENT | {"RAY_RAYLET_PID": str(os.getpid())},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, f"{address}.log", os.O_WRONLY | os.O_CREAT, 0o600),
@@ -129,7 +131,7 @@ def start() -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asks for: a Python process with these arguments, environment, folder, niceness and streams."""
+    """Request of a client: arguments, environment, working folder, niceness and streams of a Python process."""
 
     argv: list[str]
     environment: dict[str, str]
@@ -139,18 +141,22 @@ class Request:
 
     @classmethod
     def read(cls, client: socket.socket) -> "Request":
-        """One line of JSON and three file descriptors."""
+        """Read one line of JSON and three file descriptors.
+
+        Raises:
+            OSError: the client has closed the connection.
+        """
         text, streams, _, _ = socket.recv_fds(client, 2**16, 3)
         while not text.endswith(b"\n"):
             more = client.recv(2**16)
             if not more:
-                raise ConnectionError("a client hung up in the middle of its request")
+                raise ConnectionError("a client closed the connection in the middle of its request")
             text += more
         argv, environment, folder, niceness = json.loads(text)
         return cls(argv, environment, folder, niceness, list(streams))
 
-    def take_over(self) -> None:
-        """Makes this process what was asked for."""
+    def apply(self) -> None:
+        """Give this process the requested arguments, environment, folder, niceness and streams."""
         os.environ.clear()
         os.environ.update(self.environment)
         os.chdir(self.folder)
@@ -162,17 +168,17 @@ class Request:
         sys.path[0] = str(Path(self.argv[0]).parent)
 
     def close(self) -> None:
-        """Closes the descriptors that came with the request."""
+        """Close the descriptors that came with the request."""
         for stream in self.streams:
             os.close(stream)
 
 
 def serve(listener: socket.socket, master: int) -> Request | None:
-    """Forks a process for each client. Returns in a fork with its request, in the server after the master.
+    """Fork a process for each client. Returns the request in a fork, and None in the server after the master's end.
 
-    A fork holds its client's connection open until it ends, which is what the client waits for.
+    A fork keeps its client's connection open until it ends; the client waits for that.
     """
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries forks
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps forks
     listener.settimeout(_MASTER_CHECK_S)
     while Path(f"/proc/{master}").exists():
         try:
@@ -182,16 +188,16 @@ def serve(listener: socket.socket, master: int) -> Request | None:
         client.settimeout(_REQUEST_TIMEOUT_S)
         try:
             request = Request.read(client)
-        except OSError:  # its sender is gone
+        except OSError:  # the client has ended
             client.close()
             continue
         if request.environment.get("RAY_JOB_ID") == os.environ["RAY_JOB_ID"] and os.fork() == 0:
-            os.setpgid(0, 0)  # Ray kills a worker's whole process group when it has ended
+            os.setpgid(0, 0)  # Ray kills the process group of a worker that has ended
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listener.close()
             try:
                 client.sendall(FORKED)
-            except OSError:  # its sender is gone
+            except OSError:  # the client has ended
                 os._exit(1)
             client.detach()
             return request
@@ -201,55 +207,55 @@ def serve(listener: socket.socket, master: int) -> Request | None:
 
 
 def main(modules: Sequence[str] = _MODULES) -> None:
-    """Main of the fork server, with DESCRIPTOR and PID as arguments: imports modules, serves a listening socket.
+    """Import modules and serve a listening socket until the master process has ended.
 
-    It ends with the process of that identifier.
+    The arguments of the program are the descriptor of the socket and the process id of the master.
     """
     listener, master = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
-    home = Path(listener.getsockname()).parent
-    with _identifiers_undrawn():
+    socket_folder = Path(listener.getsockname()).parent
+    with _no_random_ids():
         for module in modules:
             importlib.import_module(module)
-    assert len({_identifier_of_a_fork() for _ in range(2)}) == 2, "forks would draw the same identifiers"
+    assert len({_first_id_in_fork() for _ in range(2)}) == 2, "forks would draw the same identifiers"
     gc.collect()
-    gc.freeze()  # else the first collection in a fork copies every page that it looks at
+    gc.freeze()  # else the first collection in a fork copies the memory pages of all objects
     threads = [task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")]
-    assert len(threads) == 1, f"{threads}: a fork has one of them, and locks that the others may hold"
+    assert len(threads) == 1, f"{threads}: a fork has one thread, and may inherit locks that other threads hold"
     request = serve(listener, master)
     if request is None:
-        shutil.rmtree(home)
+        shutil.rmtree(socket_folder)
         return
-    request.take_over()
+    request.apply()
     request.close()
     raylet = int(request.environment["RAY_RAYLET_PID"])
-    threading.Thread(target=_end_with, args=[raylet], name="raylet's end", daemon=True).start()
+    threading.Thread(target=_exit_after, args=[raylet], name="raylet watcher", daemon=True).start()
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
-def _end_with(raylet: int) -> None:
-    """Ends this process and those that it started when another has ended, as Ray does where it knows which one."""
+def _exit_after(raylet: int) -> None:
+    """End this process and its children after the end of its raylet, as Ray's own workers do."""
     while Path(f"/proc/{raylet}").exists():
         time.sleep(_RAYLET_CHECK_S)
     os.killpg(0, signal.SIGKILL)
 
 
 @contextmanager
-def _identifiers_undrawn() -> Iterator[None]:
-    """Modules that are imported in this block draw nothing from Ray's pool of random identifiers.
+def _no_random_ids() -> Iterator[None]:
+    """Keep modules that are imported in the block from drawing random identifiers of Ray's.
 
-    It is seeded when the first is drawn, as one is for each class of actors: forks after that would draw the same ones
-    for their placement groups, and trials would be mixed up.
+    Ray seeds its generator at the first draw, and draws one for each class of actors. All forks after that would draw
+    the same identifiers for their placement groups, and trials would be mixed up.
     """
     import ray.actor
 
-    kind = ray.ActorClassID
-    drawer = SimpleNamespace(from_random=lambda: kind(os.urandom(kind.size())))
-    with patch.object(ray.actor, "ActorClassID", drawer, create=True):
+    id_class = ray.ActorClassID
+    replacement = SimpleNamespace(from_random=lambda: id_class(os.urandom(id_class.size())))
+    with patch.object(ray.actor, "ActorClassID", replacement, create=True):
         yield
 
 
-def _identifier_of_a_fork() -> bytes:
-    """The first identifier that a fork of this process draws."""
+def _first_id_in_fork() -> bytes:
+    """Return the first identifier that a fork of this process draws."""
     from ray import JobID, PlacementGroupID
 
     reading, writing = os.pipe()
