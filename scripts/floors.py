@@ -24,11 +24,12 @@ from woundray.data.image_source import open_image_source
 from woundray.evaluation.embedders import make_embedder
 from woundray.evaluation.full_evaluation import ImageSets, evaluate
 from woundray.evaluation.real_reference import make_reference
-from woundray.metrics.baseline import Rows, deals, measure_real_baseline
-from woundray.metrics.extractors import Lite0, cached_features
+from woundray.metrics.extractors import Lite0
+from woundray.metrics.feature_cache import cached_features
 from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.kid import kid
-from woundray.metrics.similarity import ssim_matrix
+from woundray.metrics.real_baseline import Rows, deals, measure_real_baseline
+from woundray.metrics.ssim import ssim_matrix
 
 SIDE_PX = 128
 REPEATS = 40

@@ -17,9 +17,9 @@ from woundray.evaluation.full_evaluation import Evaluation, ImageSets, evaluate
 from woundray.evaluation.paired_comparison import differences
 from woundray.evaluation.score_context import binomial
 from woundray.evaluation.score_tables import score_table, score_values
-from woundray.metrics.baseline import Score
 from woundray.metrics.frechet import frechet_distance
-from woundray.metrics.similarity import untrained_lpips
+from woundray.metrics.lpips import untrained_lpips
+from woundray.metrics.score import Score
 
 NEW = pictures(40, seed=5)
 

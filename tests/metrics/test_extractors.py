@@ -14,12 +14,12 @@ from woundray.metrics.extractors import (
     Lite0,
     Lite0Layers,
     Lite0Trunk,
-    cached_features,
     check_images,
     file_sha256,
     frechet_name,
     load_lite0,
 )
+from woundray.metrics.feature_cache import cached_features
 
 
 def pictures(n: int, side: int = 64, seed: int = 0) -> Tensor:

@@ -11,7 +11,9 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from woundray.errors import UserError
-from woundray.metrics.similarity import load_lpips, lpips_matrix, nearest, ssim_matrix, untrained_lpips
+from woundray.metrics.lpips import load_lpips, lpips_matrix, untrained_lpips
+from woundray.metrics.nearest import nearest
+from woundray.metrics.ssim import ssim_matrix
 
 
 def pictures(n: int, seed: int, height: int = 64, width: int = 72) -> Tensor:

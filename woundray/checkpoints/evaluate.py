@@ -22,7 +22,7 @@ from woundray.evaluation.embedders import embed, staged_extractors
 from woundray.evaluation.full_evaluation import Evaluation, ImageSets, evaluate
 from woundray.evaluation.paired_comparison import Difference, differences
 from woundray.evaluation.score_tables import score_values
-from woundray.metrics.similarity import load_lpips
+from woundray.metrics.lpips import load_lpips
 from woundray.sampling import pipeline
 from woundray.system.atomic_files import write_json
 from woundray.training.precompute import ProgressCallback

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from woundray.config import Config
 from woundray.data.manifest import Photo
 from woundray.data.split import Split, split_for
-from woundray.metrics.baseline import refuse_too_few
+from woundray.metrics.real_baseline import refuse_too_few
 
 
 def comparable_split(photos: Sequence[Photo], config: Config) -> Split:

@@ -10,10 +10,12 @@ from woundray.evaluation.embedders import Features, score_name
 from woundray.evaluation.filter_rules import Passes, Values, hold
 from woundray.evaluation.real_reference import RealReference
 from woundray.evaluation.score_context import COPY_FEATURES, ScoreContext, binomial
-from woundray.metrics.baseline import Rows, Score, Threshold
 from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.memorization import CopyRate, auth_pct, c_t, mifid, nearest_ratio, train_gap
 from woundray.metrics.precision_recall import neighbour_distance
+from woundray.metrics.real_baseline import Rows
+from woundray.metrics.score import Score
+from woundray.metrics.threshold import Threshold
 
 GAP_DRAWS = 20
 

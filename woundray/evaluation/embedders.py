@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from woundray.config import Config
-from woundray.metrics.extractors import Extractor, Inception, Lite0Layers, cached_features
+from woundray.metrics.extractors import Extractor, Inception, Lite0Layers
+from woundray.metrics.feature_cache import cached_features
 from woundray.metrics.staged_extractors import Dinov2, Sscd
 from woundray.weights.feature_weights import WEIGHTS
 from woundray.weights.repositories import weights_home

@@ -4,10 +4,10 @@ from torch import Tensor
 
 from woundray.evaluation.embedders import Embedder, embed, score_name
 from woundray.evaluation.real_reference import RealReference
-from woundray.metrics.baseline import z
 from woundray.metrics.extractors import frechet_name
 from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.kid import kid
+from woundray.metrics.real_baseline import z
 
 
 def score(pictures: Tensor, reference: RealReference, embedder: Embedder) -> dict[str, float]:

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from woundray.config import FilteringConfig, HeuristicsConfig
-from woundray.metrics.baseline import Threshold
 from woundray.metrics.extractors import check_images
+from woundray.metrics.threshold import Threshold
 
 Passes = NDArray[np.bool_]
 Values = NDArray[np.float64]

@@ -17,11 +17,14 @@ from woundray.evaluation.filter_rules import Passes, heuristics, hold, usable
 from woundray.evaluation.real_reference import RealReference, make_reference
 from woundray.evaluation.score_context import COPY_FEATURES, ScoreContext, binomial
 from woundray.evaluation.set_metrics import Pairs, all_pairs, feature_measures, pair_measure, shrunk
-from woundray.metrics.baseline import Score, Threshold
 from woundray.metrics.extractors import Extractor
 from woundray.metrics.kid import SMALLEST_RESAMPLED, kid_interval
+from woundray.metrics.lpips import lpips_matrix
 from woundray.metrics.memorization import Suspect
-from woundray.metrics.similarity import lpips_matrix, nearest, ssim_matrix
+from woundray.metrics.nearest import nearest
+from woundray.metrics.score import Score
+from woundray.metrics.ssim import ssim_matrix
+from woundray.metrics.threshold import Threshold
 from woundray.weights.feature_weights import LPIPS_TRUNKS
 
 NEIGHBOURS = 5  # of precision, recall, density, coverage (Naeem et al. 2020)

@@ -14,8 +14,10 @@ from woundray.evaluation.embedders import Embedder, Features, embed
 from woundray.evaluation.filter_rules import Passes, Values, heuristics, hold, usable
 from woundray.evaluation.real_reference import RealReference
 from woundray.evaluation.set_metrics import Pairs, shrunk
-from woundray.metrics.baseline import Threshold
-from woundray.metrics.similarity import lpips_matrix, nearest, ssim_matrix
+from woundray.metrics.lpips import lpips_matrix
+from woundray.metrics.nearest import nearest
+from woundray.metrics.ssim import ssim_matrix
+from woundray.metrics.threshold import Threshold
 
 
 @dataclass(frozen=True)

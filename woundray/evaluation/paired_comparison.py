@@ -9,8 +9,8 @@ from woundray.evaluation.embedders import Features
 from woundray.evaluation.real_reference import RealReference
 from woundray.evaluation.score_context import NORMAL_95
 from woundray.evaluation.set_metrics import feature_measures
-from woundray.metrics.baseline import Rows
 from woundray.metrics.jackknife import Statistic, jackknife_sd
+from woundray.metrics.real_baseline import Rows
 
 NEIGHBOURS = 5
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from woundray.config import CopiesThreshold
 from woundray.evaluation.embedders import Columns, Embedder, Features, embed, split_columns
-from woundray.metrics.baseline import RealBaseline, measure_real_baseline, refuse_too_few
 from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.memorization import CopyRate, Ratios, bank_views, copy_rate, nearest_ratio
+from woundray.metrics.real_baseline import RealBaseline, measure_real_baseline, refuse_too_few
 from woundray.system.atomic_files import atomic_path, write_json
 
 

@@ -11,8 +11,10 @@ from woundray.evaluation.embedders import Features, score_name
 from woundray.evaluation.filter_rules import Passes
 from woundray.evaluation.real_reference import RealReference
 from woundray.evaluation.set_metrics import Measure
-from woundray.metrics.baseline import RealBaseline, Rows, Score, Threshold, deals
 from woundray.metrics.jackknife import Statistic, jackknife_sd
+from woundray.metrics.real_baseline import RealBaseline, Rows, deals
+from woundray.metrics.score import Score
+from woundray.metrics.threshold import Threshold
 
 NORMAL_95 = 1.96
 COPY_FEATURES = "lite0_head"

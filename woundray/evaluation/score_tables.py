@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from woundray.evaluation.paired_comparison import Difference
-from woundray.metrics.baseline import Score
+from woundray.metrics.score import Score
 
 STYLES = {"passes": "green", "fails": "red"}
 

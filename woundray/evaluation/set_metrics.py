@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from woundray.evaluation.embedders import Features, score_name
-from woundray.metrics.baseline import Rows
 from woundray.metrics.feature_checks import Matrix
 from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.inception_score import inception_score
 from woundray.metrics.jackknife import Statistic
 from woundray.metrics.kid import kid, rbf_mmd
+from woundray.metrics.nearest import nearest
 from woundray.metrics.precision_recall import diversity, manifold
-from woundray.metrics.similarity import nearest
+from woundray.metrics.real_baseline import Rows
 
 PAIRS_PX = 128  # pictures are compared pixel by pixel at this side at most
 

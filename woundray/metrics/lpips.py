@@ -1,14 +1,12 @@
 """How like is each generated picture to each real one: SSIM and LPIPS of all N x M pairs at once."""
 
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import lpips  # type: ignore[import-untyped]
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from woundray.errors import UserError
@@ -16,77 +14,7 @@ from woundray.metrics.extractors import check_images, check_weights
 from woundray.metrics.feature_checks import Matrix
 from woundray.weights.feature_weights import LPIPS_TRUNKS, WEIGHTS
 
-WINDOW_PX, SIGMA_PX = 11, 1.5
-K1, K2 = 0.01, 0.03
-PAIRS_AT_ONCE = 16  # as many as a processor's cache holds
-
 Trunk = Literal["alex", "vgg", "squeeze"]
-
-
-@dataclass(frozen=True)
-class Nearest:
-    """Of each generated picture its most similar real one: `index` (N,), and how similar or far: `value` (N,)."""
-
-    index: NDArray[np.int64]
-    value: Matrix
-
-
-def nearest(pairs: Matrix, *, highest: bool) -> Nearest:
-    """Most similar column of each row of `pairs` (N, M): the highest of a similarity, the lowest of a distance."""
-    index = pairs.argmax(axis=1) if highest else pairs.argmin(axis=1)
-    return Nearest(index, np.take_along_axis(pairs, index[:, None], axis=1)[:, 0])
-
-
-def ssim_matrix(x: Tensor, y: Tensor, *, data_range: float = 255.0) -> Matrix:
-    """Structural similarity (N, M) of each picture of `x` (N) with each of `y` (M), both uint8 NCHW RGB, one size.
-
-    Wang et al. 2004, eq. 13: Gaussian window 11 px, sigma 1.5 px, K1 = 0.01, K2 = 0.03, mean over the three
-    channels and over windows that lie inside the picture. Means and variances are taken once a picture; a pair
-    costs the windowed mean of one product.
-
-    Raises UserError for other pictures, two sizes, or sides under 11 px.
-    """
-    check_images(x)
-    check_images(y)
-    if x.shape[1:] != y.shape[1:] or min(x.shape[2:]) < WINDOW_PX:
-        raise UserError(
-            f"pictures of {tuple(x.shape[2:])} and {tuple(y.shape[2:])} px: give one size, {WINDOW_PX} px or more"
-        )
-
-    # centred pictures, so that variances do not drown in float32 rounding; NCHW => N, C, H - 10, W - 10
-    half = data_range / 2
-    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
-    x_centred, y_centred = x.float() - half, y.float() - half
-    x_mean, y_mean = _windowed_mean(x_centred), _windowed_mean(y_centred)
-    x_var = _windowed_mean(x_centred**2) - x_mean**2
-    y_var = _windowed_mean(y_centred**2) - y_mean**2
-
-    result = torch.empty(len(x), len(y), dtype=torch.float64)
-    for i in range(len(x)):
-        for some in torch.split(torch.arange(len(y)), PAIRS_AT_ONCE):
-            covariance = _windowed_mean(x_centred[i] * y_centred[some]) - x_mean[i] * y_mean[some]
-            mu_x, mu_y = x_mean[i] + half, y_mean[some] + half
-            luminance = (2 * mu_x * mu_y + c1) / (mu_x**2 + mu_y**2 + c1)
-            structure = (2 * covariance + c2) / (x_var[i] + y_var[some] + c2)
-            result[i, some] = (luminance * structure).mean(dim=(1, 2, 3), dtype=torch.float64).cpu()
-    return result.numpy()
-
-
-def _windowed_mean(images: Tensor) -> Tensor:
-    """Gaussian-weighted mean over each whole window: NCHW => N, C, H - 10, W - 10, rows first, then columns.
-
-    Eleven shifted sums of a direction: on a CPU a third of the time of matrix products, a twentieth of a convolution's.
-    """
-    offsets = torch.arange(WINDOW_PX, dtype=torch.float64) - WINDOW_PX // 2
-    weights = torch.exp(-(offsets**2) / (2 * SIGMA_PX**2))
-    for dim in (-2, -1):
-        length = images.shape[dim] - WINDOW_PX + 1
-        shifted = (images.narrow(dim, start, length) for start in range(WINDOW_PX))
-        total = torch.zeros_like(images.narrow(dim, 0, length))
-        for weight, part in zip((weights / weights.sum()).tolist(), shifted, strict=True):
-            total.add_(part, alpha=weight)
-        images = total
-    return images
 
 
 def load_lpips(trunk_weights: Path, net: Trunk = "alex", *, sha256: str | None = None) -> lpips.LPIPS:

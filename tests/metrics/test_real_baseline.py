@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from woundray.errors import UserError
-from woundray.metrics.baseline import RealBaseline, Score, Threshold, deals, measure_real_baseline, z
 from woundray.metrics.feature_checks import Matrix
 from woundray.metrics.frechet import frechet_distance
+from woundray.metrics.real_baseline import RealBaseline, deals, measure_real_baseline, z
+from woundray.metrics.score import Score
+from woundray.metrics.threshold import Threshold
 
 PATIENTS = [f"P{i // 3}" for i in range(120)]  # 40 patients of 3 pictures
 FEATURES = np.random.default_rng(0).normal(size=(120, 4))
