@@ -3,7 +3,7 @@
 import shlex
 from typing import Any
 
-from woundray.checkpoints.find import refuse_missing
+from woundray.checkpoints.find import check_references
 from woundray.cli.command import Command, parse
 from woundray.cli.terminal import ProgressBars, run
 from woundray.ray_cluster.connection import prepare_workers
@@ -38,7 +38,7 @@ def _train() -> None:
     command = parse(Train)
     settings = command.settings
     if command.resume:
-        refuse_missing([command.resume], settings.study.output, flag="--resume")
+        check_references([command.resume], settings.study.output, flag="--resume")
     preflight.refuse_mistakes(settings, preflight.RUN)
     if not is_begun(settings):
         command.tell_profile()

@@ -6,7 +6,7 @@ import pytest
 from woundray.errors import UserError
 from woundray.metrics.feature_checks import Matrix
 from woundray.metrics.frechet import frechet_distance
-from woundray.metrics.real_baseline import RealBaseline, deals, measure_real_baseline, z
+from woundray.metrics.real_baseline import RealBaseline, measure_real_baseline, patient_splits, z
 from woundray.metrics.score import Score
 from woundray.metrics.threshold import Threshold
 
@@ -62,7 +62,7 @@ def test_a_score_prints_all_it_takes_to_read_it() -> None:
 
 def test_sides_of_two_sizes_are_dealt_and_shrink_alike_where_there_are_too_few() -> None:
     for n, m, sizes in ((60, 20, (60, 20)), (20, 60, (20, 60)), (300, 100, None)):
-        for a, b in deals(PATIENTS, n=n, m=m, repeats=20, seed=0):
+        for a, b in patient_splits(PATIENTS, n=n, m=m, repeats=20, seed=0):
             assert not {PATIENTS[row] for row in a} & {PATIENTS[row] for row in b}
             if sizes:
                 assert (len(a), len(b)) == sizes

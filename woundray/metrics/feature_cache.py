@@ -1,4 +1,4 @@
-"""Features of images, cached in files by the content of images and extractor."""
+"""Feature cache: files of features, keyed by the content of the images and the extractor."""
 
 import hashlib
 import logging
@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 
 
 def cached_features(extractor: Extractor, images: Tensor, folder: Path) -> Tensor:
-    """`extractor(images)`, read from `folder` where these pictures were measured with this extractor before.
+    """Return `extractor(images)`, read from `folder` if these images were passed to this extractor before.
 
-    Keyed by the content of both; a file that cannot be read is measured and written again.
+    A file that cannot be read is computed and written again.
     """
     check_images(images)
     pixels = hashlib.sha256(images.cpu().contiguous().numpy().data).hexdigest()

@@ -1,4 +1,4 @@
-"""How like is each generated picture to each real one: SSIM and LPIPS of all N x M pairs at once."""
+"""LPIPS (perceptual distance) of all pairs of two sets of images, and loading of its networks."""
 
 import warnings
 from pathlib import Path
@@ -18,9 +18,9 @@ Trunk = Literal["alex", "vgg", "squeeze"]
 
 
 def load_lpips(trunk_weights: Path, net: Trunk = "alex", *, sha256: str | None = None) -> lpips.LPIPS:
-    """LPIPS v0.1 (Zhang et al. 2018): linear weights from the package, trunk from torchvision's weights file.
+    """Load LPIPS v0.1 (Zhang et al. 2018): linear weights from the package, trunk from torchvision's weights file.
 
-    Raises UserError where the file is missing or its sha256 is not `sha256` (None: that of torchvision).
+    Raises UserError where the file is missing or its sha256 is not `sha256` (None: that of torchvision's file).
     """
     name = LPIPS_TRUNKS[net]
     check_weights(trunk_weights, sha256 or WEIGHTS[name].sha256, fetch=name)
@@ -36,7 +36,7 @@ def load_lpips(trunk_weights: Path, net: Trunk = "alex", *, sha256: str | None =
 
 
 def untrained_lpips(net: Trunk = "alex", *, seed: int = 0) -> lpips.LPIPS:
-    """LPIPS with random weights, for `load_lpips` to fill and for tests."""
+    """Return LPIPS with random weights, for `load_lpips` and for tests."""
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")  # its old argument names
         torch.manual_seed(seed)
@@ -44,13 +44,13 @@ def untrained_lpips(net: Trunk = "alex", *, seed: int = 0) -> lpips.LPIPS:
 
 
 def lpips_matrix(model: lpips.LPIPS, x: Tensor, y: Tensor, *, batch_size: int = 16) -> Matrix:
-    """LPIPS distances (N, M) of each picture of `x` (N) to each of `y` (M), both uint8 NCHW RGB, one size.
+    """Return the LPIPS distances (N, M) of each image of `x` to each of `y`, both uint8 NCHW RGB, one size.
 
     With linear weights w >= 0 the distance (Zhang et al. 2018, eq. 1) is the squared Euclidean distance of unit
-    features times sqrt(w / (H W)): each picture is embedded once, then all pairs are one matrix product. The
-    embeddings take about 0.6 MB a picture of 128 px for `alex`, 17 MB for `vgg`.
+    features times sqrt(w / (H W)): each image is embedded once, then all pairs are one matrix product. The
+    embeddings take about 0.6 MB for an image of 128 px with `alex`, 17 MB with `vgg`.
 
-    Raises UserError for other pictures or two sizes.
+    Raises UserError for images of another format or of two sizes.
     """
     check_images(x)
     check_images(y)
@@ -64,7 +64,7 @@ def lpips_matrix(model: lpips.LPIPS, x: Tensor, y: Tensor, *, batch_size: int = 
 
 
 def lpips_embedding(model: lpips.LPIPS, images: Tensor, *, batch_size: int = 16) -> Tensor:
-    """Vectors (N, D), float32, whose squared Euclidean distances are LPIPS, of uint8 NCHW RGB pictures."""
+    """Embed uint8 NCHW RGB images: (N, D), float32; squared Euclidean distances are the LPIPS distances."""
     device = next(model.parameters()).device
     rows = []
     with torch.inference_mode():
@@ -75,7 +75,7 @@ def lpips_embedding(model: lpips.LPIPS, images: Tensor, *, batch_size: int = 16)
 
 
 def _scaled_unit(features: Tensor, linear: lpips.NetLinLayer) -> Tensor:
-    """Features NCHW, of unit length over C, times sqrt(w / (H W)); => N, C H W."""
+    """Scale features NCHW to unit length over C, times sqrt(w / (H W)); => N, C H W."""
     weight = linear.model[-1].weight.view(1, -1, 1, 1)
     if (weight < 0).any():
         raise UserError("LPIPS: negative linear weights make no distance; load the published ones")

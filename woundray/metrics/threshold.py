@@ -1,4 +1,4 @@
-"""Threshold of a score, such as FID at most 50."""
+"""Threshold: limit that a score should stay below or reach."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,9 +6,9 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Threshold:
-    """What a score should reach: at most (`max`) or at least (`min`) the limit.
+    """Limit of a score: an upper one (`max`) or a lower one (`min`).
 
-    comparable: the score was taken on the features that the limit was chosen for.
+    comparable: whether the score was computed on the features that the limit was chosen for.
     """
 
     limit: float
@@ -16,7 +16,7 @@ class Threshold:
     comparable: bool = True
 
     def holds(self, value: float) -> bool:
-        """Whether a value is on the right side; the limit itself is."""
+        """Return whether a value meets the threshold; the limit itself does."""
         return value <= self.limit if self.kind == "max" else value >= self.limit
 
     def __str__(self) -> str:
