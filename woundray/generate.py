@@ -88,7 +88,7 @@ def _draw(command: Generate) -> int:
         from woundray.checkpoints.generate import SamplingOptions
         from woundray.cli.tables import print_whole
         from woundray.generation.fill_folder import fill_folder, find_sources
-        from woundray.generation.generate_until_enough import FilterOptions
+        from woundray.generation.generate_until_enough import FilterOptions, GenerationRequest
         from woundray.generation.picture_folder import PictureFolder
 
         stages("starting", 1, 1)
@@ -97,15 +97,9 @@ def _draw(command: Generate) -> int:
         options = SamplingOptions(
             command.n, command.seed, command.steps, command.guidance_scale, command.prompt, command.batch_size
         )
-        pass_rates = fill_folder(
-            out,
-            sources,
-            options,
-            filter_options=FilterOptions(command.tries, command.keep_rejected) if command.filter else None,
-            balance=command.balance,
-            data=command.data,
-            progress=stages,
-        )
+        filter_options = FilterOptions(command.tries, command.keep_rejected) if command.filter else None
+        request = GenerationRequest(options, filter_options, command.data)
+        pass_rates = fill_folder(out, sources, request, balance=command.balance, progress=stages)
     print_whole("\n".join(map(str, pass_rates)))
     print(f"pictures and manifest.csv in {out}")
     if command.grid:

@@ -22,7 +22,7 @@ from woundray.data.phantoms.render import write_raw
 from woundray.data.prepare import prepare
 from woundray.errors import Stopped, UserError
 from woundray.generation.fill_folder import count_missing, fill_folder, find_sources
-from woundray.generation.generate_until_enough import CheckpointSource, FilterOptions
+from woundray.generation.generate_until_enough import CheckpointSource, FilterOptions, GenerationRequest
 from woundray.generation.generator import ImageGenerator, origin_of
 from woundray.generation.pass_rate import PassRate
 from woundray.generation.picture_folder import GeneratedImage, PictureFolder
@@ -46,9 +46,7 @@ def checkpoints(micro_base: Path, micro_config: Config, tmp_path_factory: pytest
 def add(folder: Path, checkpoint: Path, options: SamplingOptions, *, screened: bool = False) -> PassRate:
     sources = [CheckpointSource(checkpoint, str(checkpoint))]
     filter_options = FilterOptions(keep_rejected=2) if screened else None
-    return fill_folder(
-        folder, sources, options, filter_options=filter_options, balance=None, data=None, progress=quiet
-    )[0]
+    return fill_folder(folder, sources, GenerationRequest(options, filter_options), progress=quiet)[0]
 
 
 def rows(folder: Path, name: str = "manifest.csv") -> list[dict[str, str]]:
@@ -213,10 +211,8 @@ def test_phases_are_filled_up_to_one_number(checkpoints: dict[str, Path], tmp_pa
     fill_folder(
         tmp_path / "p",
         sources,
-        SamplingOptions(1),
-        filter_options=None,
+        GenerationRequest(SamplingOptions(1), data=tmp_path / "data"),
         balance=total,
-        data=tmp_path / "data",
         progress=quiet,
     )
     generated = [row["phase"] for row in rows(tmp_path / "p")]
@@ -264,10 +260,7 @@ def test_ctrl_c_says_what_is_kept(micro_base: Path, micro_config: Config, tmp_pa
         fill_folder(
             tmp_path / "p",
             [CheckpointSource(checkpoint, "")],
-            SamplingOptions(40),
-            filter_options=FilterOptions(),
-            balance=None,
-            data=None,
+            GenerationRequest(SamplingOptions(40), FilterOptions()),
             progress=interrupt,
         )
     assert "kept 0 of 40, 0 drawn" in messages

@@ -1,4 +1,4 @@
-"""The floor splits by patient, uses the n it says, and z is measured from it."""
+"""The baseline splits by patient and uses the n it says; z, scores and thresholds."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from woundray.errors import UserError
 from woundray.metrics.feature_checks import Matrix
 from woundray.metrics.frechet import frechet_distance
-from woundray.metrics.real_baseline import RealBaseline, measure_real_baseline, patient_splits, z
+from woundray.metrics.real_baseline import BaselineOptions, RealBaseline, measure_real_baseline, patient_splits, z
 from woundray.metrics.score import Score
 from woundray.metrics.threshold import Threshold
 
@@ -22,7 +22,7 @@ def test_no_patient_stands_on_both_sides_and_each_side_has_n_pictures() -> None:
         return float(len(seen))
 
     rows = np.column_stack([np.arange(120), np.arange(120) // 3]).astype(float)
-    real_baseline = measure_real_baseline(rows, PATIENTS, n=25, repeats=10, seed=0, distance=record)
+    real_baseline = measure_real_baseline(rows, PATIENTS, BaselineOptions(25, 10, 0), distance=record)
     assert (real_baseline.n, real_baseline.repeats, len(seen)) == (25, 10, 10)
     for x, y in seen:
         assert len(x) == len(y) == 25 == len({*x[:, 0]}) == len({*y[:, 0]})
@@ -33,20 +33,20 @@ def test_no_patient_stands_on_both_sides_and_each_side_has_n_pictures() -> None:
 
 def test_is_the_same_for_the_same_seed_only() -> None:
     def real_baseline(seed: int) -> RealBaseline:
-        return measure_real_baseline(FEATURES, PATIENTS, n=30, repeats=5, seed=seed, distance=frechet_distance)
+        return measure_real_baseline(FEATURES, PATIENTS, BaselineOptions(30, 5, seed), distance=frechet_distance)
 
     assert real_baseline(0) == real_baseline(0) != real_baseline(1)
 
 
 def test_says_when_there_are_too_few_real_pictures() -> None:
-    real_baseline = measure_real_baseline(FEATURES, PATIENTS, n=100, repeats=5, seed=0, distance=frechet_distance)
+    real_baseline = measure_real_baseline(FEATURES, PATIENTS, BaselineOptions(100, 5, 0), distance=frechet_distance)
     assert real_baseline.n == 60
     assert real_baseline.n_wanted == 100
     assert "too few real pictures for 100" in str(real_baseline)
 
 
 def test_unseen_real_pictures_lie_near_z_0_and_shifted_ones_far_above() -> None:
-    real_baseline = measure_real_baseline(FEATURES, PATIENTS, n=60, repeats=50, seed=0, distance=frechet_distance)
+    real_baseline = measure_real_baseline(FEATURES, PATIENTS, BaselineOptions(60, 50, 0), distance=frechet_distance)
     others = np.random.default_rng(1).normal(size=(120, 4))
     assert abs(z(frechet_distance(others[:60], others[60:]), real_baseline)) < 4
     assert z(frechet_distance(others[:60] + 1, others[60:]), real_baseline) > 10
@@ -62,7 +62,7 @@ def test_a_score_prints_all_it_takes_to_read_it() -> None:
 
 def test_sides_of_two_sizes_are_dealt_and_shrink_alike_where_there_are_too_few() -> None:
     for n, m, sizes in ((60, 20, (60, 20)), (20, 60, (20, 60)), (300, 100, None)):
-        for a, b in patient_splits(PATIENTS, n=n, m=m, repeats=20, seed=0):
+        for a, b in patient_splits(PATIENTS, BaselineOptions(n, repeats=20, seed=0, m=m)):
             assert not {PATIENTS[row] for row in a} & {PATIENTS[row] for row in b}
             if sizes:
                 assert (len(a), len(b)) == sizes
@@ -102,7 +102,7 @@ def test_a_verdict_says_first_whether_real_pictures_hold_the_bar(
 )
 def test_refuses_what_has_no_floor(groups: list[str], n: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        measure_real_baseline(FEATURES, groups, n=n, repeats=5, seed=0, distance=frechet_distance)
+        measure_real_baseline(FEATURES, groups, BaselineOptions(n, 5, 0), distance=frechet_distance)
 
 
 def test_z_of_a_floor_without_spread_is_refused() -> None:
