@@ -1,4 +1,4 @@
-"""Pictures in a folder: drawn once, judged, kept with their origin, and drawn again from the manifest alone."""
+"""Images in a folder: generated once, filtered, kept with their origin, and generated again from the manifest alone."""
 
 import csv
 from dataclasses import replace
@@ -43,9 +43,9 @@ def checkpoints(micro_base: Path, micro_config: Config, tmp_path_factory: pytest
     }
 
 
-def add(folder: Path, checkpoint: Path, options: SamplingOptions, *, screened: bool = False) -> PassRate:
+def add(folder: Path, checkpoint: Path, options: SamplingOptions, *, filtered: bool = False) -> PassRate:
     sources = [CheckpointSource(checkpoint, str(checkpoint))]
-    filter_options = FilterOptions(keep_rejected=2) if screened else None
+    filter_options = FilterOptions(keep_rejected=2) if filtered else None
     return fill_folder(folder, sources, GenerationRequest(options, filter_options), progress=quiet)[0]
 
 
@@ -173,7 +173,7 @@ def test_refused_pictures_are_listed_with_their_reasons(micro_base: Path, micro_
     """An untrained model draws nothing like a wound: the filter refuses all of it, and few of the photographs."""
     config = micro_config.with_values({"quality.copies.false_alarm_rate": 0.2})
     pass_rate = add(
-        tmp_path / "p", write_checkpoint(tmp_path / "c", micro_base, config), SamplingOptions(1), screened=True
+        tmp_path / "p", write_checkpoint(tmp_path / "c", micro_base, config), SamplingOptions(1), filtered=True
     )
     assert (pass_rate.kept, pass_rate.missing, pass_rate.generated) == (0, 1, 20)
     assert pass_rate.refused_photographs is not None and pass_rate.refused_photographs < 0.6
@@ -196,7 +196,7 @@ def test_pictures_that_pass_are_kept_until_there_are_enough(
     settings = {"quality.filtering.metrics": [], "quality.heuristics.check_brightness.max_mean_brightness": limit}
     config = micro_config.with_values(settings)
     checkpoint = write_checkpoint(tmp_path / "c", micro_base, config)
-    pass_rate = add(tmp_path / "p", checkpoint, SamplingOptions(6), screened=True)
+    pass_rate = add(tmp_path / "p", checkpoint, SamplingOptions(6), filtered=True)
     passing = [seed for seed, mean in enumerate(means) if mean <= limit][:6]
     assert [int(row["seed"]) for row in rows(tmp_path / "p")] == passing
     assert (pass_rate.kept, pass_rate.generated) == (6, passing[-1] + 1)
@@ -234,14 +234,14 @@ def test_drawing_ends_when_too_few_pictures_pass_and_counts_what_is_known(
     """By the rule of three 0 of 59 is below 1 in 20 with 95 % confidence; an earlier evaluation counts."""
     config = micro_config.with_values({"validation.sampling_steps": 1})
     checkpoint = write_checkpoint(tmp_path / "c", micro_base, config)
-    alone = add(tmp_path / "alone", checkpoint, SamplingOptions(20), screened=True)
+    alone = add(tmp_path / "alone", checkpoint, SamplingOptions(20), filtered=True)
     assert 59 <= alone.generated < 59 + 16
     assert "each picture would take more than 20 tries" in str(alone)
     (checkpoint / EVALUATION).parent.mkdir()
     write_json({"pictures": 48, "scores": [{"name": "usable", "value": 0.0}]}, checkpoint / EVALUATION)
-    known = add(tmp_path / "known", checkpoint, SamplingOptions(20), screened=True)
+    known = add(tmp_path / "known", checkpoint, SamplingOptions(20), filtered=True)
     assert known.generated == 16 and "and 0 of the 48 that were evaluated" in str(known)
-    other = add(tmp_path / "other", checkpoint, SamplingOptions(20, prompt="a foot"), screened=True)
+    other = add(tmp_path / "other", checkpoint, SamplingOptions(20, prompt="a foot"), filtered=True)
     assert other.generated == alone.generated  # it was not that which was evaluated
 
 

@@ -66,13 +66,13 @@ def test_the_gap_is_0_for_new_pictures_above_0_for_copies_and_compares_equal_siz
         sizes.add((len(x), len(y)))
         return frechet_distance(x, y)
 
-    copied = train_gap(TRAIN[:40], TRAIN, HELD_OUT, distance=recording, repeats=20, seed=0)
-    new = train_gap(NEW, RNG.normal(size=(60, 16)), HELD_OUT, distance=recording, repeats=20, seed=0)
+    copied = train_gap(TRAIN[:40], TRAIN, HELD_OUT, distance=recording, seed=0)
+    new = train_gap(NEW, RNG.normal(size=(60, 16)), HELD_OUT, distance=recording, seed=0)
     assert sizes == {(40, 50)}
     assert copied.n == 50
     assert copied.mean > 3 * copied.sd
     assert copied.mean > 3 * abs(new.mean)
-    assert copied == train_gap(TRAIN[:40], TRAIN, HELD_OUT, distance=recording, repeats=20, seed=0)
+    assert copied == train_gap(TRAIN[:40], TRAIN, HELD_OUT, distance=recording, seed=0)
 
 
 def test_mifid_divides_by_the_distance_of_copies_only() -> None:

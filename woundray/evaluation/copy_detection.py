@@ -12,8 +12,6 @@ from woundray.metrics.memorization import CopyRate, auth_pct, c_t, mifid, train_
 from woundray.metrics.score import Score
 from woundray.metrics.score_names import score_name
 
-GAP_REPEATS = 20
-
 
 def copy_scores(score_context: ScoreContext, copies: CopyRate) -> list[Score]:
     """Return copy_rate with its threshold, train_gap, and MiFID, AuthPct and C_T.
@@ -25,10 +23,7 @@ def copy_scores(score_context: ScoreContext, copies: CopyRate) -> list[Score]:
     extractor = reference.extractor
 
     # distance to held-out minus distance to training photographs, with equally many of each
-    gap = train_gap(
-        generated.distance, seen.distance, unseen.distance, distance=frechet_distance, repeats=GAP_REPEATS,
-        seed=reference.seed,
-    )  # fmt: skip
+    gap = train_gap(generated.distance, seen.distance, unseen.distance, distance=frechet_distance, seed=reference.seed)
     sample = seen.distance[np.random.default_rng(reference.seed).choice(len(seen), gap.n, replace=False)]
 
     def gap_of(a: Rows, b: Rows) -> float:

@@ -17,6 +17,7 @@ from woundray.metrics.extractors import check_images
 from woundray.metrics.feature_checks import Matrix, feature_matrix, same_width
 from woundray.metrics.precision_recall import knn_distance
 
+GAP_REPEATS = 20  # draws of `train_gap`
 TURN_DEG, ZOOM = 2.0, 0.96  # of the rotated crops; zoom: side of the crop over side of the image
 
 
@@ -172,27 +173,24 @@ def train_gap(
     held_out: ArrayLike,
     *,
     distance: Callable[[Matrix, Matrix], float],
-    repeats: int,
     seed: int,
 ) -> TrainGap:
     """Return distance(generated, held-out) - distance(generated, train), with equally many real images each.
 
-    Each of `repeats` draws takes n = min(len(train), len(held_out)) images of each set without replacement, so that
+    Each of 20 draws takes n = min(len(train), len(held_out)) images of each set without replacement, so that
     the bias of the distance in n cancels. The smaller set is the same in every draw: `sd` is the standard deviation
     over draws of the larger one, and no standard error.
     """
     x = feature_matrix(generated, "generated pictures")
     seen, unseen = feature_matrix(train, "training pictures"), feature_matrix(held_out, "held-out pictures")
-    if repeats < 2:
-        raise UserError(f"repeats = {repeats}: give 2 or more")
     n = min(len(seen), len(unseen))
     rng = np.random.default_rng(seed)
 
     def sample(features: Matrix) -> Matrix:
         return features[rng.choice(len(features), size=n, replace=False)]
 
-    gaps = [distance(x, sample(unseen)) - distance(x, sample(seen)) for _ in range(repeats)]
-    return TrainGap(float(np.mean(gaps)), float(np.std(gaps, ddof=1)), n, repeats)
+    gaps = [distance(x, sample(unseen)) - distance(x, sample(seen)) for _ in range(GAP_REPEATS)]
+    return TrainGap(float(np.mean(gaps)), float(np.std(gaps, ddof=1)), n, GAP_REPEATS)
 
 
 def mifid(distance: float, generated: ArrayLike, train: ArrayLike, *, threshold: float = 0.1) -> float:
