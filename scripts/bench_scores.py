@@ -26,7 +26,8 @@ from woundray.config.layers import load
 from woundray.data.image_source import open_image_source
 from woundray.data.split import split_by_patient
 from woundray.evaluation import epoch_metrics
-from woundray.metrics.similarity import ssim_matrix, untrained_lpips
+from woundray.metrics.lpips import untrained_lpips
+from woundray.metrics.ssim import ssim_matrix
 from woundray.sampling import pipeline
 from woundray.training import loop
 from woundray.training.distributed import DistributedContext

@@ -47,7 +47,9 @@ def read_layers() -> list[list[Box]]:
     """Folders by layer, the highest first; modules that lie at the top are one box, `commands`."""
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     contract = next(c for c in settings["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
-    layers: list[list[Box]] = [[Box(COMMANDS, "tune, train, generate, evaluate, compare, augment, prepare, doctor ...")]]
+    layers: list[list[Box]] = [
+        [Box(COMMANDS, "tune, train, generate, evaluate, compare, augment, prepare, doctor ...")]
+    ]
     for layer in contract["layers"]:
         names = [name.strip().removeprefix("woundray.") for name in layer.split("|")]
         folders = [name for name in names if (REPOSITORY / "woundray" / name).is_dir()]

@@ -23,12 +23,15 @@ from woundray.config import Config
 from woundray.data.image_source import open_image_source
 from woundray.evaluation.embedders import make_embedder
 from woundray.evaluation.full_evaluation import ImageSets, evaluate
-from woundray.evaluation.real_reference import make_reference
-from woundray.metrics.baseline import Rows, deals, measure_real_baseline
-from woundray.metrics.extractors import Lite0, cached_features
+from woundray.evaluation.networks import ScoringNetworks
+from woundray.evaluation.real_reference import RealImages, ReferenceOptions, make_reference
+from woundray.metrics.extractors import Lite0
+from woundray.metrics.feature_cache import cached_features
+from woundray.metrics.feature_checks import Rows
 from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.kid import kid
-from woundray.metrics.similarity import ssim_matrix
+from woundray.metrics.real_baseline import BaselineOptions, measure_real_baseline, patient_splits
+from woundray.metrics.ssim import ssim_matrix
 
 SIDE_PX = 128
 REPEATS = 40
@@ -90,7 +93,9 @@ def print_floors(extractors: dict[str, Matrix], groups: list[str]) -> None:
         for name, distance in {"FD": frechet_distance, "KID": kid}.items():
             cells = []
             for n in (25, 50, 100):
-                real_baseline = measure_real_baseline(features, groups, n=n, repeats=REPEATS, seed=0, distance=distance)
+                real_baseline = measure_real_baseline(
+                    features, groups, BaselineOptions(n, REPEATS, seed=0), distance=distance
+                )
                 cells.append(
                     f"{real_baseline.mean:.3g} ± {real_baseline.sd:.2g}"
                     + ("" if real_baseline.n == n else f" (n = {real_baseline.n})")
@@ -107,7 +112,7 @@ def print_orders(pictures: Tensor, clean: Matrix, groups: list[str], extractor: 
     rng = np.random.default_rng(0)
     for n in (50, 100):
         found: dict[str, dict[str, list[float]]] = {name: {} for name in DISTANCES}
-        for a, b in deals(groups, n=n, repeats=REPEATS, seed=1):
+        for a, b in patient_splits(groups, BaselineOptions(n, REPEATS, seed=1)):
             sets = {name: [features[a] for features in graded] for name, graded in levels.items()}
             sets["mode collapse"] = [clean[collapsed(a, share, rng)] for share in KEPT]
             for score, distance in DISTANCES.items():
@@ -126,17 +131,16 @@ def print_cost(pictures: Tensor, groups: list[str]) -> None:
     config = Config().with_values({"metrics.objective": "fd_lite0"})
     embedder = make_embedder(config, torch.device("cpu"))
     generated, real, half = pictures[:200], torch.cat([pictures, pictures])[:400], 200
-    patients = [f"{group} {row // len(groups)}" for row, group in enumerate(groups + groups)][:400]
-    reference = make_reference(
-        real[half:], patients[half:], real[:half], patients[:half], embedder, n=200, copies=config.quality.copies,
-        repeats=20, seed=0,
-    )  # fmt: skip
+    patients = tuple(f"{group} {row // len(groups)}" for row, group in enumerate(groups + groups))[:400]
+    photographs = RealImages(real[half:], real[:half], patients[half:], patients[:half])
+    options = ReferenceOptions(200, config.quality.copies, repeats=20, seed=0)
+    reference = make_reference(photographs, embedder, options)
 
-    sets = ImageSets(generated, real[half:], real[:half])
+    sets = ImageSets(generated, photographs)
     with tempfile.TemporaryDirectory() as folder:
         cached_features(embedder, generated, Path(folder))
         started, cpu = time.perf_counter(), time.process_time()
-        evaluate(sets, reference, embedder, config.quality, cache=Path(folder))
+        evaluate(sets, reference, ScoringNetworks(embedder, cache=Path(folder)), config.quality)
     took, of_cpu = time.perf_counter() - started, time.process_time() - cpu
     print(f"200 against 200, features cached: {took:.1f} s, CPU {of_cpu:.1f} s")
 

@@ -23,7 +23,8 @@ from woundray.evaluation.checkpoint_selection import best_epoch
 from woundray.evaluation.filter_rules import heuristics
 from woundray.metrics.extractors import Lite0, check_images
 from woundray.metrics.frechet import frechet_distance
-from woundray.metrics.similarity import lpips_matrix, ssim_matrix, untrained_lpips
+from woundray.metrics.lpips import lpips_matrix, untrained_lpips
+from woundray.metrics.ssim import ssim_matrix
 from woundray.models.base_model import NoiseSchedule, load_unet, load_vae, to_uint8
 from woundray.models.lora import add_adapter, load_adapter, save_adapter
 from woundray.sampling import pipeline

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from woundray.checkpoints.find import refuse_missing
+from woundray.checkpoints.find import check_references
 from woundray.cli.command import read_flags
 from woundray.cli.terminal import ProgressBars, run
 from woundray.config.section import Section
@@ -46,9 +46,9 @@ def _compare() -> None:
         raise UserError(f"compare: {len(command.sources)} REFs; give 2 REFs or more, or --study DIR alone")
     if command.sources and "top" in command.model_fields_set:
         raise UserError("--top: is of --study; leave it out beside REFs")
-    refuse_missing(command.sources, command.runs)
+    check_references(command.sources, command.runs)
     study = command.study and find_journal_folder(command.study, command.runs)
-    from woundray.checkpoints.evaluate import compare
+    from woundray.checkpoints.compare import compare_checkpoints
     from woundray.checkpoints.find import find_checkpoint
     from woundray.checkpoints.generate import SamplingOptions
     from woundray.checkpoints.names import checkpoint_names
@@ -68,7 +68,9 @@ def _compare() -> None:
         )
     names, options = checkpoint_names(checkpoints), SamplingOptions(command.n, command.seed)
     with ProgressBars() as stages:
-        found = compare(checkpoints, options, names=names, data=command.data, out=command.out, progress=stages)
+        found = compare_checkpoints(
+            list(zip(names, checkpoints, strict=True)), options, data=command.data, out=command.out, progress=stages
+        )
     print_whole(difference_table(found, names))
     print(f"bold: the interval of the difference to {names[0]} leaves 0 out")
     print(f"pictures: {command.out / 'compare.png'}")

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from woundray.checkpoints.find import EVALUATION, evaluation_file, find_checkpoint, refuse_missing
+from woundray.checkpoints.find import EVALUATION, check_references, evaluation_file, find_checkpoint
 from woundray.cli.command import read_flags
 from woundray.cli.terminal import ProgressBars, run
 from woundray.config.section import Section
@@ -41,7 +41,7 @@ def main() -> None:
 
 def _evaluate() -> None:
     command = read_flags(Evaluate, prog="python -m woundray.evaluate")
-    refuse_missing([command.source], command.runs)
+    check_references([command.source], command.runs)
     with ProgressBars() as stages:
         stages("starting", 0, 1)
         from woundray.checkpoints.evaluate import evaluate_checkpoint

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from woundray.checkpoints.find import refuse_missing
+from woundray.checkpoints.find import check_references
 from woundray.cli.command import read_flags
 from woundray.cli.terminal import ProgressBars, run
 from woundray.config.section import Section
@@ -34,7 +34,7 @@ def main() -> None:
 
 def _export() -> None:
     command = read_flags(Export, prog="python -m woundray.export")
-    refuse_missing([command.source], command.runs, command.tracking_uri)
+    check_references([command.source], command.runs, command.tracking_uri)
     from woundray.checkpoints.export import export_checkpoint
     from woundray.checkpoints.find import find_checkpoint
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from woundray.checkpoints.find import refuse_missing
+from woundray.checkpoints.find import check_references
 from woundray.cli.command import read_flags, refuse_beside
 from woundray.cli.terminal import ProgressBars, run
 from woundray.config.section import Section
@@ -74,7 +74,7 @@ def _generate() -> None:
             raise UserError(f"--{flag}: is of what --filter refuses; give both")
     if len(command.sources) > 1 and command.out is None:
         raise UserError("--out: give a folder for the pictures of several checkpoints")
-    refuse_missing(command.sources, command.runs, command.tracking_uri)
+    check_references(command.sources, command.runs, command.tracking_uri)
     if command.again and not command.again.is_file():
         raise UserError(f"--again: there is no file {command.again}; give the manifest.csv of drawn pictures")
     if command.data and not command.data.is_dir():
@@ -87,9 +87,9 @@ def _draw(command: Generate) -> int:
         stages("starting", 0, 1)
         from woundray.checkpoints.generate import SamplingOptions
         from woundray.cli.tables import print_whole
-        from woundray.generation.fill_folder import fill, find_sources
-        from woundray.generation.generate_until_enough import FilterOptions
-        from woundray.generation.picture_folder import Collection
+        from woundray.generation.fill_folder import fill_folder, find_sources
+        from woundray.generation.generate_until_enough import FilterOptions, GenerationRequest
+        from woundray.generation.picture_folder import PictureFolder
 
         stages("starting", 1, 1)
         sources = find_sources(command.sources, command.runs, command.tracking_uri)
@@ -97,28 +97,22 @@ def _draw(command: Generate) -> int:
         options = SamplingOptions(
             command.n, command.seed, command.steps, command.guidance_scale, command.prompt, command.batch_size
         )
-        tallies = fill(
-            out,
-            sources,
-            options,
-            filter_options=FilterOptions(command.tries, command.keep_rejected) if command.filter else None,
-            balance=command.balance,
-            data=command.data,
-            progress=stages,
-        )
-    print_whole("\n".join(map(str, tallies)))
+        filter_options = FilterOptions(command.tries, command.keep_rejected) if command.filter else None
+        request = GenerationRequest(options, filter_options, command.data)
+        pass_rates = fill_folder(out, sources, request, balance=command.balance, progress=stages)
+    print_whole("\n".join(map(str, pass_rates)))
     print(f"pictures and manifest.csv in {out}")
     if command.grid:
-        print(f"grid of the first {Collection(out).write_grid()}")
-    return 1 if any(pass_rate.short for pass_rate in tallies) else 0
+        print(f"grid of the first {PictureFolder(out).write_grid()}")
+    return 1 if any(pass_rate.missing for pass_rate in pass_rates) else 0
 
 
 def _draw_again(command: Generate, manifest: Path) -> int:
-    from woundray.generation.regenerate import draw_again
+    from woundray.generation.regenerate import regenerate
 
     out = command.out or manifest.parent / "again"
     with ProgressBars() as stages:
-        total, same = draw_again(manifest, out, command.runs, command.tracking_uri, stages)
+        total, same = regenerate(manifest, out, command.runs, command.tracking_uri, stages)
     print(f"{same} of {total} pictures have the same pixels; they are in {out}")
     return 0 if same == total else 1
 

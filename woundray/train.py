@@ -3,7 +3,7 @@
 import shlex
 from typing import Any
 
-from woundray.checkpoints.find import refuse_missing
+from woundray.checkpoints.find import check_references
 from woundray.cli.command import Command, parse
 from woundray.cli.terminal import ProgressBars, run
 from woundray.ray_cluster.connection import preload_workers
@@ -39,7 +39,7 @@ def _train() -> None:
     command = parse(Train)
     settings = command.settings
     if command.resume:
-        refuse_missing([command.resume], settings.study.output, flag="--resume")
+        check_references([command.resume], settings.study.output, flag="--resume")
     preflight.refuse_mistakes(settings, preflight.RUN_CHECKS)
     if not already_exists(settings):
         command.tell_profile()

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from woundray.checkpoints.evaluate import compare, evaluate_checkpoint
+from woundray.checkpoints.compare import compare_checkpoints
+from woundray.checkpoints.evaluate import evaluate_checkpoint
 from woundray.checkpoints.generate import SamplingOptions
 from woundray.config import Config
 from woundray.errors import UserError
@@ -15,7 +16,7 @@ from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
 from woundray.training.precompute import Precomputed
 
-WISH = SamplingOptions(6, first_seed=100)
+OPTIONS = SamplingOptions(6, first_seed=100)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_an_evaluation_leaves_its_figures_and_pictures_as_quality_wants_them(
 ) -> None:
     flat = {"heuristics.check_saturation.min_std_saturation": 1.0}  # refuses every picture
     with_quality(checkpoint, micro_config, **flat, **{"reporting.max_rejected_images_to_save": 4})
-    report = evaluate_checkpoint(checkpoint, WISH, data=None, file=tmp_path / "a/report.json", progress=progress)
+    report = evaluate_checkpoint(checkpoint, OPTIONS, data=None, file=tmp_path / "a/report.json", progress=progress)
     values = json.loads((tmp_path / "a/report.json").read_text())
     assert [score["name"] for score in values["scores"]] == [score.name for score in report.scores]
     by_name = {score["name"]: score for score in values["scores"]}
@@ -62,7 +63,7 @@ def test_an_evaluation_leaves_its_figures_and_pictures_as_quality_wants_them(
 
     silent = {"reporting.save_rejected_images": False, "reporting.save_rejection_report": False}
     with_quality(checkpoint, micro_config, **flat, **silent, **{"ssim.enabled": False, "fid.enabled": False})
-    again = evaluate_checkpoint(checkpoint, WISH, data=None, file=tmp_path / "b/report.json", progress=progress)
+    again = evaluate_checkpoint(checkpoint, OPTIONS, data=None, file=tmp_path / "b/report.json", progress=progress)
     values = json.loads((tmp_path / "b/report.json").read_text())
     assert "usable" not in values and not (tmp_path / "b/refused").exists()
     assert {path.name for path in cache.iterdir()} == known, "read, not measured again"
@@ -73,15 +74,15 @@ def test_an_evaluation_leaves_its_figures_and_pictures_as_quality_wants_them(
     for path in cache.iterdir():
         path.unlink()
     assert evaluate_checkpoint(
-        checkpoint, WISH, data=None, file=tmp_path / "c/report.json", progress=progress
+        checkpoint, OPTIONS, data=None, file=tmp_path / "c/report.json", progress=progress
     ).usable.all()
     assert not list(cache.iterdir())
 
 
 def test_checkpoints_are_compared_on_the_same_seeds(checkpoint: Path, micro_config: Config, tmp_path: Path) -> None:
     with_quality(checkpoint, micro_config)
-    names = ["trial 1", "trial 2"]
-    found = compare([checkpoint, checkpoint], WISH, names=names, data=None, out=tmp_path, progress=progress)
+    pair = [("trial 1", checkpoint), ("trial 2", checkpoint)]
+    found = compare_checkpoints(pair, OPTIONS, data=None, out=tmp_path, progress=progress)
     with Image.open(tmp_path / "compare.png") as picture:
         side = micro_config.model.resolution
         left, top = picture.width - 6 * (side + 2) + 2, picture.height - 2 * (side + 2) + 2
@@ -100,4 +101,4 @@ def test_what_was_trained_on_all_photographs_has_no_score(
 ) -> None:
     write_config(micro_config.with_values({"validation.share": 0.0}), checkpoint)
     with pytest.raises(UserError, match="trained on all photographs: none is left to score it against"):
-        evaluate_checkpoint(checkpoint, WISH, data=None, file=tmp_path / "report.json", progress=progress)
+        evaluate_checkpoint(checkpoint, OPTIONS, data=None, file=tmp_path / "report.json", progress=progress)

@@ -9,7 +9,9 @@ from rich.table import Table
 from woundray.cli import tables
 from woundray.config import Config
 from woundray.evaluation.score_tables import score_table
-from woundray.metrics.baseline import RealBaseline, Score, Threshold
+from woundray.metrics.real_baseline import RealBaseline
+from woundray.metrics.score import Score
+from woundray.metrics.threshold import Threshold
 from woundray.results.trials import TrialResult
 from woundray.search import progress
 

@@ -18,7 +18,7 @@ from woundray.config.error_messages import fields, names
 from woundray.config.layers import read_yaml
 from woundray.generate import Generate
 from woundray.generation.generator import Origin
-from woundray.generation.picture_folder import Collection, Picture, provenance, read_origins
+from woundray.generation.picture_folder import GeneratedImage, PictureFolder, provenance, read_origins
 from woundray.sampling.pipeline import png
 from woundray.tracking.connection import connect
 from woundray.tracking.journal import TrialStarted
@@ -126,11 +126,11 @@ ORIGIN = Origin("source", "0" * 64, "tiny", "I", "", "", 64, 2, 1.0, 1)
 @example("")
 def test_a_picture_and_its_manifest_hold_what_was_typed(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     origin = replace(ORIGIN, prompt=text, negative_prompt=f"no {text}", base=text)
-    picture = Picture(torch.zeros(3, 8, 8, dtype=torch.uint8), 1, origin, {})
+    picture = GeneratedImage(torch.zeros(3, 8, 8, dtype=torch.uint8), 1, origin, {})
     with Image.open(io.BytesIO(png(picture.pixels, provenance(picture)))) as opened:
         opened.load()
         assert opened.text["prompt"] == text  # type: ignore[attr-defined]
         assert opened.text["negative_prompt"] == f"no {text}"  # type: ignore[attr-defined]
-    collection = Collection(tmp_path_factory.mktemp("pictures"))
-    collection.add([picture])
-    assert list(read_origins(collection.folder / "manifest.csv")) == [origin]
+    picture_folder = PictureFolder(tmp_path_factory.mktemp("pictures"))
+    picture_folder.add([picture])
+    assert list(read_origins(picture_folder.folder / "manifest.csv")) == [origin]

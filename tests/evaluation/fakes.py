@@ -1,4 +1,4 @@
-"""An embedder that is easy to reckon with, and pictures for it."""
+"""A simple embedder, and images for it."""
 
 import numpy as np
 import torch
@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from woundray.config import CopiesThreshold
-from woundray.evaluation.real_reference import RealReference, make_reference
+from woundray.evaluation.real_reference import RealImages, RealReference, ReferenceOptions, make_reference
 
 SIDE = 16
 PER_PATIENT = 2
@@ -32,17 +32,15 @@ def pictures(count: int, *, seed: int, level: float = 120) -> Tensor:
     return functional.interpolate(fine, (SIDE, SIDE), mode="bilinear").to(torch.uint8)
 
 
-def groups(count: int, side: str) -> list[str]:
-    """Two pictures a patient."""
-    return [f"{side}{index // PER_PATIENT}" for index in range(count)]
+def groups(count: int, side: str) -> tuple[str, ...]:
+    """Two images a patient."""
+    return tuple(f"{side}{index // PER_PATIENT}" for index in range(count))
 
 
 TRAIN, HELD_OUT = pictures(60, seed=0), pictures(40, seed=1)
+REAL = RealImages(TRAIN, HELD_OUT, groups(60, "t"), groups(40, "h"))
 
 
 def reference(n: int = 30, copies: CopiesThreshold | None = None) -> RealReference:
-    """Of 60 training and 40 held-out pictures."""
-    return make_reference(
-        TRAIN, groups(60, "t"), HELD_OUT, groups(40, "h"), Colours(),
-        n=n, copies=copies or CopiesThreshold(), repeats=10, seed=0,
-    )  # fmt: skip
+    """Of 60 training and 40 held-out images."""
+    return make_reference(REAL, Colours(), ReferenceOptions(n, copies or CopiesThreshold(), repeats=10, seed=0))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from woundray.config import FilteringConfig, HeuristicsConfig
-from woundray.evaluation.filter_rules import heuristics, usable
+from woundray.evaluation.filter_rules import heuristics, passes_filter
 
 
 def colour(red: int, green: int, blue: int) -> torch.Tensor:
@@ -51,9 +51,9 @@ PASSES = {"knn": np.array([True, True, False, False]), "copies": np.array([True,
     ],
 )
 def test_strategies(settings: dict[str, object], kept: list[bool]) -> None:
-    assert usable(PASSES, {}, FilteringConfig.model_validate(settings), 4).tolist() == kept
+    assert passes_filter(PASSES, {}, FilteringConfig.model_validate(settings), 4).tolist() == kept
 
 
 def test_a_simple_check_refuses_whatever_the_metrics_say() -> None:
     simple = {"blank": np.array([False, True, True, True])}
-    assert usable(PASSES, simple, FilteringConfig(strategy="any"), 4).tolist() == [False, True, True, False]
+    assert passes_filter(PASSES, simple, FilteringConfig(strategy="any"), 4).tolist() == [False, True, True, False]

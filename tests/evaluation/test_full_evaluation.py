@@ -3,30 +3,35 @@
 import hashlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from evaluation.fakes import HELD_OUT, TRAIN, Colours, pictures, reference
+from evaluation.fakes import HELD_OUT, REAL, TRAIN, Colours, pictures, reference
 from woundray.config import Config, QualityConfig
 from woundray.errors import UserError
-from woundray.evaluation.embedders import INCEPTION_FILE, embed, resolve_objective
+from woundray.evaluation.embedders import embed
 from woundray.evaluation.full_evaluation import Evaluation, ImageSets, evaluate
-from woundray.evaluation.paired_comparison import differences
+from woundray.evaluation.networks import ScoringNetworks
+from woundray.evaluation.objective import resolve_objective
+from woundray.evaluation.paired_comparison import paired_differences
 from woundray.evaluation.score_context import binomial
 from woundray.evaluation.score_tables import score_table, score_values
-from woundray.metrics.baseline import Score
 from woundray.metrics.frechet import frechet_distance
-from woundray.metrics.similarity import untrained_lpips
+from woundray.metrics.lpips import untrained_lpips
+from woundray.metrics.score import Score
+from woundray.metrics.score_names import INCEPTION
+from woundray.weights.feature_weights import WEIGHTS
 
 NEW = pictures(40, seed=5)
 
 
 def report(generated: torch.Tensor, **settings: object) -> Evaluation:
     quality = Config().with_values({f"quality.{name}": value for name, value in settings.items()}).quality
-    return evaluate(ImageSets(generated, TRAIN, HELD_OUT), reference(), Colours(), quality)
+    return evaluate(ImageSets(generated, REAL), reference(), ScoringNetworks(Colours()), quality)
 
 
 def by_name(found: Evaluation) -> dict[str, Score]:
@@ -52,7 +57,7 @@ def test_new_real_pictures_lie_within_what_real_pictures_score(new: Evaluation) 
 
 def test_a_bar_that_real_pictures_fail_is_meaningless_and_one_of_other_features_is_not_judged(new: Evaluation) -> None:
     scores = by_name(new)
-    assert scores["ssim_nn"].of_real is not None and scores["ssim_nn"].of_real < 0.7
+    assert scores["ssim_nn"].real_value is not None and scores["ssim_nn"].real_value < 0.7
     assert scores["ssim_nn"].verdict == "meaningless at n = 40"
     assert scores["fd_fake"].verdict in ("not judged", "meaningless at n = 40")
     assert any(note.startswith("fid: not measured") for note in new.notes)
@@ -114,13 +119,14 @@ def test_one_picture_is_refused() -> None:
 
 def test_lpips_is_taken_where_its_network_is_there() -> None:
     side = 64
-    sets = [
+    new, train, held_out = (
         torch.nn.functional.interpolate(x.float(), (side, side)).to(torch.uint8) for x in (NEW[:8], TRAIN, HELD_OUT)
-    ]
+    )
+    sets = ImageSets(new, replace(REAL, train=train, held_out=held_out))
     model = untrained_lpips("squeeze")
     for layer in model.lins:
         layer.model[-1].weight.abs_()
-    found = evaluate(ImageSets(*sets), reference(), Colours(), QualityConfig(), lpips=model)
+    found = evaluate(sets, reference(), ScoringNetworks(Colours(), model), QualityConfig())
     score = by_name(found)["lpips_nn"]
     assert score.threshold is not None and score.threshold.kind == "max"
     assert 0 <= score.value < 2
@@ -139,15 +145,14 @@ class Patches:
 def test_one_more_extractor_adds_scores_under_its_own_name(tmp_path: Path) -> None:
     copied = NEW.clone()
     copied[:12] = TRAIN[30:42]
-    sets = ImageSets(copied, TRAIN, HELD_OUT)
-    found = evaluate(sets, reference(), Colours(), QualityConfig(), extractors=[Patches()], cache=tmp_path)
-    scores = by_name(found)
-    more = scores.keys() - by_name(evaluate(sets, reference(), Colours(), QualityConfig())).keys()
+    sets, networks = ImageSets(copied, REAL), ScoringNetworks(Colours(), extractors=[Patches()], cache=tmp_path)
+    scores = by_name(evaluate(sets, reference(), networks, QualityConfig()))
+    more = scores.keys() - by_name(report(copied)).keys()
     assert more == {"fd_patches", "kid_patches", "copy_rate_patches"}
     x, y = (Patches()(pictures).numpy() for pictures in (copied, HELD_OUT))
     assert scores["fd_patches"].value == pytest.approx(frechet_distance(x, y))
     assert scores["fd_patches"].real_baseline is not None
-    real = scores["copy_rate_patches"].of_real
+    real = scores["copy_rate_patches"].real_value
     assert real is not None and scores["copy_rate_patches"].value >= 12 / 40 > 3 * real
     assert len(list(tmp_path.glob("patches-*"))) == 4  # generated, training, held out, views of the training ones
 
@@ -170,23 +175,23 @@ def test_pairs_of_the_same_seeds_show_a_difference_that_single_intervals_hide() 
     against = reference(n=40)
     fewer = (0.9 * NEW.float() + 0.1 * NEW.float().mean(dim=0)).to(torch.uint8)  # a tenth less diverse
     first, same, other = (embed(Colours(), x) for x in (NEW, NEW, fewer))
-    rows = {row.name: row for row in differences([first, same, other], against)}
+    rows = {row.name: row for row in paired_differences([first, same, other], against)}
     assert rows["fd_fake"].differences[0] == (0, 0, 0)
     gap, low, high = rows["fd_fake"].differences[1]
     assert rows["fd_fake"].values[2] - rows["fd_fake"].values[0] == pytest.approx(gap)
     assert low < gap < high
     row, single = rows["diversity_fake"], by_name(report(NEW))["diversity_fake"]
     assert single.low is not None and single.low < row.values[2] < single.value
-    assert row.clear(2) and not row.clear(1)
+    assert row.significant(2) and not row.significant(1)
 
 
 def test_auto_is_fid_only_where_inceptions_weights_are_staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WOUNDRAY_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     assert resolve_objective(Config()).metrics.objective == "fd_lite0"
-    place = tmp_path / "torch/hub/checkpoints" / INCEPTION_FILE
-    place.parent.mkdir(parents=True)
-    place.write_bytes(hashlib.sha256(b"").digest())
+    file = tmp_path / "torch/hub/checkpoints" / WEIGHTS[INCEPTION].file_name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(hashlib.sha256(b"").digest())
     assert resolve_objective(Config()).metrics.objective == "fid"
     fixed = Config().with_values({"metrics.objective": "validation_loss"})
     assert resolve_objective(fixed) == fixed

@@ -1,4 +1,4 @@
-"""Pictures in a folder: drawn once, judged, kept with their origin, and drawn again from the manifest alone."""
+"""Images in a folder: generated once, filtered, kept with their origin, and generated again from the manifest alone."""
 
 import csv
 from dataclasses import replace
@@ -21,12 +21,12 @@ from woundray.data.manifest import read_dataset
 from woundray.data.phantoms.render import write_raw
 from woundray.data.prepare import prepare
 from woundray.errors import Stopped, UserError
-from woundray.generation.fill_folder import fill, find_sources, lacking
-from woundray.generation.generate_until_enough import CheckpointSource, FilterOptions
+from woundray.generation.fill_folder import count_missing, fill_folder, find_sources
+from woundray.generation.generate_until_enough import CheckpointSource, FilterOptions, GenerationRequest
 from woundray.generation.generator import ImageGenerator, origin_of
 from woundray.generation.pass_rate import PassRate
-from woundray.generation.picture_folder import Collection, Picture
-from woundray.generation.regenerate import draw_again
+from woundray.generation.picture_folder import GeneratedImage, PictureFolder
+from woundray.generation.regenerate import regenerate
 from woundray.system.atomic_files import write_json
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
@@ -43,10 +43,10 @@ def checkpoints(micro_base: Path, micro_config: Config, tmp_path_factory: pytest
     }
 
 
-def add(folder: Path, checkpoint: Path, options: SamplingOptions, *, screened: bool = False) -> PassRate:
+def add(folder: Path, checkpoint: Path, options: SamplingOptions, *, filtered: bool = False) -> PassRate:
     sources = [CheckpointSource(checkpoint, str(checkpoint))]
-    filter_options = FilterOptions(keep=2) if screened else None
-    return fill(folder, sources, options, filter_options=filter_options, balance=None, data=None, progress=quiet)[0]
+    filter_options = FilterOptions(keep_rejected=2) if filtered else None
+    return fill_folder(folder, sources, GenerationRequest(options, filter_options), progress=quiet)[0]
 
 
 def rows(folder: Path, name: str = "manifest.csv") -> list[dict[str, str]]:
@@ -68,8 +68,8 @@ def test_a_picture_depends_on_its_seed_alone(checkpoints: dict[str, Path], tmp_p
     add(many, checkpoints["I"], SamplingOptions(7, 10, batch_size=batch_size))
     add(one, checkpoints["I"], SamplingOptions(1, 14, batch_size=batch_size))
     assert np.array_equal(by_seed(many)["14"], by_seed(one)["14"])
-    drawn = list(by_seed(many).values())
-    assert len(drawn) == 7 and not any(np.array_equal(a, b) for a, b in pairwise(drawn))
+    generated = list(by_seed(many).values())
+    assert len(generated) == 7 and not any(np.array_equal(a, b) for a, b in pairwise(generated))
 
 
 def test_all_batches_have_one_shape(checkpoints: dict[str, Path]) -> None:
@@ -84,7 +84,7 @@ def test_all_batches_have_one_shape(checkpoints: dict[str, Path]) -> None:
 
     hook = register_module_forward_pre_hook(note)
     try:
-        assert len(image_generator.draw(range(5))) == 5
+        assert len(image_generator.generate(range(5))) == 5
     finally:
         hook.remove()
     assert widths == {3}
@@ -97,7 +97,7 @@ def test_pictures_are_drawn_again_from_the_manifest_alone(checkpoints: dict[str,
     expected = {(row["phase"], row["seed"]): pixels(folder / row["path"]) for row in rows(folder)}
     alone.mkdir()
     (folder / "manifest.csv").rename(alone / "manifest.csv")
-    assert draw_again(alone / "manifest.csv", alone / "again", tmp_path, "", quiet) == (9, 9)
+    assert regenerate(alone / "manifest.csv", alone / "again", tmp_path, "", quiet) == (9, 9)
     add(
         alone, checkpoints["I"], SamplingOptions(6, 3, steps=3, guidance_scale=2.0, prompt="a wound, größer")
     )  # more beside them
@@ -112,7 +112,7 @@ def test_another_adapter_in_the_same_place_is_noticed(micro_base: Path, micro_co
     write_checkpoint(tmp_path / "b", micro_base, micro_config, seed=1)
     (tmp_path / "b" / WEIGHTS_NAME).rename(checkpoint / WEIGHTS_NAME)
     with pytest.raises(UserError, match="holds other weights now"):
-        draw_again(tmp_path / "pictures/manifest.csv", tmp_path / "again", tmp_path, "", quiet)
+        regenerate(tmp_path / "pictures/manifest.csv", tmp_path / "again", tmp_path, "", quiet)
 
 
 def test_files_say_what_they_are(checkpoints: dict[str, Path], tmp_path: Path) -> None:
@@ -140,13 +140,13 @@ def test_the_folder_is_a_data_set_and_raw_photographs(checkpoints: dict[str, Pat
 
 
 def test_no_picture_bears_a_patients_number(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    collection = Collection(tmp_path, patients={1, 970, 971})
+    picture_folder = PictureFolder(tmp_path, patients={1, 970, 971})
     origin = origin_of(checkpoints["I"], "here", SamplingOptions(1))
     blank = torch.zeros(3, 64, 64, dtype=torch.uint8)
-    collection.add([Picture(blank, seed, origin, {}) for seed in range(3)])
-    assert {row["patient"] for row in collection.rows} == {"972"}
+    picture_folder.add([GeneratedImage(blank, seed, origin, {}) for seed in range(3)])
+    assert {row["patient"] for row in picture_folder.rows} == {"972"}
     with pytest.raises(UserError, match="no patient number left for phase I"):
-        Collection(tmp_path / "full", set(range(900, 1000))).add([Picture(blank, 0, origin, {})])
+        PictureFolder(tmp_path / "full", set(range(900, 1000))).add([GeneratedImage(blank, 0, origin, {})])
 
 
 def test_photographs_are_not_added_to(checkpoints: dict[str, Path], tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_folder_is_filled_up(checkpoints: dict[str, Path], tmp_path: Path) -> 
     add(tmp_path, checkpoints["I"], SamplingOptions(3))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("Depth_RGB/*")}
     pass_rate = add(tmp_path, checkpoints["I"], SamplingOptions(5))
-    assert (pass_rate.there, pass_rate.kept) == (3, 2)
+    assert (pass_rate.existing, pass_rate.kept) == (3, 2)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     assert [row["seed"] for row in rows(tmp_path)] == list("01234")
 
@@ -173,9 +173,9 @@ def test_refused_pictures_are_listed_with_their_reasons(micro_base: Path, micro_
     """An untrained model draws nothing like a wound: the filter refuses all of it, and few of the photographs."""
     config = micro_config.with_values({"quality.copies.false_alarm_rate": 0.2})
     pass_rate = add(
-        tmp_path / "p", write_checkpoint(tmp_path / "c", micro_base, config), SamplingOptions(1), screened=True
+        tmp_path / "p", write_checkpoint(tmp_path / "c", micro_base, config), SamplingOptions(1), filtered=True
     )
-    assert (pass_rate.kept, pass_rate.short, pass_rate.drawn) == (0, 1, 20)
+    assert (pass_rate.kept, pass_rate.missing, pass_rate.generated) == (0, 1, 20)
     assert pass_rate.refused_photographs is not None and pass_rate.refused_photographs < 0.6
     assert "given up after 20 pictures, 1 short of 1" in str(pass_rate)
     refused = rows(tmp_path / "p", "rejected.csv")
@@ -191,15 +191,15 @@ def test_pictures_that_pass_are_kept_until_there_are_enough(
 ) -> None:
     """Judged by brightness alone, at a limit that about half of the pictures hold."""
     image_generator = ImageGenerator(checkpoints["I"], origin_of(checkpoints["I"], "", SamplingOptions(1)))
-    means = (image_generator.draw(range(16)).float() / 255).mean(dim=(1, 2, 3))
+    means = (image_generator.generate(range(16)).float() / 255).mean(dim=(1, 2, 3))
     limit = float(means.median()) + 1e-6
     settings = {"quality.filtering.metrics": [], "quality.heuristics.check_brightness.max_mean_brightness": limit}
     config = micro_config.with_values(settings)
     checkpoint = write_checkpoint(tmp_path / "c", micro_base, config)
-    pass_rate = add(tmp_path / "p", checkpoint, SamplingOptions(6), screened=True)
+    pass_rate = add(tmp_path / "p", checkpoint, SamplingOptions(6), filtered=True)
     passing = [seed for seed, mean in enumerate(means) if mean <= limit][:6]
     assert [int(row["seed"]) for row in rows(tmp_path / "p")] == passing
-    assert (pass_rate.kept, pass_rate.drawn) == (6, passing[-1] + 1)
+    assert (pass_rate.kept, pass_rate.generated) == (6, passing[-1] + 1)
     assert {row["reason"] for row in rows(tmp_path / "p", "rejected.csv")} == {"brightness"}
 
 
@@ -208,20 +208,18 @@ def test_phases_are_filled_up_to_one_number(checkpoints: dict[str, Path], tmp_pa
     have = [photo.phase for photo in prepare(tmp_path / "raw", tmp_path / "data").photos]
     sources = [CheckpointSource(checkpoints[phase], "") for phase in "IP"]
     total = max(have.count(phase) for phase in "IPR") + 2
-    fill(
+    fill_folder(
         tmp_path / "p",
         sources,
-        SamplingOptions(1),
-        filter_options=None,
+        GenerationRequest(SamplingOptions(1), data=tmp_path / "data"),
         balance=total,
-        data=tmp_path / "data",
         progress=quiet,
     )
-    drawn = [row["phase"] for row in rows(tmp_path / "p")]
-    assert all(have.count(phase) + drawn.count(phase) == total for phase in "IP")
-    assert max(lacking(["I", "P"], 0, tmp_path / "data")) > 0
+    generated = [row["phase"] for row in rows(tmp_path / "p")]
+    assert all(have.count(phase) + generated.count(phase) == total for phase in "IP")
+    assert max(count_missing(["I", "P"], 0, tmp_path / "data")) > 0
     with pytest.raises(UserError, match="one checkpoint for each of the phases"):
-        lacking(["I", "I"], 10, tmp_path / "data")
+        count_missing(["I", "I"], 10, tmp_path / "data")
 
 
 def test_a_folder_is_its_own_reference(checkpoints: dict[str, Path], tmp_path: Path) -> None:
@@ -236,53 +234,50 @@ def test_drawing_ends_when_too_few_pictures_pass_and_counts_what_is_known(
     """By the rule of three 0 of 59 is below 1 in 20 with 95 % confidence; an earlier evaluation counts."""
     config = micro_config.with_values({"validation.sampling_steps": 1})
     checkpoint = write_checkpoint(tmp_path / "c", micro_base, config)
-    alone = add(tmp_path / "alone", checkpoint, SamplingOptions(20), screened=True)
-    assert 59 <= alone.drawn < 59 + 16
+    alone = add(tmp_path / "alone", checkpoint, SamplingOptions(20), filtered=True)
+    assert 59 <= alone.generated < 59 + 16
     assert "each picture would take more than 20 tries" in str(alone)
     (checkpoint / EVALUATION).parent.mkdir()
     write_json({"pictures": 48, "scores": [{"name": "usable", "value": 0.0}]}, checkpoint / EVALUATION)
-    known = add(tmp_path / "known", checkpoint, SamplingOptions(20), screened=True)
-    assert known.drawn == 16 and "and 0 of the 48 that were evaluated" in str(known)
-    other = add(tmp_path / "other", checkpoint, SamplingOptions(20, prompt="a foot"), screened=True)
-    assert other.drawn == alone.drawn  # it was not that which was evaluated
+    known = add(tmp_path / "known", checkpoint, SamplingOptions(20), filtered=True)
+    assert known.generated == 16 and "and 0 of the 48 that were evaluated" in str(known)
+    other = add(tmp_path / "other", checkpoint, SamplingOptions(20, prompt="a foot"), filtered=True)
+    assert other.generated == alone.generated  # it was not that which was evaluated
 
 
 def test_ctrl_c_says_what_is_kept(micro_base: Path, micro_config: Config, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(
         tmp_path / "c", micro_base, micro_config.with_values({"validation.sampling_steps": 1})
     )
-    told: list[str] = []
+    messages: list[str] = []
 
     def interrupt(progress: str, done: int, total: int, note: str = "", /) -> None:
-        told.append(note)
+        messages.append(note)
         if "16 drawn" in note:
             raise KeyboardInterrupt
 
     with pytest.raises(Stopped, match=r"kept 0 of 40, 16 drawn; refused 16 unlike a wound.*the same command goes on"):
-        fill(
+        fill_folder(
             tmp_path / "p",
             [CheckpointSource(checkpoint, "")],
-            SamplingOptions(40),
-            filter_options=FilterOptions(),
-            balance=None,
-            data=None,
+            GenerationRequest(SamplingOptions(40), FilterOptions()),
             progress=interrupt,
         )
-    assert "kept 0 of 40, 0 drawn" in told
+    assert "kept 0 of 40, 0 drawn" in messages
 
 
 def test_the_time_left_follows_from_what_passes() -> None:
-    pass_rate = PassRate("I", 20, tries=20, drawn=40, kept=10, refused_photographs=0.06)
+    pass_rate = PassRate("I", 20, tries=20, generated=40, kept=10, refused_photographs=0.06)
     assert pass_rate.progress(60.0) == "kept 10 of 20, 40 drawn; about 60 s left"
     assert not pass_rate.too_few_pass()
     assert (
-        PassRate("I", 20, tries=20, drawn=10, refused_photographs=0.06)
+        PassRate("I", 20, tries=20, generated=10, refused_photographs=0.06)
         .progress(10.0)
         .endswith("at most about 6 min left")
     )
 
 
 def test_few_tries_do_not_give_an_adapter_up_that_draws_what_is_wanted() -> None:
-    assert not PassRate("I", 100, tries=1, drawn=16, kept=15, refused_photographs=0.06).too_few_pass()
-    assert PassRate("I", 100, tries=1, drawn=64, kept=0, refused_photographs=0.06).too_few_pass()
-    assert not PassRate("I", 100, tries=1000, drawn=64, kept=0, refused_photographs=0.06).too_few_pass()
+    assert not PassRate("I", 100, tries=1, generated=16, kept=15, refused_photographs=0.06).too_few_pass()
+    assert PassRate("I", 100, tries=1, generated=64, kept=0, refused_photographs=0.06).too_few_pass()
+    assert not PassRate("I", 100, tries=1000, generated=64, kept=0, refused_photographs=0.06).too_few_pass()

@@ -57,14 +57,14 @@ def test_a_model_answers_requests_with_pictures(models: list[tuple[Path, Path]])
     assert list(answer["seed"]) == [5, 6, 5] and answer["prompt"][2] == "a scar"
     files = [Image.open(io.BytesIO(base64.b64decode(text))) for text in answer["png_base64"]]
     pictures = [np.asarray(file) for file in files]
-    drawn = (
+    generated = (
         ImageGenerator(checkpoint, origin_of(checkpoint, "", SamplingOptions(1)))
-        .draw([5, 6])
+        .generate([5, 6])
         .permute(0, 2, 3, 1)
         .numpy()
     )
-    assert np.array_equal(pictures[0], drawn[0]) and np.array_equal(pictures[1], drawn[1])
-    assert not np.array_equal(pictures[2], drawn[0])
+    assert np.array_equal(pictures[0], generated[0]) and np.array_equal(pictures[1], generated[1])
+    assert not np.array_equal(pictures[2], generated[0])
     assert files[0].text["synthetic"] == "true"  # type: ignore[attr-defined]
     assert model.input_example is not None and model.metadata.signature.inputs.input_names() == ["prompt", "n", "seed"]
     with pytest.raises(MlflowException, match="1 to 64 pictures"):

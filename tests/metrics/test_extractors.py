@@ -14,12 +14,12 @@ from woundray.metrics.extractors import (
     Lite0,
     Lite0Layers,
     Lite0Trunk,
-    cached_features,
     check_images,
     file_sha256,
-    frechet_name,
     load_lite0,
 )
+from woundray.metrics.feature_cache import cached_features
+from woundray.metrics.score_names import frechet_name
 
 
 def pictures(n: int, side: int = 64, seed: int = 0) -> Tensor:
@@ -59,7 +59,7 @@ def test_lite0_does_not_depend_on_batch_or_order(layer: str, dim: int, score: st
     assert features.dtype == torch.float32
     assert at_once.dim == dim
     assert torch.allclose(features, in_twos(images.flip(0)).flip(0), atol=1e-5, rtol=1e-5)
-    assert frechet_name(at_once) == score
+    assert frechet_name(at_once.name) == score
     assert torch.equal(features, at_once(images))
 
 
@@ -135,7 +135,7 @@ def test_inception_loads_only_weights_of_the_known_hash(tmp_path: Path) -> None:
     assert features.shape == (2, 2048)
     assert logits.shape == (2, 1008)
     assert torch.allclose(features, random(pictures(2))[0], atol=1e-5)
-    assert frechet_name(inception) == "fid"
+    assert frechet_name(inception.name) == "fid"
 
 
 class Counting:

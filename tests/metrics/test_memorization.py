@@ -7,7 +7,7 @@ import torch
 from woundray.errors import UserError
 from woundray.metrics.feature_checks import Matrix
 from woundray.metrics.frechet import frechet_distance
-from woundray.metrics.memorization import auth_pct, bank_views, c_t, copy_rate, mifid, nearest_ratio, train_gap
+from woundray.metrics.memorization import augmented_views, auth_pct, c_t, copy_rate, mifid, nearest_ratio, train_gap
 
 RNG = np.random.default_rng(0)
 TRAIN, HELD_OUT, NEW = RNG.normal(size=(60, 16)), RNG.normal(size=(50, 16)), RNG.normal(size=(40, 16))
@@ -19,7 +19,7 @@ COPIES[:10] = TRAIN[20:30] + 0.05 * RNG.normal(size=(10, 16))
 
 def test_the_bank_shows_each_picture_whole_turned_and_mirrored() -> None:
     images = torch.randint(0, 256, (3, 3, 50, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    views = bank_views(images).unflatten(0, (4, 3))
+    views = augmented_views(images).unflatten(0, (4, 3))
     assert torch.equal(views[0], images)
     assert torch.equal(views[2], images.flip(3))
     assert torch.equal(views[3], views[1].flip(3))
@@ -66,13 +66,13 @@ def test_the_gap_is_0_for_new_pictures_above_0_for_copies_and_compares_equal_siz
         sizes.add((len(x), len(y)))
         return frechet_distance(x, y)
 
-    copied = train_gap(TRAIN[:40], TRAIN, HELD_OUT, distance=recording, repeats=20, seed=0)
-    new = train_gap(NEW, RNG.normal(size=(60, 16)), HELD_OUT, distance=recording, repeats=20, seed=0)
+    copied = train_gap(TRAIN[:40], TRAIN, HELD_OUT, distance=recording, seed=0)
+    new = train_gap(NEW, RNG.normal(size=(60, 16)), HELD_OUT, distance=recording, seed=0)
     assert sizes == {(40, 50)}
     assert copied.n == 50
     assert copied.mean > 3 * copied.sd
     assert copied.mean > 3 * abs(new.mean)
-    assert copied == train_gap(TRAIN[:40], TRAIN, HELD_OUT, distance=recording, repeats=20, seed=0)
+    assert copied == train_gap(TRAIN[:40], TRAIN, HELD_OUT, distance=recording, seed=0)
 
 
 def test_mifid_divides_by_the_distance_of_copies_only() -> None:

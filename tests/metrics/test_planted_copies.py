@@ -12,7 +12,7 @@ from torch import Tensor
 
 from woundray.data.manifest import read_dataset
 from woundray.metrics.extractors import Lite0
-from woundray.metrics.memorization import Ratios, bank_views, copy_rate, nearest_ratio
+from woundray.metrics.memorization import NearestRatios, augmented_views, copy_rate, nearest_ratio
 
 SIDE = 128
 TRAIN, HELD_OUT, NEW, COPIES = 90, 75, 75, 25
@@ -63,7 +63,7 @@ def test_a_quarter_of_copies_is_found(crops: tuple[Tensor, list[str]]) -> None:
     copies = torch.stack([planted(train[row], generator) for row in originals])
 
     head = Lite0("head")
-    bank = head(bank_views(train)).numpy()
+    bank = head(augmented_views(train)).numpy()
     of_copies, of_unseen = (nearest_ratio(head(x).numpy(), bank, groups[:TRAIN]) for x in (copies, unseen))
     assert np.mean(of_copies.nearest == originals) == 1
 
@@ -81,9 +81,9 @@ def test_a_quarter_of_copies_is_found(crops: tuple[Tensor, list[str]]) -> None:
     assert np.mean(accused) <= 0.06
 
 
-def rows(ratios: Ratios, some: NDArray[np.int64]) -> Ratios:
-    return Ratios(ratios.ratio[some], ratios.nearest[some])
+def rows(ratios: NearestRatios, some: NDArray[np.int64]) -> NearestRatios:
+    return NearestRatios(ratios.ratio[some], ratios.nearest[some])
 
 
-def join(a: Ratios, b: Ratios) -> Ratios:
-    return Ratios(np.concatenate([a.ratio, b.ratio]), np.concatenate([a.nearest, b.nearest]))
+def join(a: NearestRatios, b: NearestRatios) -> NearestRatios:
+    return NearestRatios(np.concatenate([a.ratio, b.ratio]), np.concatenate([a.nearest, b.nearest]))

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from evaluation.fakes import HELD_OUT, TRAIN, Colours, groups, pictures
+from evaluation.fakes import REAL, TRAIN, Colours, pictures
 from torch import Tensor
 
 from woundray.config import Config, CopiesThreshold
 from woundray.evaluation.epoch_metrics import score
-from woundray.evaluation.real_reference import make_reference
+from woundray.evaluation.real_reference import ReferenceOptions, make_reference
 from woundray.search.finalists import elect_best_trial
 from woundray.search.study_folders import journal_path
 from woundray.tracking.journal import EpochReported, Journal, TrialEnded, TrialStarted
@@ -19,17 +19,7 @@ class NamedColours(Colours):
     name = "lite0"
 
 
-REFERENCE = make_reference(
-    TRAIN,
-    groups(60, "t"),
-    HELD_OUT,
-    groups(40, "h"),
-    NamedColours(),
-    n=30,
-    copies=CopiesThreshold(),
-    repeats=10,
-    seed=0,
-)
+REFERENCE = make_reference(REAL, NamedColours(), ReferenceOptions(30, CopiesThreshold(), repeats=10, seed=0))
 IMAGES: dict[str, Tensor] = {
     "poor": pictures(30, seed=2, level=170),
     "rigged": TRAIN[:30].flip(3),

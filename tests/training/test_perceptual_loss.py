@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from woundray.config import TrainingConfig
 from woundray.errors import UserError
 from woundray.metrics.extractors import Lite0Trunk
-from woundray.metrics.similarity import untrained_lpips
+from woundray.metrics.lpips import untrained_lpips
 from woundray.models.base_model import decode, load_unet, load_vae
 from woundray.models.lora import add_adapter
 from woundray.training import train_step as steps

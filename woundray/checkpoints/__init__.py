@@ -1,4 +1,5 @@
 """Trained checkpoints: found by reference, opened, sampled from, evaluated, compared and exported.
 
-A reference (`best`, a folder, `runs:/ID`) -> find -> generate (uint8 images) -> evaluate (scores) or export (files).
+A reference (`best`, a folder, `runs:/ID`) -> find -> generate (uint8 images) -> evaluate or compare (scores), or export
+(files). evaluation_data: the photographs that a checkpoint is evaluated against.
 """

@@ -1,4 +1,4 @@
-"""A checkpoint in the formats of other programs."""
+"""Export of a checkpoint to the formats of other programs: kohya, diffusers, or merged into the base model."""
 
 from pathlib import Path
 from typing import Literal
@@ -15,10 +15,10 @@ Format = Literal["kohya", "diffusers", "merged"]
 
 
 def export_checkpoint(checkpoint: Path, out: Path, kind: Format, *, progress: ProgressCallback) -> None:
-    """Writes the adapter of a checkpoint to `out`, on the base model that it was trained on, and loads it again.
+    """Export the adapter of a checkpoint to `out`, and load the export on its base model to check it.
 
     Raises:
-        UserError: `out` exists, the checkpoint or its base can not be used, or the export is not what was trained.
+        UserError: `out` exists, the checkpoint or its base can not be used, or the export differs from the checkpoint.
     """
     config = Config.from_nested(read_yaml(checkpoint / "config.yaml"), source=str(checkpoint / "config.yaml"))
     trained = read_progress(checkpoint)
@@ -34,7 +34,7 @@ def export_checkpoint(checkpoint: Path, out: Path, kind: Format, *, progress: Pr
 
 
 def kohya_training(config: Config, progress: TrainingProgress) -> dict[str, str]:
-    """How the adapter was trained, by sd-scripts' names; all values are text there."""
+    """Return the training settings of an adapter as metadata by the names of sd-scripts; all values are text."""
     training, side = config.training, config.model.resolution
     values = {
         "ss_sd_model_name": Path(config.model.base).name,

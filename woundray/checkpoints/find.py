@@ -1,4 +1,4 @@
-"""References to checkpoints, `best` or a folder or what MLflow has -> folders. Nothing slow is imported here."""
+"""Find the folder of a checkpoint by a reference: `best`, a folder, or an address of MLflow. It imports no torch."""
 
 import json
 from collections.abc import Iterable
@@ -15,14 +15,14 @@ from woundray.tracking.mlflow_checkpoints import SCHEMES, fetch_checkpoint, pin_
 from woundray.weights.diffusers_layout import WEIGHTS_NAME, has_weights
 
 EVALUATION = Path("evaluation/report.json")
-"""In the folder of a study's best checkpoint: what the study found of it, which no later evaluation replaces."""
+"""File in the folder of a study's best checkpoint: the study's own evaluation, which later ones do not replace."""
 
 EVALUATIONS = "evaluations"
-"""In the folder of a checkpoint: later evaluations, a folder each."""
+"""Folder in the folder of a checkpoint: later evaluations, a folder each."""
 
 
 def evaluation_file(checkpoint: Path, n: int, first_seed: int) -> Path:
-    """`evaluations/100_pictures_seed_100000/report.json`, with a number behind it where that is there already."""
+    """Return a new path, `evaluations/100_pictures_seed_100000/report.json`; a number is added if the folder exists."""
     name = f"{n}_pictures_seed_{first_seed}"
     for number in count(1):
         folder = checkpoint / EVALUATIONS / (name if number == 1 else f"{name}_{number}")
@@ -32,13 +32,13 @@ def evaluation_file(checkpoint: Path, n: int, first_seed: int) -> Path:
 
 
 def find_checkpoint(reference: str, runs: Path, tracking_uri: str = "") -> Path:
-    """The checkpoint folder that a reference means: itself, the `best` below it, or the newest study's `best`.
+    """Return the checkpoint folder of a reference: the folder itself, its `best`, or the `best` of the newest study.
 
-    A folder may be named as it is in `runs`. That of `runs:/ID`, `models:/NAME@ALIAS` or `models:/NAME/VERSION` is
-    copied from MLflow to `runs`/fetched.
+    A relative folder is searched in `runs`, too. The checkpoint of `runs:/ID`, `models:/NAME@ALIAS` or
+    `models:/NAME/VERSION` is copied from MLflow to `runs`/fetched.
 
     Raises:
-        UserError: there is none, or it is damaged or another program's.
+        UserError: there is no checkpoint, or it is damaged or of another program.
     """
     if reference.startswith(SCHEMES):
         given = fetch_checkpoint(reference, runs.absolute() / "fetched", tracking_uri)
@@ -47,7 +47,7 @@ def find_checkpoint(reference: str, runs: Path, tracking_uri: str = "") -> Path:
     for folder in (given, given / "best"):
         if has_weights(folder):
             if (folder / WEIGHTS_NAME).is_file():
-                _refuse_foreign(folder / WEIGHTS_NAME)
+                _check_adapter_metadata(folder / WEIGHTS_NAME)
             if not (folder / "config.yaml").is_file():
                 raise UserError(
                     f"--from: {folder} is no checkpoint of woundray: it holds no config.yaml; give "
@@ -67,12 +67,12 @@ def find_checkpoint(reference: str, runs: Path, tracking_uri: str = "") -> Path:
             "give the folder of a checkpoint, run or study"
         )
     known = nearest(reference, ("best", *(folder.name for folder in runs.glob("*/") if has_weights(folder / "best"))))
-    places = f"neither {reference} nor {given} is there" if str(given) != reference else f"{reference} is not there"
-    raise UserError(f"--from: {places}{known}")
+    absent = f"neither {reference} nor {given} is there" if str(given) != reference else f"{reference} is not there"
+    raise UserError(f"--from: {absent}{known}")
 
 
-def _refuse_foreign(path: Path) -> None:
-    """Looks at the head of the file only: the base model, seconds to load, comes later."""
+def _check_adapter_metadata(path: Path) -> None:
+    """Raise UserError unless the header of an adapter file has the metadata that woundray writes."""
     try:
         with safe_open(path, framework="numpy") as file:
             settings = json.loads((file.metadata() or {})["lora_adapter_metadata"])
@@ -88,11 +88,11 @@ def _refuse_foreign(path: Path) -> None:
         )
 
 
-def refuse_missing(references: Iterable[str], runs: Path, tracking_uri: str = "", *, flag: str = "--from") -> None:
-    """Raises UserError for a reference that leads to no checkpoint; nothing is copied from MLflow.
+def check_references(references: Iterable[str], runs: Path, tracking_uri: str = "", *, flag: str = "--from") -> None:
+    """Raise UserError for a reference without a checkpoint; nothing is copied from MLflow.
 
     Args:
-        flag: by which the references were given, for the message.
+        flag: command-line flag of the references, for the message.
     """
     for reference in references:
         try:
@@ -105,5 +105,5 @@ def refuse_missing(references: Iterable[str], runs: Path, tracking_uri: str = ""
 
 
 def config_of(checkpoint: Path) -> Config:
-    """The configuration that a checkpoint was trained with."""
+    """Read the configuration that a checkpoint was trained with."""
     return Config.from_nested(read_yaml(checkpoint / "config.yaml"), source=str(checkpoint / "config.yaml"))

@@ -1,4 +1,4 @@
-"""Pictures from a checkpoint, each drawn again by its seed."""
+"""Image generation from a checkpoint, one seed an image; scores of new images of checkpoints and of the base model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +20,12 @@ from woundray.training.precompute import Precomputed, ProgressCallback, sampler_
 from woundray.weights.base_models import resolve
 
 NEW_SEEDS_FILE = "base_model_new_seeds.json"
-"""In the folder of materials: what the base model scores by the seeds of finalists."""
+"""File in the folder of precomputed data: scores of the base model on the seeds of finalists."""
 
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How many pictures, from which seed on; None: as the run drew its epochs."""
+    """Number of images, first seed, and sampling settings; None: as in the validation of the training run."""
 
     count: int
     first_seed: int = 0
@@ -38,12 +38,12 @@ class SamplingOptions:
 def score_new_images(
     checkpoint: Path, *, precomputed: Precomputed, device: torch.device, progress: ProgressCallback = lambda *_: None
 ) -> tuple[int, dict[str, float]]:
-    """Number and scores of new pictures of a checkpoint: twice as many as an epoch's, with the next seeds."""
+    """Return number and scores of new images of a checkpoint: twice as many as in an epoch, with the next seeds."""
     config = config_of(checkpoint)
     count = config.validation.pictures
-    pictures = generate_images(checkpoint, SamplingOptions(2 * count, first_seed=count), progress)
+    images = generate_images(checkpoint, SamplingOptions(2 * count, first_seed=count), progress)
     embedder = embedders.make_embedder(config, device)
-    scores = epoch_metrics.score(pictures, precomputed.reference.at(2 * count), embedder)
+    scores = epoch_metrics.score(images, precomputed.reference.at(2 * count), embedder)
     del embedder
     free_memory()
     return 2 * count, scores
@@ -52,9 +52,9 @@ def score_new_images(
 def score_base_model(
     config: Config, precomputed: Precomputed, *, device: torch.device, progress: ProgressCallback
 ) -> None:
-    """Scores the base model without an adapter by the seeds of finalists, as `score_new_images` does those.
+    """Score the base model without an adapter on the seeds of `score_new_images`.
 
-    It is kept in the materials' folder, and not scored a second time.
+    The scores are written to the folder of precomputed data, and not computed a second time.
     """
     file, count = precomputed.folder / NEW_SEEDS_FILE, config.validation.pictures
     if file.is_file():
@@ -64,11 +64,11 @@ def score_base_model(
     sampler, name = sampler_of(config, precomputed.schedule), "base model's pictures"
     progress(name, 0, len(seeds))
     with mixed_precision(config, device):
-        pictures = pipeline.sample_images(
+        images = pipeline.sample_images(
             unet, vae, precomputed.prompt, seeds, sampler, lambda done: progress(name, done, len(seeds))
         )
     embedder = embedders.make_embedder(config, device)
-    scores = epoch_metrics.score(pictures, precomputed.reference.at(2 * count), embedder)
+    scores = epoch_metrics.score(images, precomputed.reference.at(2 * count), embedder)
     write_json({"pictures": 2 * count, "first_seed": count, "scores": scores}, file)
     del unet, vae, embedder
     free_memory()
@@ -76,7 +76,7 @@ def score_base_model(
 
 @dataclass(frozen=True)
 class OpenCheckpoint:
-    """A checkpoint's models on their device, and how they draw: as the run drew the pictures that were scored."""
+    """Models of a checkpoint on their device, with prompt and sampler."""
 
     config: Config
     unet: UNet2DConditionModel
@@ -85,13 +85,13 @@ class OpenCheckpoint:
     sampler: pipeline.Sampler
 
     def generate_images(self, seeds: Sequence[int], progress: Callable[[int], None] | None = None) -> torch.Tensor:
-        """One picture a seed, uint8 (N, 3, H, W); see `woundray.sampling.pipeline.sample_images`."""
+        """Generate one image a seed, uint8 (N, 3, H, W); see `woundray.sampling.pipeline.sample_images`."""
         with mixed_precision(self.config, self.unet.device):
             return pipeline.sample_images(self.unet, self.vae, self.prompt, seeds, self.sampler, progress)
 
 
 def open_checkpoint(checkpoint: Path, options: SamplingOptions) -> OpenCheckpoint:
-    """What draws as a wish asks; its count and seed are left to the caller."""
+    """Load the models of a checkpoint with sampling options; their count and first seed are not used."""
     config = config_of(checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base = resolve(config.model.base)
@@ -113,7 +113,7 @@ def open_checkpoint(checkpoint: Path, options: SamplingOptions) -> OpenCheckpoin
 
 
 def generate_images(checkpoint: Path, options: SamplingOptions, progress: ProgressCallback) -> torch.Tensor:
-    """Pictures of a checkpoint, uint8 (N, 3, H, W), one seed each."""
+    """Generate images of a checkpoint, uint8 (N, 3, H, W), one seed each."""
     progress("pictures", 0, options.count)
     seeds = pipeline.seeds_of(options.count, first=options.first_seed)
     return open_checkpoint(checkpoint, options).generate_images(

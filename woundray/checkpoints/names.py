@@ -1,4 +1,4 @@
-"""Names of checkpoints for tables and pictures: `trial 4`, not where it lies."""
+"""Names of checkpoints for tables and grids of images, such as `trial 4`."""
 
 import re
 from collections.abc import Sequence
@@ -10,34 +10,34 @@ _EPOCH = re.compile(r"epoch_0*(\d+)")
 
 
 def checkpoint_names(checkpoints: Sequence[Path]) -> list[str]:
-    """A name of each: `trial 4`, with its epoch and its study's name where that is needed to tell them apart.
+    """Return a name of each: `trial 4`, with its epoch and its study's name where the names would be equal otherwise.
 
-    A checkpoint that is of no study's trial, or whose name would be another's, too, has its path as its name.
+    The name is the path for a checkpoint of no trial, and for all if the names can not be made different.
     """
-    spellings = [_spellings(checkpoint) for checkpoint in checkpoints]
-    for length in range(max(map(len, spellings))):
-        names = [own[min(length, len(own) - 1)] for own in spellings]
+    candidates = [_candidates(checkpoint) for checkpoint in checkpoints]
+    for length in range(max(map(len, candidates))):
+        names = [own[min(length, len(own) - 1)] for own in candidates]
         if len(set(names)) == len(names):
             return names
     return [str(checkpoint) for checkpoint in checkpoints]
 
 
-def _spellings(checkpoint: Path) -> list[str]:
-    """Names of one checkpoint, the shortest first."""
+def _candidates(checkpoint: Path) -> list[str]:
+    """Return possible names of one checkpoint, the shortest first."""
     found = _EPOCH.fullmatch(checkpoint.name)
     epoch = f"epoch {found[1]}" if found else checkpoint.name
-    owner, kind = checkpoint.parent, checkpoint.parent.parent
-    study = kind.parent.name if kind.name == "trials" else kind.name
-    number = _number(kind.parent / JOURNAL_NAME, owner.name) if kind.name == "trials" else None
+    run, parent = checkpoint.parent, checkpoint.parent.parent
+    study = parent.parent.name if parent.name == "trials" else parent.name
+    number = _number(parent.parent / JOURNAL_NAME, run.name) if parent.name == "trials" else None
     if number is not None:
         return [f"trial {number}", f"trial {number} {epoch}", f"{study} trial {number} {epoch}"]
-    if owner.name == "run":
+    if run.name == "run":
         return [study, f"{study} {epoch}"]
     parts = checkpoint.parts
     return ["/".join(parts[-length:]) for length in range(1, len(parts) + 1)]
 
 
 def _number(journal: Path, trial: str) -> int | None:
-    """A trial's number in its study; None: the study does not know it."""
+    """Return a trial's number in its study; None if it is not in the journal."""
     events = Journal(journal).events() if journal.is_file() else []
     return next((event.number for event in events if isinstance(event, TrialStarted) and event.trial == trial), None)

@@ -64,7 +64,7 @@ def measure_pace(config: Config) -> Pace:
     """
     import torch
 
-    from woundray.evaluation.embedders import resolve_objective
+    from woundray.evaluation.objective import resolve_objective
     from woundray.training.distributed import DistributedContext
     from woundray.training.loop import train
     from woundray.training.perceptual_loss import resolve_perceptual

@@ -9,6 +9,7 @@ from woundray.diagnosis.photographs import Photographs
 from woundray.diagnosis.services import MLFLOW_PORT, Services
 from woundray.diagnosis.step_timing import OutOfMemory, Pace, measure_pace
 from woundray.errors import NonFiniteError, UserError
+from woundray.evaluation.objective import resolve_objective
 from woundray.ray_cluster.nodes import Resources
 from woundray.ray_cluster.torch_trainer import resolve_gpus, runs_at_once
 from woundray.system.hardware import Machine, disk_free_gib
@@ -85,9 +86,7 @@ def foresee(
         )
     except UserError as error:
         problems.append(str(error))
-    objective = config.metrics.objective
-    if objective == "auto":
-        objective = "fid" if weights_file("inception") else "fd_lite0"
+    objective = resolve_objective(config).metrics.objective
     return Outlook(
         profile=profile,
         reason=reason,

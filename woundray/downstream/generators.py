@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from woundray.checkpoints.generate import SamplingOptions, generate_images
-from woundray.config import Config, QualityConfig
+from woundray.config import Config
 from woundray.data.image_source import ImageSource
+from woundray.data.split import split_for
 from woundray.downstream.feature_cache import PictureFeatures
 from woundray.downstream.leakage import Used
 from woundray.evaluation import embedders
-from woundray.evaluation.copy_detection import SingleImageScores
-from woundray.evaluation.embedders import embed
-from woundray.evaluation.filter_rules import heuristics, usable
+from woundray.evaluation.image_filter import ImageFilter
+from woundray.evaluation.networks import ScoringNetworks
+from woundray.evaluation.objective import resolve_objective
+from woundray.evaluation.real_reference import RealImages
 from woundray.ray_cluster.nodes import Resources
 from woundray.training.distributed import DistributedContext
 from woundray.training.entry_point import train
@@ -84,7 +86,7 @@ class Adapters:
 
     def __call__(self, photographs: ImageSource, n: int, seed: int, folder: Path) -> SyntheticImages:
         phase = photographs.photos[0].phase
-        config = embedders.resolve_objective(
+        config = resolve_objective(
             self.configs[phase].with_values({"reproducibility.seed": seed, "study.output": folder})
         )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -97,7 +99,7 @@ class Adapters:
         )
         wanted = int(np.ceil(n * self.draws_per_picture))
         pictures = generate_images(checkpoint, SamplingOptions(wanted, FIRST_SEED), _silent)
-        good = _filter(pictures, precomputed, embedder, config.quality.of_phase(phase))
+        good = make_image_filter(config, photographs, precomputed, embedder)(pictures).usable
         best_first = np.argsort(~good, kind="stable")[:n]  # those that pass, in the order of seeds, then the others
         used = _used(precomputed, searched=self.search > 0)
         refused = 1 - float(good[best_first].mean())
@@ -120,14 +122,16 @@ def _trained(config: Config, precomputed: Precomputed, folder: Path) -> Path:
     return folder / "run" / "best"
 
 
-def _filter(
-    pictures: Tensor, precomputed: Precomputed, embedder: embedders.Embedder, quality: QualityConfig
-) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
-    """(N,), True for pictures that the filter passes; its thresholds are of the materials' photographs alone."""
-    features = embed(embedder, pictures)
-    threshold = precomputed.reference.copy_rate(features).threshold
-    passes = SingleImageScores.of(precomputed.reference, quality, threshold).judge(features)
-    return usable(passes, heuristics(pictures, quality.heuristics), quality.filtering, len(pictures))
+def make_image_filter(
+    config: Config, photographs: ImageSource, precomputed: Precomputed, embedder: embedders.Embedder
+) -> ImageFilter:
+    """Return the image filter of a configuration, calibrated on the photographs of the precomputed data alone."""
+    quality = config.quality.of_phase(photographs.photos[0].phase)
+    images = RealImages.of(photographs, split_for(photographs.photos, config))
+    networks = ScoringNetworks.of_filter(
+        embedder, quality, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    )
+    return ImageFilter(precomputed.reference, images, networks, quality)
 
 
 def _used(precomputed: Precomputed, *, searched: bool) -> Used:

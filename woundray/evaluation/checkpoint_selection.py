@@ -1,5 +1,8 @@
-"""Which epoch of a run is kept. An entry of a history holds `epoch`, the objective, and where there are such its z over
-the floor (`<objective>_z`) and `copies_flag`."""
+"""Checkpoint selection: the epoch of a run that is kept.
+
+An entry of a history has `epoch`, the objective, and where they exist its z over the baseline (`<objective>_z`) and
+`copies_flag`.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,11 +10,11 @@ Entry = Mapping[str, float]
 
 
 def best_epoch(history: Sequence[Entry], objective: str) -> int:
-    """The earliest epoch within one standard deviation of the lowest score, the deviation being the floor's.
+    """Return the earliest epoch within one standard deviation (of the baseline) of the lowest score.
 
-    The lowest of many equal epochs is low by chance (the lowest of 20 by 1.9 deviations): later epochs that are no
-    better only copy more. Without a z it is the lowest score, the earliest of equals. An epoch whose pictures copy
-    training photographs is taken only where all do.
+    The lowest of many equal epochs is low by chance (the lowest of 20 by 1.9 deviations), and later epochs that are
+    no better only copy more. Without a z the lowest score decides, and the earliest of equals. An epoch whose images
+    copy training photographs is chosen only if all do.
     """
     entries = _eligible(history)
     lowest = _lowest(entries, objective)
@@ -19,7 +22,7 @@ def best_epoch(history: Sequence[Entry], objective: str) -> int:
 
 
 def contenders(history: Sequence[Entry], objective: str) -> set[int]:
-    """Epochs that are best, or become it once a later epoch is lower: their checkpoints must stay."""
+    """Return epochs that are best now, or may be after a later, lower epoch: their checkpoints must be kept."""
     entries = _eligible(history)
     lowest = _lowest(entries, objective)
     found, record = set(), float("inf")
@@ -31,7 +34,7 @@ def contenders(history: Sequence[Entry], objective: str) -> set[int]:
 
 
 def leading_epoch(history: Sequence[Entry], objective: str, min_delta: float = 0.0) -> int:
-    """Epoch of the lowest score; an epoch takes the lead only if it is lower by more than min_delta."""
+    """Return the epoch of the lowest score; a later epoch leads only if it is lower by more than min_delta."""
     best = history[0]
     for entry in history[1:]:
         if entry[objective] < best[objective] - min_delta:
@@ -40,7 +43,7 @@ def leading_epoch(history: Sequence[Entry], objective: str, min_delta: float = 0
 
 
 def copies(entry: Entry) -> bool:
-    """Whether an epoch's pictures copy training photographs beyond what unseen photographs would seem to."""
+    """Return whether the images of an epoch copy training photographs more often than held-out ones seem to."""
     return entry.get("copies_flag", 0.0) > 0
 
 

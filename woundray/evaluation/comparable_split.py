@@ -1,26 +1,24 @@
-"""Split of photographs whose sides are large enough to be compared; it imports no torch, for `doctor`."""
+"""Split of photographs by patient, with sides that are large enough for scores. It imports no torch, for `doctor`."""
 
 from collections.abc import Sequence
 
 from woundray.config import Config
 from woundray.data.manifest import Photo
 from woundray.data.split import Split, split_for
-from woundray.metrics.baseline import refuse_too_few
+from woundray.metrics.real_baseline import BaselineOptions, check_enough_images
 
 
 def comparable_split(photos: Sequence[Photo], config: Config) -> Split:
-    """Training and held-out sides as the configuration wants them.
+    """Split photographs into a training and a held-out side, as the configuration says.
 
     Raises:
-        UserError: patients or photographs are too few.
+        UserError: too few patients or photographs.
     """
     split = split_for(photos, config)
     if split.validation:
-        refuse_too_few(
+        check_enough_images(
             [photo.group for photo in split.train],
             [photo.group for photo in split.validation],
-            n=config.validation.pictures,
-            repeats=config.metrics.baseline_repeats,
-            seed=config.reproducibility.seed,
+            BaselineOptions(config.validation.pictures, config.metrics.baseline_repeats, config.reproducibility.seed),
         )
     return split

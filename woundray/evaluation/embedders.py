@@ -1,4 +1,4 @@
-"""What scores see of a picture: features for distances between sets, features for copies, and class logits."""
+"""Embedders: networks that return all features of an evaluation at once, for distances, copies and classes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,49 +10,48 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from woundray.config import Config
-from woundray.metrics.extractors import Extractor, Inception, Lite0Layers, cached_features
-from woundray.metrics.staged_extractors import Dinov2, Sscd
+from woundray.metrics.extractors import Extractor, Inception, Lite0Layers
+from woundray.metrics.feature_cache import cached_features
+from woundray.metrics.feature_checks import Rows
+from woundray.metrics.score_names import INCEPTION, frechet_name
 from woundray.weights.feature_weights import WEIGHTS
 from woundray.weights.repositories import weights_home
-from woundray.weights.staging import staged_file
+from woundray.weights.staging import weights_file
 
-Rows = NDArray[np.int64]
-Columns = NDArray[np.float32]
-
-INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+FeatureArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Features:
-    """N pictures, one row each: `distance` (N, d), `copies` (N, 1280) and `logits` (N, classes), float32."""
+    """Features of N images, one row each: `distance` (N, d), `copies` (N, 1280) and `logits` (N, classes), float32."""
 
-    distance: Columns
-    copies: Columns
-    logits: Columns
+    distance: FeatureArray
+    copies: FeatureArray
+    logits: FeatureArray
 
     def __len__(self) -> int:
         return len(self.distance)
 
     def rows(self, rows: Rows) -> "Features":
-        """Some of the pictures."""
+        """Select some of the images."""
         return Features(self.distance[rows], self.copies[rows], self.logits[rows])
 
-    def joined(self) -> Tensor:
-        """(N, all columns), as an embedder gives them."""
+    def concatenated(self) -> Tensor:
+        """Return (N, all columns), in the format of an embedder."""
         return torch.from_numpy(np.concatenate([self.distance, self.copies, self.logits], axis=1))
 
 
 class Embedder(Extractor, Protocol):
-    """An extractor that gives all three kinds of columns at once; `parts`: how many of each.
+    """Extractor that returns all three kinds of features in one array; `parts`: number of columns of each.
 
-    `name` is that of the features for distances; copies are always looked for on Lite0's head.
+    `name` is that of the features for distances; features for copies are always those of Lite0's head.
     """
 
     parts: tuple[int, int, int]
 
 
 class Lite0Embedder:
-    """All from one pass of the packaged EfficientNet-Lite0: block 10, head, logits of 1000 classes."""
+    """Block 10, head and logits of 1000 classes, from one pass of the packaged EfficientNet-Lite0."""
 
     name = "lite0"
     parts = (112, 1280, 1000)
@@ -67,9 +66,9 @@ class Lite0Embedder:
 
 
 class InceptionEmbedder:
-    """Inception's pool3 (2048) and logits (1008), as the literature has them; copies on Lite0's head."""
+    """Inception's pool3 (2048) and logits (1008), as in the literature; Lite0's head for copies."""
 
-    name = "inception"
+    name = INCEPTION
     parts = (2048, 1280, 1008)
     dim = sum(parts)
 
@@ -83,8 +82,8 @@ class InceptionEmbedder:
         return torch.cat([pool, self._head(images)["head"], logits], dim=1)
 
 
-class Alone:
-    """An extractor as an embedder: the same features for distances and for copies, and no classes."""
+class SingleExtractorEmbedder:
+    """Embedder of one extractor: the same features for distances and for copies, and no classes."""
 
     def __init__(self, extractor: Extractor) -> None:
         self._extractor = extractor
@@ -98,49 +97,23 @@ class Alone:
 
 
 def embed(embedder: Embedder, images: Tensor, cache: Path | None = None) -> Features:
-    """Features of uint8 NCHW RGB pictures; read from the folder `cache` where they were measured before."""
+    """Compute features of uint8 NCHW RGB images, or read them from the folder `cache`."""
     columns = embedder(images) if cache is None else cached_features(embedder, images, cache)
-    return split_columns(columns, embedder.parts)
+    return split_features(columns, embedder.parts)
 
 
-def split_columns(columns: Tensor, parts: tuple[int, int, int]) -> Features:
-    """(N, sum of parts) -> Features."""
+def split_features(columns: Tensor, parts: tuple[int, int, int]) -> Features:
+    """Split (N, sum of parts) into Features."""
     return Features(*(part.numpy() for part in torch.split(columns, list(parts), dim=1)))
 
 
-def score_name(score: str, embedder: str) -> str:
-    """A score's name with its features: `kid_lite0`; those of Inception, as in the literature, go without: `kid`."""
-    return score if embedder == "inception" else f"{score}_{embedder}"
-
-
-def resolve_objective(config: Config) -> Config:
-    """`auto` becomes `fid` where Inception's weights are on this machine, else `fd_lite0`; another stays."""
-    if config.metrics.objective != "auto":
-        return config
-    return config.with_values({"metrics.objective": "fid" if staged_file(INCEPTION_FILE) else "fd_lite0"})
-
-
 def make_embedder(config: Config, device: torch.device) -> Embedder:
-    """Inception's where the objective is `fid`, else the packaged one.
+    """Return Inception's embedder where the objective is `fid`, else the packaged one.
 
     Raises:
-        UserError: Inception's weights are not there, or are not the known ones.
+        UserError: Inception's weights are missing or have another sha256.
     """
-    if config.metrics.objective == "fid":
-        weights = staged_file(INCEPTION_FILE) or weights_home() / INCEPTION_FILE
+    if config.metrics.objective == frechet_name(INCEPTION):
+        weights = weights_file(INCEPTION) or weights_home() / WEIGHTS[INCEPTION].file_name
         return InceptionEmbedder(Inception(weights, device), device)
     return Lite0Embedder(device)
-
-
-def staged_extractors(device: torch.device) -> list[Extractor]:
-    """Extractors of a full evaluation that are used where their weights are on this machine.
-
-    Raises:
-        UserError: a file is not the known one.
-    """
-    found: list[Extractor] = []
-    if file := staged_file(WEIGHTS["dinov2"].file_name):
-        found.append(Dinov2(file, device))
-    if file := staged_file(WEIGHTS["sscd"].file_name):
-        found.append(Sscd(file, device))
-    return found

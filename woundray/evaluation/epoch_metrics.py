@@ -1,24 +1,24 @@
-"""The scores of an epoch: cheap, from one pass of one network over the generated pictures."""
+"""Scores of an epoch: a few metrics, from one pass of one network over the generated images."""
 
 from torch import Tensor
 
-from woundray.evaluation.embedders import Embedder, embed, score_name
+from woundray.evaluation.embedders import Embedder, embed
 from woundray.evaluation.real_reference import RealReference
-from woundray.metrics.baseline import z
-from woundray.metrics.extractors import frechet_name
 from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.kid import kid
+from woundray.metrics.real_baseline import z
+from woundray.metrics.score_names import frechet_name, score_name
 
 
-def score(pictures: Tensor, reference: RealReference, embedder: Embedder) -> dict[str, float]:
-    """Scores of generated pictures, uint8 (N, 3, H, W), against photographs of held-out patients.
+def score(images: Tensor, reference: RealReference, embedder: Embedder) -> dict[str, float]:
+    """Score generated images, uint8 (N, 3, H, W), against photographs of held-out patients.
 
-    The Frechet distance and its z over the floor; the kernel distance; the share of pictures that look like copies
-    of training photographs beside the share of held-out photographs that do, the chance p of such an excess, and
-    `copies_flag`: 1 where p is below its bar.
+    Fréchet distance and its z over the baseline; kernel distance; share of images that look like copies of training
+    photographs and that of held-out photographs; probability p of such an excess; `copies_flag`: 1 where p is below
+    quality.copies.p_value.
     """
-    features, real = embed(embedder, pictures), reference.held_out.features
-    name = frechet_name(embedder)
+    features, real = embed(embedder, images), reference.held_out.features
+    name = frechet_name(embedder.name)
     distance = frechet_distance(features.distance, real.distance)
     copies = reference.copy_rate(features)
     return {

@@ -1,4 +1,4 @@
-"""Which pictures are good enough to be used, each judged alone."""
+"""Rules of the image filter: simple checks of pixels, and how the metrics of an image decide."""
 
 from collections.abc import Mapping
 
@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from woundray.config import FilteringConfig, HeuristicsConfig
-from woundray.metrics.baseline import Threshold
 from woundray.metrics.extractors import check_images
+from woundray.metrics.threshold import Threshold
 
 Passes = NDArray[np.bool_]
 Values = NDArray[np.float64]
@@ -16,10 +16,10 @@ Values = NDArray[np.float64]
 BLACK, WHITE = 0.05, 0.95  # of full brightness
 
 
-def heuristics(pictures: Tensor, config: HeuristicsConfig) -> dict[str, Passes]:
-    """Simple checks of uint8 (N, 3, H, W): name of each enabled check -> (N,), True where a picture passes."""
-    check_images(pictures)
-    values = pictures.float() / 255
+def heuristics(images: Tensor, config: HeuristicsConfig) -> dict[str, Passes]:
+    """Run simple checks on uint8 (N, 3, H, W): name of each enabled check -> (N,), True where an image passes."""
+    check_images(images)
+    values = images.float() / 255
     brightness = values.mean(dim=1).flatten(1)  # N x pixels
     highest = values.amax(dim=1)
     saturation = ((highest - values.amin(dim=1)) / highest.clamp(min=1e-6)).flatten(1)
@@ -36,19 +36,24 @@ def heuristics(pictures: Tensor, config: HeuristicsConfig) -> dict[str, Passes]:
     return {name: passes.cpu().numpy() for name, passes in found.items()}
 
 
-def hold(threshold: Threshold | None, values: Values) -> Passes:
-    """(N,), True where a value is on the right side of the threshold; without a threshold everywhere."""
+def within_threshold(threshold: Threshold | None, values: Values) -> Passes:
+    """Return (N,), True where a value meets the threshold; without a threshold True everywhere."""
     return np.array([threshold is None or threshold.holds(value) for value in values], dtype=bool)
 
 
-def usable(metrics: Mapping[str, Passes], simple: Mapping[str, Passes], config: FilteringConfig, n: int) -> Passes:
-    """(N,), True for pictures that pass every simple check, and of the configured metrics as many as are asked for.
+def passes_filter(
+    metrics: Mapping[str, Passes], simple: Mapping[str, Passes], config: FilteringConfig, n: int
+) -> Passes:
+    """Return (N,), True for images that pass every simple check and as many metrics as `config.strategy` requires.
 
-    A metric that was not taken (LPIPS without weights) is left out of the count.
+    A metric of `config.metrics` that was not computed (LPIPS without weights) is not counted.
     """
     if not config.enabled:
         return np.ones(n, dtype=bool)
-    taken = [metrics[name] for name in config.metrics if name in metrics]
-    passed = np.sum(taken, axis=0) if taken else np.zeros(n, dtype=int)
-    wanted = {"all": len(taken), "any": min(1, len(taken)), "min_passing": min(config.min_passing_metrics, len(taken))}
-    return np.asarray((passed >= wanted[config.strategy]) & np.all([np.ones(n, dtype=bool), *simple.values()], axis=0))
+    computed = [metrics[name] for name in config.metrics if name in metrics]
+    passed = np.sum(computed, axis=0) if computed else np.zeros(n, dtype=int)
+    count = len(computed)
+    required = {"all": count, "any": min(1, count), "min_passing": min(config.min_passing_metrics, count)}
+    return np.asarray(
+        (passed >= required[config.strategy]) & np.all([np.ones(n, dtype=bool), *simple.values()], axis=0)
+    )

@@ -1,18 +1,21 @@
-"""What all scores of an evaluation are read against, and how one of them is made."""
+"""Score context: sample sizes, reference and thresholds that all scores of an evaluation share; intervals."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import binomtest
 
 from woundray.config import QualityConfig
-from woundray.evaluation.embedders import Features, score_name
+from woundray.evaluation.embedders import Features
 from woundray.evaluation.filter_rules import Passes
 from woundray.evaluation.real_reference import RealReference
-from woundray.evaluation.set_metrics import Measure
-from woundray.metrics.baseline import RealBaseline, Rows, Score, Threshold, deals
+from woundray.evaluation.set_metrics import SetMetric
+from woundray.evaluation.thresholds import score_threshold
+from woundray.metrics.feature_checks import Rows
 from woundray.metrics.jackknife import Statistic, jackknife_sd
+from woundray.metrics.real_baseline import BaselineOptions, RealBaseline, patient_splits
+from woundray.metrics.score import Score
 
 NORMAL_95 = 1.96
 COPY_FEATURES = "lite0_head"
@@ -22,7 +25,7 @@ Splits = list[tuple[Rows, Rows]]
 
 @dataclass(frozen=True)
 class ScoreContext:
-    """Features of generated pictures (seeds from `seed` on), their reference, and the thresholds of their phase."""
+    """Features of generated images (first seed `seed`), their reference, and the thresholds of their phase."""
 
     generated: Features
     reference: RealReference
@@ -31,85 +34,51 @@ class ScoreContext:
 
     @property
     def n(self) -> int:
-        """Generated pictures."""
+        """Number of generated images."""
         return len(self.generated)
 
     @property
     def m(self) -> int:
-        """Held-out photographs."""
+        """Number of held-out photographs."""
         return len(self.reference.held_out.groups)
 
-    def threshold(self, name: str) -> Threshold | None:
-        """Threshold on a score that users ask for, where it is enabled; comparable on the features it was made for."""
-        quality, inception = self.quality, self.reference.extractor == "inception"
-        if name == frechet(self.reference):
-            return Threshold(quality.fid.max_threshold, "max", inception) if quality.fid.enabled else None
-        if name == score_name("inception_score", self.reference.extractor):
-            limit = quality.inception_score
-            return Threshold(limit.min_threshold, "min", inception) if limit.enabled else None
-        if name == "ssim_nn":
-            return Threshold(quality.ssim.min_threshold, "min") if quality.ssim.enabled else None
-        if name == "lpips_nn":
-            return Threshold(quality.lpips.max_threshold, "max") if quality.lpips.enabled else None
-        return None
-
     def splits(self, groups: Sequence[str]) -> Splits:
-        """Sides of real photographs of these sizes, as far as the photographs go, without a common patient."""
-        return deals(groups, n=self.n, m=self.m, repeats=self.reference.repeats, seed=self.reference.seed)
+        """Draw splits of photographs by patient into n and m, or fewer where there are too few photographs."""
+        reference = self.reference
+        return patient_splits(groups, BaselineOptions(self.n, reference.repeats, reference.seed, m=self.m))
 
-    def measure(self, measure: Measure, splits: Splits) -> Score:
-        """A score with its floor on the splits and its interval."""
-        value = measure.of_generated(np.arange(self.n), np.arange(self.m))
-        real_baseline = RealBaseline.of([measure.of_real(a, b) for a, b in splits], splits, n_wanted=self.n)
-        low, high = self.interval(value, measure.of_generated)
-        if low == high and (measure.low, measure.high) == (0.0, 1.0):
-            low, high = binomial(value, min(self.n, self.m))  # none or all, whatever is left out
-        return self.score(
-            measure.name,
-            value,
-            measure.features,
-            interval=(max(low, measure.low), min(high, measure.high)),
-            real_baseline=real_baseline,
-            alone=not measure.needs_reference,
+    def score(self, name: str, value: float, features: str, *, interval: tuple[float, float] | None = None) -> Score:
+        """Return a score with its configured threshold."""
+        low, high = interval or (None, None)
+        threshold = score_threshold(name, self.reference.extractor, self.quality)
+        return Score(name, value, self.n, None, self.seed, features, self.m, low, high, threshold=threshold)
+
+    def score_metric(self, metric: SetMetric, splits: Splits) -> Score:
+        """Compute a metric, its baseline on the splits and its interval."""
+        value = metric.of_generated(np.arange(self.n), np.arange(self.m))
+        low, high = self.interval(value, metric.of_generated)
+        if low == high and (metric.low, metric.high) == (0.0, 1.0):
+            low, high = binomial(value, min(self.n, self.m))  # a share of 0 or 1 does not vary under the jackknife
+        score = self.score(metric.name, value, metric.features, interval=(max(low, metric.low), min(high, metric.high)))
+        return replace(
+            score,
+            real_baseline=RealBaseline.of([metric.of_real(a, b) for a, b in splits], splits, n_wanted=self.n),
+            reference_n=self.m if metric.needs_reference else None,
         )
 
-    def share(self, name: str, passes: Passes, real: Passes, threshold: Threshold | None, *, features: str) -> Score:
-        """Share of pictures that pass, beside that of held-out photographs."""
+    def score_share(self, name: str, passes: Passes, real: Passes, *, features: str) -> Score:
+        """Return the share of images that pass, and that of held-out photographs."""
         value = float(passes.mean())
-        return self.score(
-            name, value, features, interval=binomial(value, self.n), real=float(real.mean()), threshold=threshold
-        )
+        score = self.score(name, value, features, interval=binomial(value, self.n))
+        return replace(score, real=float(real.mean()))
 
     def interval(self, value: float, statistic: Statistic) -> tuple[float, float]:
-        """95 %, by leaving out pictures and patients."""
+        """Return the 95 % interval, by a jackknife over images and patients."""
         half = NORMAL_95 * jackknife_sd(statistic, self.n, self.reference.held_out.groups, seed=self.reference.seed)
         return value - half, value + half
 
-    def score(
-        self,
-        name: str,
-        value: float,
-        features: str,
-        *,
-        interval: tuple[float, float] | None = None,
-        real_baseline: RealBaseline | None = None,
-        real: float | None = None,
-        threshold: Threshold | None = None,
-        alone: bool = False,
-    ) -> Score:
-        """A score with its threshold; `alone`: it needs no reference."""
-        low, high = interval or (None, None)
-        against = None if alone else self.m
-        threshold = threshold or self.threshold(name)
-        return Score(name, value, self.n, real_baseline, self.seed, features, against, low, high, real, threshold)
-
-
-def frechet(reference: RealReference) -> str:
-    """Name of the Frechet distance of a reference."""
-    return "fid" if reference.extractor == "inception" else f"fd_{reference.extractor}"
-
 
 def binomial(share: float, n: int) -> tuple[float, float]:
-    """Exact 95 % interval of a share of n (Clopper & Pearson 1934)."""
+    """Return the exact 95 % interval of a share of n (Clopper & Pearson 1934)."""
     interval = binomtest(round(share * n), n).proportion_ci(0.95)
     return float(interval.low), float(interval.high)

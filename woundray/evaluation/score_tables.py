@@ -1,4 +1,4 @@
-"""Scores as tables for a terminal and as plain values for a file."""
+"""Tables of scores for a terminal, and plain values of scores for JSON files."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -7,15 +7,15 @@ from typing import Any
 from rich.table import Table
 
 from woundray.evaluation.paired_comparison import Difference
-from woundray.metrics.baseline import Score
+from woundray.metrics.score import Score
 
 STYLES = {"passes": "green", "fails": "red"}
 
 
 def score_table(scores: Sequence[Score]) -> Table:
-    """One row a score: value, what real photographs score (± sd of a baseline), z, threshold, verdict, interval.
+    """Return a table with a row a score: value, value of real photographs (± sd), z, threshold, verdict, interval.
 
-    Names and figures are never cut: where the terminal is narrow, verdict and interval take several lines.
+    Names and numbers are never truncated: in a narrow terminal, verdict and interval take several lines.
     """
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     for heading in ("score", "value", "real", "z", "threshold"):
@@ -37,9 +37,9 @@ def score_table(scores: Sequence[Score]) -> Table:
 
 
 def difference_table(differences: Sequence[Difference], names: Sequence[str]) -> Table:
-    """One row a score: the first set's value, and of each other its value and the difference with its interval.
+    """Return a table with a row a score: value of the first set, and value and difference of each other set.
 
-    Names and figures are never cut: where the terminal is narrow, a difference takes several lines.
+    Names and numbers are never truncated: in a narrow terminal, a difference takes several lines.
     """
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("score", no_wrap=True, overflow="fold")
@@ -49,16 +49,16 @@ def difference_table(differences: Sequence[Difference], names: Sequence[str]) ->
         table.add_column("difference", justify="right", overflow="fold")
     for row in differences:
         cells = [_number(row.values[0])]
-        for number, (gap, low, high) in enumerate(row.differences, start=1):
-            text = f"{gap:+.3g} ({low:+.3g} to {high:+.3g})"
-            cells += [_number(row.values[number]), f"[bold]{text}[/bold]" if row.clear(number) else text]
+        for number, (difference, low, high) in enumerate(row.differences, start=1):
+            text = f"{difference:+.3g} ({low:+.3g} to {high:+.3g})"
+            cells += [_number(row.values[number]), f"[bold]{text}[/bold]" if row.significant(number) else text]
         table.add_row(row.name, *cells)
     return table
 
 
 def score_values(score: Score) -> dict[str, Any]:
-    """All of a score, with what follows from it, as JSON's types; what is not finite is left empty."""
-    derived = {"z": score.z, "real": score.of_real, "verdict": score.verdict}
+    """Return all fields of a score, with z, real value and verdict, as JSON types; None for infinite values."""
+    derived = {"z": score.z, "real": score.real_value, "verdict": score.verdict}
     return {
         name: None if isinstance(value, float) and abs(value) == float("inf") else value
         for name, value in (asdict(score) | derived).items()

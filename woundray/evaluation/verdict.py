@@ -1,4 +1,4 @@
-"""Whether a study's pictures can be used, in plain words, from what an evaluation found of them."""
+"""Verdict on the images of a study, in plain words, from the report of an evaluation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from typing import Any
 
 from woundray.config import Config
 
-FEWEST_USABLE = 0.05
-"""Share of pictures that must pass the filter for it to be worth drawing through it."""
+MIN_USABLE_SHARE = 0.05
+"""Smallest share of images that pass the filter at which generating with the filter is worthwhile."""
 
-_SCORES = {
+_REASONS = {
     "knn_share": "too few look like wounds",
     "copy_rate": "too many look like copies of photographs",
     "ssim_nn": "unlike every photograph by SSIM",
@@ -19,13 +19,13 @@ _SCORES = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a study's pictures are good for.
+    """Verdict on the images of a study.
 
     Attributes:
-        usable: they may be drawn through the filter and tried on a classifier.
-        line: the verdict in one sentence, with the figure that it stands on.
-        next: what to do now.
-        filtered: enough pictures pass the filter to draw through it.
+        usable: the images can be generated with the filter and tried on a classifier.
+        line: the verdict in one sentence, with the numbers that it is based on.
+        next: recommended next step.
+        filtered: enough images pass to generate with the filter.
     """
 
     usable: bool
@@ -35,11 +35,11 @@ class Verdict:
 
 
 def verdict_of(evaluation: Mapping[str, Any] | None, config: Config, *, ended: bool = True) -> Verdict:
-    """The verdict on pictures of a configuration.
+    """Return the verdict on images of a configuration.
 
     Args:
         evaluation: `report.json` of the best checkpoint; None: it was not evaluated.
-        ended: the study has come to its end.
+        ended: whether the study has finished.
     """
     practice = config.data.root is None
     if evaluation is None or not ended:
@@ -52,7 +52,7 @@ def verdict_of(evaluation: Mapping[str, Any] | None, config: Config, *, ended: b
     if usable["real"] is not None:
         passed += f", {usable['real']:.0%} of photographs do"
     missed = [name for name, score in scores.items() if score["verdict"] == "fails"]
-    filtered = usable["value"] >= FEWEST_USABLE
+    filtered = usable["value"] >= MIN_USABLE_SHARE
     if practice:
         return Verdict(
             False,
@@ -75,7 +75,7 @@ def verdict_of(evaluation: Mapping[str, Any] | None, config: Config, *, ended: b
             filtered,
         )
     if missed:
-        reasons = ", ".join(_SCORES.get(name, name) for name in missed)
+        reasons = ", ".join(_REASONS.get(name, name) for name in missed)
         return Verdict(
             False,
             f"usable with care, through the filter only: {passed}; photographs pass what these fail: {reasons}",

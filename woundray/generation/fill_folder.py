@@ -1,4 +1,4 @@
-"""What `generate` is asked for: pictures of one or several checkpoints in one folder, balanced where wanted."""
+"""Fill a folder with generated images of one or several checkpoints, with a balanced number a phase if requested."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,18 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from woundray.checkpoints.find import config_of, find_checkpoint
-from woundray.checkpoints.generate import SamplingOptions
 from woundray.data.manifest import read_dataset
 from woundray.data.patient_names import patient_key
 from woundray.errors import UserError
-from woundray.generation.generate_until_enough import CheckpointSource, FilterOptions, ProgressWithNote, produce
+from woundray.generation.generate_until_enough import (
+    CheckpointSource,
+    GenerationRequest,
+    ProgressWithNote,
+    generate_until_enough,
+)
 from woundray.generation.pass_rate import PassRate
-from woundray.generation.picture_folder import Collection
+from woundray.generation.picture_folder import PictureFolder
 from woundray.tracking.mlflow_checkpoints import SCHEMES, pin_reference
 
 
 def find_sources(references: Sequence[str], runs: Path, tracking_uri: str) -> list[CheckpointSource]:
-    """The checkpoints of references, each with a reference that will mean the same when an alias has moved on."""
+    """Find checkpoints; an alias of MLflow is replaced by its version, which stays the same when the alias moves on."""
     sources = []
     for reference in references:
         if reference.startswith(SCHEMES):
@@ -29,64 +33,56 @@ def find_sources(references: Sequence[str], runs: Path, tracking_uri: str) -> li
     return sources
 
 
-def fill(
+def fill_folder(
     folder: Path,
     sources: Sequence[CheckpointSource],
-    options: SamplingOptions,
+    request: GenerationRequest,
     *,
-    filter_options: FilterOptions | None,
-    balance: int | None,
-    data: Path | None,
+    balance: int | None = None,
     progress: ProgressWithNote,
 ) -> list[PassRate]:
-    """Pictures of each source in one folder.
+    """Generate images of each source into one folder.
 
     Args:
-        balance: pictures that each phase shall have, its photographs in `data` counted; 0: as many as the largest
-            phase has; None: `options.count` of each source.
-        filter_options: see `produce`.
+        balance: total number of images of each phase, including its photographs in `request.data`; 0: as many as the
+            largest phase has; None: `request.options.count` new images of each source.
 
     Raises:
         UserError: several sources of one phase to balance, or no data to count.
     """
-    counts = [options.count] * len(sources)
+    counts = [request.options.count] * len(sources)
     if balance is not None:
-        root = data or config_of(sources[0].checkpoint).data.root
+        root = request.data or config_of(sources[0].checkpoint).data.root
         if root is None:
             raise UserError("--balance: give --data, the photographs that are counted")
-        counts = lacking([source.phase for source in sources], balance, root)
-    collection = Collection(folder, set().union(*(_patients(source, data) for source in sources)))
+        counts = count_missing([source.phase for source in sources], balance, root)
+    output = PictureFolder(folder, set().union(*(_patient_numbers(source, request.data) for source in sources)))
     return [
-        produce(
-            source,
-            replace(options, count=count),
-            collection,
-            data=data,
-            filter_options=filter_options,
-            progress=progress,
+        generate_until_enough(
+            source, replace(request, options=replace(request.options, count=count)), output, progress=progress
         )
         for source, count in zip(sources, counts, strict=True)
         if count > 0
     ]
 
 
-def lacking(phases: Sequence[str], total: int, data: Path) -> list[int]:
-    """How many pictures each phase lacks to a total, its photographs counted; total 0: as the largest phase has.
+def count_missing(phases: Sequence[str], total: int, data: Path) -> list[int]:
+    """Return how many images each phase needs besides its photographs; total 0: as many as the largest phase has.
 
     Raises:
-        UserError: phase `all`, or one that comes twice.
+        UserError: phase `all`, or a phase that is given twice.
     """
     if "all" in phases or len(set(phases)) < len(phases):
         raise UserError(f"--balance: give one checkpoint for each of the phases I, P, R, not {', '.join(phases)}")
-    have = Counter(photo.phase for photo in read_dataset(data, similar_patients="apart").photos)
-    total = total or max(have.values())
-    return [max(0, total - have[phase]) for phase in phases]
+    existing = Counter(photo.phase for photo in read_dataset(data, similar_patients="apart").photos)
+    total = total or max(existing.values())
+    return [max(0, total - existing[phase]) for phase in phases]
 
 
-def _patients(source: CheckpointSource, data: Path | None) -> set[int]:
-    """Numbers of the patients that are known here, which no picture may bear."""
+def _patient_numbers(source: CheckpointSource, data: Path | None) -> set[int]:
+    """Return the numbers of known patients, which must not be given to generated images."""
     root = data or config_of(source.checkpoint).data.root
     if root is None or not root.is_dir():
         return set()
-    photos = read_dataset(root, similar_patients="apart").photos  # numbers are counted here, and nobody is split
+    photos = read_dataset(root, similar_patients="apart").photos  # only to read numbers: no split needs joint groups
     return {int(key) for photo in photos if (key := patient_key(photo.patient)).isdecimal()}

@@ -1,4 +1,4 @@
-"""n pictures of a checkpoint, or as many as it takes until n of them pass the filter."""
+"""Generate n images of a checkpoint, or as many as needed until n of them pass the image filter."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -9,175 +9,159 @@ from typing import Protocol
 
 from torch import Tensor
 
-from woundray.checkpoints.evaluate import EvaluationData, phase_thresholds, staged_lpips
+from woundray.checkpoints.evaluation_data import EvaluationData
 from woundray.checkpoints.find import EVALUATION, config_of
 from woundray.checkpoints.generate import SamplingOptions
 from woundray.errors import Stopped
 from woundray.evaluation.image_filter import ImageFilter
 from woundray.generation.generator import Origin, open_generators, origin_of
 from woundray.generation.pass_rate import PassRate
-from woundray.generation.picture_folder import Collection, Picture
+from woundray.generation.picture_folder import GeneratedImage, PictureFolder
 from woundray.sampling import pipeline
 from woundray.weights.diffusers_layout import read_json
 
-_AT_ONCE = 16  # judged and written down
+_CHUNK = 16  # images that are filtered and written at a time
 
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """A checkpoint to draw from, and the reference by which it is found again."""
+    """A checkpoint folder, and the reference by which it can be found again."""
 
     checkpoint: Path
     reference: str
 
     @property
     def phase(self) -> str:
-        """The phase that its pictures show."""
+        """Phase of the checkpoint's images."""
         return config_of(self.checkpoint).phase
 
 
 @dataclass(frozen=True)
 class FilterOptions:
-    """How pictures are filtered.
+    """Options of generating with the image filter.
 
     Attributes:
-        tries: pictures that are drawn at most for each one that is wanted.
-        keep: refused pictures that stay to be looked at.
+        tries: images that are generated at most for each requested one.
+        keep_rejected: number of rejected images that are written.
     """
 
     tries: int = 20
-    keep: int = 50
+    keep_rejected: int = 50
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """Request for images.
+
+    Attributes:
+        filter_options: only images that pass the filter count; None: all do.
+        data: present folder of the checkpoint's photographs; None: that of the training run.
+    """
+
+    options: SamplingOptions
+    filter_options: FilterOptions | None = None
+    data: Path | None = None
 
 
 class ProgressWithNote(Protocol):
-    """Shows how far a stage is, with a line on how it goes."""
+    """Progress callback with an optional line of text."""
 
     def __call__(self, name: str, done: int, total: int, note: str = "", /) -> None: ...
 
 
-def produce(
-    source: CheckpointSource,
-    options: SamplingOptions,
-    collection: Collection,
-    *,
-    data: Path | None,
-    filter_options: FilterOptions | None,
-    progress: ProgressWithNote,
+def generate_until_enough(
+    source: CheckpointSource, request: GenerationRequest, output: PictureFolder, *, progress: ProgressWithNote
 ) -> PassRate:
-    """Adds `options.count` pictures to a collection; those of the wish that are there already are not drawn again.
-
-    Args:
-        data: where the checkpoint's photographs are now, for the filter; None: where they were.
-        filter_options: only pictures that pass the filter count; None: all do.
+    """Generate `request.options.count` images into a folder; images that exist there already count.
 
     Raises:
-        UserError: photographs that the filter needs are not where they were.
+        UserError: photographs that the filter needs are missing.
         Stopped: Ctrl-C.
     """
+    options, filter_options = request.options, request.filter_options
     progress("models", 0, 1)
-    image_filter = make_image_filter(source.checkpoint, data, progress) if filter_options else None
-    with open_generators(source.checkpoint, origin_of(source.checkpoint, source.reference, options)) as (
-        painters,
-        origin,
-    ):
+    image_filter = EvaluationData.of(source.checkpoint, request.data).image_filter(progress) if filter_options else None
+    with open_generators(source.checkpoint, origin_of(source.checkpoint, source.reference, options)) as (pool, origin):
         progress("models", 1, 1)
-        there = {seed for seed in collection.seeds(origin) if seed >= options.first_seed}
+        existing = {seed for seed in output.seeds(origin) if seed >= options.first_seed}
         if image_filter is None:  # exactly these seeds
-            there &= set(pipeline.seeds_of(options.count, first=options.first_seed))
-        pass_rate = PassRate(origin.phase, options.count, there=min(len(there), options.count))
+            existing &= set(pipeline.seeds_of(options.count, first=options.first_seed))
+        pass_rate = PassRate(origin.phase, options.count, existing=min(len(existing), options.count))
         if filter_options and image_filter:
             pass_rate.tries = filter_options.tries
             pass_rate.refused_photographs = 1 - float(image_filter.of_photographs().usable.mean())
-            pass_rate.known = passed_before(source.checkpoint, options)
-        name, began_s = f"pictures of phase {origin.phase}", time.monotonic()
-        seeds = islice((seed for seed in count(options.first_seed) if seed not in there), pass_rate.most)
-        progress(name, 0, pass_rate.wanted, pass_rate.progress(0))
+            pass_rate.earlier = passed_before(source.checkpoint, options)
+        name, start_s = f"pictures of phase {origin.phase}", time.monotonic()
+        seeds = islice((seed for seed in count(options.first_seed) if seed not in existing), pass_rate.max_generated)
+        progress(name, 0, pass_rate.requested, pass_rate.progress(0))
         try:
-            for some, pixels in painters.draw(chunks(seeds, origin.batch_size)):
-                good, bad = _sorted(_judged(some, pixels, origin, image_filter), pass_rate)
-                collection.reject(bad, keep=filter_options.keep if filter_options else 0)
-                collection.add(good)
-                progress(
-                    name,
-                    pass_rate.wanted - pass_rate.short,
-                    pass_rate.wanted,
-                    pass_rate.progress(time.monotonic() - began_s),
-                )
-                if pass_rate.short == 0 or pass_rate.too_few_pass():
+            for batch_seeds, pixels in pool.generate(chunks(seeds, origin.batch_size)):
+                filtered = _filter_batch(batch_seeds, pixels, origin, image_filter)
+                kept, rejected = _take_until_enough(filtered, pass_rate)
+                output.reject(rejected, limit=filter_options.keep_rejected if filter_options else 0)
+                output.add(kept)
+                done, note = pass_rate.requested - pass_rate.missing, pass_rate.progress(time.monotonic() - start_s)
+                progress(name, done, pass_rate.requested, note)
+                if pass_rate.missing == 0 or pass_rate.too_few_pass():
                     break
         except KeyboardInterrupt:
-            so_far = pass_rate.progress(time.monotonic() - began_s)
-            raise Stopped(
-                f"stopped: {so_far}; kept ones are in {collection.folder}, the same command goes on"
-            ) from None
+            so_far = pass_rate.progress(time.monotonic() - start_s)
+            raise Stopped(f"stopped: {so_far}; kept ones are in {output.folder}, the same command goes on") from None
     return pass_rate
 
 
-def _sorted(
-    judged: Iterable[tuple[Picture, dict[str, str]]], pass_rate: PassRate
-) -> tuple[list[Picture], list[tuple[Picture, str]]]:
-    """Pictures that are kept, and refused ones with the reason, until there are enough; both are counted."""
-    good: list[Picture] = []
-    bad: list[tuple[Picture, str]] = []
-    for picture, reasons in judged:
-        if pass_rate.short == 0:
+def _take_until_enough(
+    filtered: Iterable[tuple[GeneratedImage, dict[str, str]]], pass_rate: PassRate
+) -> tuple[list[GeneratedImage], list[tuple[GeneratedImage, str]]]:
+    """Return kept images, and rejected ones with the reason, until there are enough; update the counts."""
+    kept: list[GeneratedImage] = []
+    rejected: list[tuple[GeneratedImage, str]] = []
+    for image, reasons in filtered:
+        if pass_rate.missing == 0:
             break
-        pass_rate.drawn += 1
+        pass_rate.generated += 1
         pass_rate.kept += not reasons
         pass_rate.reasons.update(reasons.keys())  # of a mapping it would add the values
         if reasons:
-            bad.append((picture, "; ".join(f"{name} {figure}".strip() for name, figure in reasons.items())))
+            rejected.append((image, "; ".join(f"{name} {figure}".strip() for name, figure in reasons.items())))
         else:
-            good.append(picture)
-    return good, bad
+            kept.append(image)
+    return kept, rejected
 
 
 def passed_before(checkpoint: Path, options: SamplingOptions) -> tuple[int, int]:
-    """Pictures that passed and all pictures, of the evaluation that the checkpoint's study made of it.
+    """Return the number of images that passed and the number of all, from the study's evaluation of the checkpoint.
 
-    (0, 0) where there is none, or where the wish is for other pictures than those.
+    (0, 0) if there is none, or if the sampling options differ from those of the evaluation.
     """
     file = checkpoint / EVALUATION
     if not file.is_file() or any(
         value is not None for value in (options.steps, options.guidance_scale, options.prompt)
     ):
         return 0, 0
-    found = read_json(file)
-    share = next(score["value"] for score in found["scores"] if score["name"] == "usable")
-    return round(share * found["pictures"]), found["pictures"]
+    report = read_json(file)
+    share = next(score["value"] for score in report["scores"] if score["name"] == "usable")
+    return round(share * report["pictures"]), report["pictures"]
 
 
-def make_image_filter(checkpoint: Path, data: Path | None, progress: ProgressWithNote) -> ImageFilter:
-    """The filter that a checkpoint's configuration asks for, against the photographs that it was trained on."""
-    setting = EvaluationData.of(checkpoint, data)
-    quality = phase_thresholds(setting)
-    progress("features of photographs", 0, 1)
-    reference = setting.reference(setting.config.validation.pictures, None)
-    progress("features of photographs", 1, 1)
-    lpips = staged_lpips(quality, setting.device)
-    return ImageFilter(
-        reference, setting.embedder, quality, train=setting.train, held_out=setting.held_out, lpips=lpips
-    )
-
-
-def _judged(
+def _filter_batch(
     seeds: list[int], pixels: Tensor, origin: Origin, image_filter: ImageFilter | None
-) -> list[tuple[Picture, dict[str, str]]]:
-    """Pictures of a batch, each with the reasons why it is refused."""
+) -> list[tuple[GeneratedImage, dict[str, str]]]:
+    """Return the images of a batch, each with the reasons for which it is rejected."""
     if image_filter is None:
-        return [(Picture(one, seed, origin, {}), {}) for seed, one in zip(seeds, pixels, strict=True)]
-    verdicts = image_filter(pixels)
+        return [(GeneratedImage(one, seed, origin, {}), {}) for seed, one in zip(seeds, pixels, strict=True)]
+    decisions = image_filter(pixels)
     return [
         (
-            Picture(pixels[row], seed, origin, verdicts.scores(row)),
-            {} if verdicts.usable[row] else verdicts.reasons(row),
+            GeneratedImage(pixels[row], seed, origin, decisions.scores(row)),
+            {} if decisions.usable[row] else decisions.reasons(row),
         )
         for row, seed in enumerate(seeds)
     ]
 
 
 def chunks(seeds: Iterator[int], batch_size: int) -> Iterator[list[int]]:
-    """As many whole batches at a time as are judged and written down at once."""
-    size = batch_size * -(-_AT_ONCE // batch_size)
+    """Split seeds into lists of whole batches, each of about 16 images."""
+    size = batch_size * -(-_CHUNK // batch_size)
     while chunk := list(islice(seeds, size)):
         yield chunk

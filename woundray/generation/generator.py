@@ -1,4 +1,4 @@
-"""A checkpoint's models, opened once, that draw any seed; on several GPUs at once where there are such."""
+"""Image generators: models of a checkpoint, loaded once, that generate images by seed, on one or several GPUs."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,13 +22,13 @@ from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 @dataclass(frozen=True)
 class Origin:
-    """Everything but the seed that decides the pixels of a picture.
+    """Everything except the seed that determines the pixels of an image.
 
     Attributes:
-        source: where the checkpoint is found again: a folder, `runs:/ID` or `models:/NAME/VERSION`.
-        weights_sha256: of the checkpoint's trained weights.
-        batch_size: pictures that were computed at a time: other shapes round differently, by 1 of 255 in few pixels.
-        version: of woundray.
+        source: reference of the checkpoint: a folder, `runs:/ID` or `models:/NAME/VERSION`.
+        weights_sha256: sha256 of the checkpoint's trained weights.
+        batch_size: images computed at a time; other shapes round differently, by 1 of 255 in few pixels.
+        version: version of woundray.
     """
 
     source: str
@@ -45,15 +45,15 @@ class Origin:
 
     @property
     def options(self) -> SamplingOptions:
-        """What to ask of the checkpoint for such pictures."""
+        """Sampling options that generate such images."""
         return SamplingOptions(1, 0, self.steps, self.guidance_scale, self.prompt, self.batch_size)
 
 
 def origin_of(checkpoint: Path, source: str, options: SamplingOptions) -> Origin:
-    """The origin of pictures that a wish asks of a checkpoint.
+    """Return the origin of images of a checkpoint with these sampling options.
 
-    Without a GPU pictures are drawn one at a time: more are hardly faster there, and with several threads a picture's
-    rounding would depend on its place in the batch.
+    Without a GPU the batch size is 1: larger batches are hardly faster on a CPU, and with several threads the rounding
+    of an image would depend on its index in the batch.
     """
     config = config_of(checkpoint)
     guidance = config.validation.guidance_scale if options.guidance_scale is None else options.guidance_scale
@@ -72,7 +72,7 @@ def origin_of(checkpoint: Path, source: str, options: SamplingOptions) -> Origin
 
 
 def weights_sha256(checkpoint: Path) -> str:
-    """Of the adapter's file, or of those of a whole UNet, one after another."""
+    """Return the sha256 of the adapter's file, or those of a whole UNet's files, joined by `+`."""
     files = [checkpoint / WEIGHTS_NAME]
     if not files[0].is_file():
         files = sorted((checkpoint / "unet").glob("*.safetensors"))
@@ -80,23 +80,26 @@ def weights_sha256(checkpoint: Path) -> str:
 
 
 class ImageGenerator:
-    """Draws pictures of one origin on one device. All batches have one shape: no picture depends on the others."""
+    """Generator of images of one origin on one device.
+
+    All batches have the same shape, so that an image does not depend on the others of its batch.
+    """
 
     def __init__(self, checkpoint: Path, origin: Origin) -> None:
         self._models = open_checkpoint(checkpoint, origin.options)
 
-    def draw(self, seeds: Sequence[int]) -> Tensor:
-        """One picture a seed: uint8 (N, 3, H, W), the same for a seed whatever the others are."""
-        missing = -len(seeds) % self._models.sampler.batch_size
-        padded = [*seeds, *[seeds[0]] * missing]
+    def generate(self, seeds: Sequence[int]) -> Tensor:
+        """Generate one image a seed: uint8 (N, 3, H, W); the image of a seed does not depend on the other seeds."""
+        padding = -len(seeds) % self._models.sampler.batch_size
+        padded = [*seeds, *[seeds[0]] * padding]
         return self._models.generate_images(padded)[: len(seeds)]
 
     def fitting_batch_size(self) -> int:
-        """The batch size of the origin, halved until a batch fits into the GPU's memory."""
+        """Return the batch size of the origin, halved until a batch fits into the GPU's memory."""
         size = self._models.sampler.batch_size
         while torch.cuda.is_available() and size > 1:
             try:
-                self.draw(range(size))
+                self.generate(range(size))
                 break
             except torch.OutOfMemoryError:
                 size //= 2
@@ -106,7 +109,7 @@ class ImageGenerator:
 
 
 class GeneratorPool:
-    """One painter in this process, or one on each GPU of a Ray cluster."""
+    """Pool of image generators: one in this process, or one on each GPU of a Ray cluster."""
 
     def __init__(self, checkpoint: Path, origin: Origin, *, gpus: int) -> None:
         self._local = ImageGenerator(checkpoint, origin) if gpus < 2 else None
@@ -118,43 +121,45 @@ class GeneratorPool:
             self._remote = [actor.remote(checkpoint.absolute(), origin) for _ in range(gpus)]
 
     def fitting_batch_size(self) -> int:
-        """See `ImageGenerator.fitting_batch_size`; the smallest of all GPUs."""
+        """Return the smallest `ImageGenerator.fitting_batch_size` of all GPUs."""
         if self._local is not None:
             return self._local.fitting_batch_size()
         import ray
 
         return int(min(ray.get([image_generator.fitting_batch_size.remote() for image_generator in self._remote])))
 
-    def draw(self, batches: Iterable[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
-        """Seeds and pictures of each batch, in order; every GPU has two batches to do, no more are taken ahead."""
+    def generate(self, batches: Iterable[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield seeds and images of each batch, in order; at most two batches a GPU are taken in advance."""
         if self._local is not None:
             for seeds in batches:
-                yield seeds, self._local.draw(seeds)
+                yield seeds, self._local.generate(seeds)
             return
         import ray
 
-        begun: deque[tuple[list[int], Any]] = deque()
-        painters = cycle(self._remote)
+        pending: deque[tuple[list[int], Any]] = deque()
+        actors = cycle(self._remote)
         for seeds in batches:
-            begun.append((seeds, next(painters).draw.remote(seeds)))
-            if len(begun) == 2 * len(self._remote):
-                done, future = begun.popleft()
+            pending.append((seeds, next(actors).generate.remote(seeds)))
+            if len(pending) == 2 * len(self._remote):
+                done, future = pending.popleft()
                 yield done, ray.get(future)
-        for done, future in begun:
+        for done, future in pending:
             yield done, ray.get(future)
 
 
 @contextmanager
 def open_generators(checkpoint: Path, origin: Origin) -> Iterator[tuple[GeneratorPool, Origin]]:
-    """A studio on all GPUs of this machine, and the origin with the batch size that fits."""
+    """Open a pool on all GPUs of this machine; yield it, and the origin with the batch size that fits."""
     gpus = torch.cuda.device_count()
     if gpus < 2:
-        local = GeneratorPool(checkpoint, origin, gpus=gpus)
-        yield local, replace(origin, batch_size=local.fitting_batch_size())
+        pool = GeneratorPool(checkpoint, origin, gpus=gpus)
+        yield pool, replace(origin, batch_size=pool.fitting_batch_size())
         return
     from woundray.ray_cluster.connection import cluster
 
-    tell_lost_words(resolve(origin.base), [origin.prompt, origin.negative_prompt])  # Ray's workers can't be heard
+    tell_lost_words(
+        resolve(origin.base), [origin.prompt, origin.negative_prompt]
+    )  # warnings of Ray's workers are not shown
     with cluster(dashboard_port=8265) as connected:
-        many = GeneratorPool(checkpoint, origin, gpus=int(connected.resources.gpus))
-        yield many, replace(origin, batch_size=many.fitting_batch_size())
+        pool = GeneratorPool(checkpoint, origin, gpus=int(connected.resources.gpus))
+        yield pool, replace(origin, batch_size=pool.fitting_batch_size())

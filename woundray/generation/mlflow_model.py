@@ -1,6 +1,6 @@
-"""The model that MLflow serves: rows of prompt, n and seed -> PNG pictures with their provenance, in base64.
+"""MLflow model: rows of prompt, n and seed -> PNG images with their provenance, in base64.
 
-MLflow runs this file to make the model (see `woundray.tracking.model_registry.save_model`); nothing else imports it.
+MLflow runs this file to create the model (see `woundray.tracking.model_registry.save_model`); no module imports it.
 """
 
 import base64
@@ -14,40 +14,39 @@ from mlflow.pyfunc.model import PythonModel
 
 from woundray.checkpoints.generate import SamplingOptions
 from woundray.generation.generator import ImageGenerator, origin_of
-from woundray.generation.picture_folder import Picture, provenance
+from woundray.generation.picture_folder import GeneratedImage, provenance
 from woundray.sampling import pipeline
 
-MOST = 64  # pictures of one row: more is a job for `woundray generate`
+MAX_IMAGES = 64  # of one row; `woundray generate` has no limit
 
 
-class WoundPictures(PythonModel):
-    """One adapter. Each row asks for n pictures (1) of a prompt (the trained one) from a seed (0) on."""
+class WoundImageModel(PythonModel):
+    """Model of one checkpoint. A row requests n images (default 1) of a prompt (the trained one) and first seed (0)."""
 
     def load_context(self, context: Any) -> None:
-        """Called by MLflow before the first request."""
+        """Store the checkpoint's path; MLflow calls it before the first request."""
         self._checkpoint = Path(context.artifacts["checkpoint"])
-        self._painters: dict[str, ImageGenerator] = {}
+        self._generators: dict[str, ImageGenerator] = {}
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """One row a picture: its prompt, its seed, and its PNG file in base64."""
+        """Return one row an image: its prompt, its seed, and its PNG file in base64."""
         rows = []
         for request in model_input.to_dict("records"):
             prompt, n, seed = (
                 None if pd.isna(request.get(name)) else request[name] for name in ("prompt", "n", "seed")
             )
             count, first = int(n if n is not None else 1), int(seed or 0)
-            if not 1 <= count <= MOST or first < 0:
-                raise MlflowException.invalid_parameter_value(f"n: 1 to {MOST} pictures of a seed from 0 on")
+            if not 1 <= count <= MAX_IMAGES or first < 0:
+                raise MlflowException.invalid_parameter_value(f"n: 1 to {MAX_IMAGES} pictures of a seed from 0 on")
             origin = origin_of(self._checkpoint, "mlflow", SamplingOptions(count, prompt=prompt))
-            if origin.prompt not in self._painters:
-                self._painters = {
-                    origin.prompt: ImageGenerator(self._checkpoint, origin)
-                }  # the last one's, to bound memory
+            if origin.prompt not in self._generators:
+                # only the latest prompt is kept, to bound memory
+                self._generators = {origin.prompt: ImageGenerator(self._checkpoint, origin)}
             seeds = pipeline.seeds_of(count, first=first)
-            for number, pixels in zip(seeds, self._painters[origin.prompt].draw(seeds), strict=True):
-                file = pipeline.png(pixels, provenance(Picture(pixels, number, origin, {})))
+            for number, pixels in zip(seeds, self._generators[origin.prompt].generate(seeds), strict=True):
+                file = pipeline.png(pixels, provenance(GeneratedImage(pixels, number, origin, {})))
                 rows.append({"prompt": origin.prompt, "seed": number, "png_base64": base64.b64encode(file).decode()})
         return pd.DataFrame(rows)
 
 
-set_model(WoundPictures())
+set_model(WoundImageModel())

@@ -1,10 +1,11 @@
-"""A folder of synthetic pictures that a data set of photographs can take in.
+"""Folder of synthetic images, in the layout of a data set of photographs.
 
-`Depth_RGB/{seed}_P{patient:3}{visit:2}{ulcer:1}BDMZ.png`, `manifest.csv` (one row a picture, with all that draws it
-again), the phase CSV and the bounding-box CSV of the raw layout; `rejected.csv` and `rejected/`. So `tune --data`,
-`prepare --raw` and programs made for the raw layout read it.
+`Depth_RGB/{seed}_P{patient:3}{visit:2}{ulcer:1}BDMZ.png`, `manifest.csv` (one row an image, with all that is needed to
+generate it again), the phase CSV and the bounding-box CSV of the raw layout; `rejected.csv` and `rejected/`.
+`tune --data`, `prepare --raw` and programs made for the raw layout can read it.
 
-Patient numbers of 900 and more are not those of patients: each picture has a patient, visit and ulcer of its own.
+Each image has its own combination of patient, visit and ulcer number; patient numbers are 900 or more, which real
+patients do not have.
 """
 
 import csv
@@ -32,13 +33,13 @@ _PATIENTS = 30  # numbers of a phase; of phase `all` 10
 _VISITS, _ULCERS = 99, 9
 _PIXELS = "pixels_sha256"
 
-Place = tuple[int, int, int]  # patient, visit, ulcer
+ImageNumbers = tuple[int, int, int]  # patient, visit, ulcer
 Row = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One drawn picture: uint8 (3, H, W), its seed, its origin, and what it was judged by."""
+class GeneratedImage:
+    """Generated image: pixels, uint8 (3, H, W), seed, origin, and values of the filter's metrics."""
 
     pixels: Tensor
     seed: int
@@ -46,14 +47,14 @@ class Picture:
     scores: Mapping[str, float]
 
 
-class Collection:
-    """The pictures of a folder; new ones are added to those that are there.
+class PictureFolder:
+    """Generated images in a folder; new ones are added to the existing ones.
 
     Args:
-        patients: numbers that belong to patients, and are given to no picture.
+        patients: numbers of real patients, which are not given to images.
 
     Raises:
-        UserError: the folder's manifest is not of synthetic pictures.
+        UserError: the folder holds images that were not generated.
     """
 
     def __init__(self, folder: Path, patients: Iterable[int] = ()) -> None:
@@ -67,41 +68,41 @@ class Collection:
         (folder / PICTURES).mkdir(parents=True, exist_ok=True)
 
     def seeds(self, origin: Origin) -> set[int]:
-        """Seeds of the pictures of an origin that are here."""
-        wanted = _origin_cells(origin)
-        return {int(row["seed"]) for row in self.rows if wanted.items() <= row.items()}
+        """Return the seeds of existing images of an origin."""
+        cells = _origin_cells(origin)
+        return {int(row["seed"]) for row in self.rows if cells.items() <= row.items()}
 
-    def add(self, pictures: Sequence[Picture]) -> None:
-        """Writes pictures, and then the tables that name them."""
-        places = {phase: self._free_places(phase) for phase in {picture.origin.phase for picture in pictures}}
-        self.rows += [self._write(picture, next(places[picture.origin.phase])) for picture in pictures]
+    def add(self, images: Sequence[GeneratedImage]) -> None:
+        """Write images, and then the tables that list them."""
+        numbers = {phase: self._free_numbers(phase) for phase in {image.origin.phase for image in images}}
+        self.rows += [self._write(image, next(numbers[image.origin.phase])) for image in images]
         self._write_tables()
 
-    def reject(self, pictures: Sequence[tuple[Picture, str]], *, keep: int) -> None:
-        """Lists pictures with the reasons why they were refused; of the first `keep` the picture stays, too."""
+    def reject(self, images: Sequence[tuple[GeneratedImage, str]], *, limit: int) -> None:
+        """List rejected images with the reasons; write the first `limit` of all rejected images, too."""
         (self.folder / REJECTED).mkdir(exist_ok=True)
-        here = {row["file"] for row in self._rejected}
-        for picture, reason in pictures:
-            origin = picture.origin
-            name = f"{origin.phase}_{origin.weights_sha256[:8]}_seed_{picture.seed:05d}.png"
-            if name in here:
+        listed = {row["file"] for row in self._rejected}
+        for image, reason in images:
+            origin = image.origin
+            name = f"{origin.phase}_{origin.weights_sha256[:8]}_seed_{image.seed:05d}.png"
+            if name in listed:
                 continue
-            if len(self._rejected) < keep:
-                texts = provenance(picture) | {"rejected": reason}
-                pipeline.write_png(picture.pixels, self.folder / REJECTED / name, texts)
-            facts = {"file": name, "seed": str(picture.seed), "phase": origin.phase, "reason": reason}
+            if len(self._rejected) < limit:
+                texts = provenance(image) | {"rejected": reason}
+                pipeline.write_png(image.pixels, self.folder / REJECTED / name, texts)
+            facts = {"file": name, "seed": str(image.seed), "phase": origin.phase, "reason": reason}
             self._rejected.append(facts | {"source": origin.source})
         if self._rejected:
             _write_rows(self.folder / f"{REJECTED}.csv", self._rejected)
 
-    def write_grid(self, most: int = 100) -> Path:
-        """`grid.png` of the first pictures."""
-        paths = [self.folder / row["path"] for row in self.rows[:most]]
-        pictures = [torch.tensor(read_photo(path)).permute(2, 0, 1) for path in paths]
-        pipeline.write_png(pipeline.grid(torch.stack(pictures)), self.folder / "grid.png")
+    def write_grid(self, limit: int = 100) -> Path:
+        """Write `grid.png` of the first images and return its path."""
+        paths = [self.folder / row["path"] for row in self.rows[:limit]]
+        images = [torch.tensor(read_photo(path)).permute(2, 0, 1) for path in paths]
+        pipeline.write_png(pipeline.grid(torch.stack(images)), self.folder / "grid.png")
         return self.folder / "grid.png"
 
-    def _free_places(self, phase: str) -> Iterator[Place]:
+    def _free_numbers(self, phase: str) -> Iterator[ImageNumbers]:
         taken = {(int(row["patient"]), int(row["visit"]), int(row["ulcer"])) for row in self.rows}
         first = _FIRST_PATIENT[phase]
         for patient in range(first, first + (_PATIENTS if phase != "all" else 10)):
@@ -112,25 +113,25 @@ class Collection:
                             yield patient, visit, ulcer
         raise UserError(f"--out: {self.folder} has no patient number left for phase {phase}; give another folder")
 
-    def _write(self, picture: Picture, place: Place) -> Row:
-        patient, visit, ulcer = place
-        path = f"{PICTURES}/{picture.seed}_P{patient:03d}{visit:02d}{ulcer}BDMZ.png"
-        pipeline.write_png(picture.pixels, self.folder / path, provenance(picture))
-        side = picture.pixels.shape[-1]
-        edge = round(side * (1 - 1 / 1.3) / 2)  # as views of photographs: 15 % of the wound's box on each side
+    def _write(self, image: GeneratedImage, numbers: ImageNumbers) -> Row:
+        patient, visit, ulcer = numbers
+        path = f"{PICTURES}/{image.seed}_P{patient:03d}{visit:02d}{ulcer}BDMZ.png"
+        pipeline.write_png(image.pixels, self.folder / path, provenance(image))
+        side = image.pixels.shape[-1]
+        edge = round(side * (1 - 1 / 1.3) / 2)  # as in views of photographs: 15 % of the wound's box on each side
         box = {"xmin": edge, "ymin": edge, "xmax": side - edge, "ymax": side - edge}
         facts = {
             "path": path,
-            "phase": picture.origin.phase,
+            "phase": image.origin.phase,
             "patient": f"{patient:03d}",
             "visit": visit,
             "ulcer": ulcer,
             **box,
             "synthetic": "true",
-            "seed": picture.seed,
-            _PIXELS: pixels_sha256(picture.pixels),
-            **_origin_cells(picture.origin),
-            **{f"score.{name}": f"{value:.4g}" for name, value in picture.scores.items()},
+            "seed": image.seed,
+            _PIXELS: pixels_sha256(image.pixels),
+            **_origin_cells(image.origin),
+            **{f"score.{name}": f"{value:.4g}" for name, value in image.scores.items()},
         }
         return {name: str(value) for name, value in facts.items()}
 
@@ -152,28 +153,28 @@ class Collection:
 
 
 def _is_synthetic(path: Path) -> bool:
-    """Whether a picture says of itself that it was drawn, as those of `add` and `reject` do; a grid has no text."""
+    """Return whether a PNG file has the text `synthetic: true`, which `add` and `reject` write; a grid has no text."""
     if path.name == "grid.png":
         return True
     try:
-        with Image.open(path) as picture:
-            return getattr(picture, "text", {}).get("synthetic") == "true"
-    except OSError:  # torn, and who knows what it was
+        with Image.open(path) as image:
+            return getattr(image, "text", {}).get("synthetic") == "true"
+    except OSError:  # damaged: it may have been a photograph
         return False
 
 
 def read_origins(manifest: Path) -> dict[Origin, dict[int, str]]:
-    """Of each origin in a manifest: seed -> sha256 of the picture's pixels.
+    """Read a manifest: origin -> seed -> sha256 of the image's pixels.
 
     Raises:
-        UserError: no manifest of synthetic pictures.
+        UserError: it is no manifest of synthetic images.
     """
     found: dict[Origin, dict[int, str]] = {}
     for row in _read_rows(manifest):
         try:
             values = {field.name: row[field.name] for field in fields(Origin)}
-            numbers = {name: int(values[name]) for name in ("resolution", "steps", "batch_size")}
-            origin = Origin(**{**values, **numbers, "guidance_scale": float(values["guidance_scale"])})  # type: ignore[arg-type]
+            integers = {name: int(values[name]) for name in ("resolution", "steps", "batch_size")}
+            origin = Origin(**{**values, **integers, "guidance_scale": float(values["guidance_scale"])})  # type: ignore[arg-type]
             found.setdefault(origin, {})[int(row["seed"])] = row[_PIXELS]
         except (KeyError, ValueError) as error:
             raise UserError(
@@ -184,21 +185,21 @@ def read_origins(manifest: Path) -> dict[Origin, dict[int, str]]:
     return found
 
 
-def provenance(picture: Picture) -> dict[str, str]:
-    """What is written into a picture's file, by PNG's keywords where it has them."""
-    origin = picture.origin
+def provenance(image: GeneratedImage) -> dict[str, str]:
+    """Return the texts that are written into an image file: keyword -> text, with the PNG keywords where they exist."""
+    origin = image.origin
     texts = {
         "Software": f"woundray {origin.version}",
         "Description": "Synthetic picture, drawn by a machine: not a photograph of a patient",
         "synthetic": "true",
-        "seed": str(picture.seed),
+        "seed": str(image.seed),
         **_origin_cells(origin),
     }
-    return texts | {f"score.{name}": f"{value:.4g}" for name, value in picture.scores.items()}
+    return texts | {f"score.{name}": f"{value:.4g}" for name, value in image.scores.items()}
 
 
 def pixels_sha256(pixels: Tensor) -> str:
-    """Of uint8 (3, H, W), row by row of RGB: the same for the same pixels, whatever file they are in."""
+    """Return the sha256 of pixels, uint8 (3, H, W), in order of rows, columns and RGB; independent of the file."""
     return hashlib.sha256(pixels.permute(1, 2, 0).contiguous().numpy().tobytes()).hexdigest()
 
 
@@ -215,7 +216,7 @@ def _read_rows(path: Path) -> list[Row]:
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     columns = dict.fromkeys(name for row in rows for name in row)
-    with atomic_path(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(columns), restval="")
         writer.writeheader()
         writer.writerows(rows)

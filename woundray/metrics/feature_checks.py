@@ -1,4 +1,4 @@
-"""What every score wants of its input: a finite matrix of features, one row a picture."""
+"""Validation of feature matrices: finite, one row an image."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -6,13 +6,14 @@ from numpy.typing import ArrayLike, NDArray
 from woundray.errors import UserError
 
 Matrix = NDArray[np.float64]
+Rows = NDArray[np.int64]  # row indices
 
 
 def feature_matrix(features: ArrayLike, what: str, *, at_least: int = 2) -> Matrix:
     """Return `features` (N, d) as float64.
 
-    Raises UserError, naming `what` the features are of, where they are no matrix, have fewer than `at_least`
-    rows, or hold a value that is not finite.
+    Raises UserError, which begins with `what`, where they are no matrix, have fewer than `at_least` rows, or hold a
+    value that is not finite.
     """
     matrix = np.asarray(features, dtype=np.float64)
     if matrix.ndim != 2:
@@ -29,6 +30,6 @@ def feature_matrix(features: ArrayLike, what: str, *, at_least: int = 2) -> Matr
 
 
 def same_width(x: Matrix, y: Matrix) -> None:
-    """Raise UserError where two feature matrices come of different extractors (other number of columns)."""
+    """Raise UserError unless two feature matrices have equally many columns."""
     if x.shape[1] != y.shape[1]:
         raise UserError(f"features have {x.shape[1]} and {y.shape[1]} columns; take both from the same extractor")

@@ -1,31 +1,30 @@
-"""Intervals of scores of two samples, by leaving parts of each out."""
+"""Jackknife standard deviation of a score of two samples, for intervals."""
 
 from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from woundray.errors import UserError
+from woundray.metrics.feature_checks import Rows
 
-Rows = NDArray[np.int64]
 Statistic = Callable[[Rows, Rows], float]
 
 
 def jackknife_sd(statistic: Statistic, n: int, groups: Sequence[Hashable], *, seed: int, blocks: int = 20) -> float:
-    """Standard deviation of `statistic(rows of n pictures, rows of real pictures)`, both sides being samples.
+    """Estimate the standard deviation of `statistic(generated rows, real rows)`, with both sides as samples.
 
-    Delete-a-group jackknife (Efron & Tibshirani 1993, section 11): the pictures, and then the patients (`groups`: of
-    each real picture), are dealt at random into blocks that are left out in turn; the variances of both sides add up.
-    Unlike a bootstrap it draws no picture twice, which would move a Frechet distance.
+    Delete-a-group jackknife (Efron & Tibshirani 1993, section 11): the n generated images are assigned at random to
+    blocks, and each block is left out once; then the same with the patients. The variances of both sides are added.
+    Unlike a bootstrap it uses no image twice, which would bias a Fréchet distance.
 
-    Raises UserError for one picture or one patient.
+    groups: patient of each real image. Raises UserError for fewer than two images or patients.
     """
     patients = list(dict.fromkeys(groups))
     if min(n, len(patients)) < 2:
         raise UserError(f"{n} pictures and {len(patients)} patients: give 2 or more of each, which an interval needs")
     rng = np.random.default_rng(seed)
-    number = {patient: place for place, patient in enumerate(patients)}
-    patient_of = np.array([number[group] for group in groups])
+    indices = {patient: index for index, patient in enumerate(patients)}
+    patient_of = np.array([indices[group] for group in groups])
     pictures, real = np.arange(n), np.arange(len(patient_of))
 
     without_pictures = [

@@ -1,4 +1,4 @@
-"""Are generated pictures copies of training photographs? Always beside what unseen photographs score."""
+"""Memorisation: copies of training photographs among generated images, compared with held-out photographs."""
 
 import math
 from collections.abc import Callable, Hashable, Sequence
@@ -15,16 +15,17 @@ from torch.nn import functional
 from woundray.errors import UserError
 from woundray.metrics.extractors import check_images
 from woundray.metrics.feature_checks import Matrix, feature_matrix, same_width
-from woundray.metrics.precision_recall import neighbour_distance
+from woundray.metrics.precision_recall import knn_distance
 
-TURN_DEG, ZOOM = 2.0, 0.96  # of the bank's turned crops: side over the picture's
+GAP_REPEATS = 20  # draws of `train_gap`
+TURN_DEG, ZOOM = 2.0, 0.96  # of the rotated crops; zoom: side of the crop over side of the image
 
 
 @dataclass(frozen=True)
-class Ratios:
-    """Each picture's distance to the nearest training picture over that to the second, and the nearest's row.
+class NearestRatios:
+    """Distance of each image to the nearest training image over that to the second nearest, and the nearest's row.
 
-    `ratio` (N,) lies in 0..1: near 1 for a picture that is new, near 0 for a copy.
+    `ratio` (N,) is in 0..1: near 1 for a new image, near 0 for a copy.
     """
 
     ratio: Matrix
@@ -32,8 +33,8 @@ class Ratios:
 
 
 @dataclass(frozen=True)
-class Suspect:
-    """A generated picture that looks like a copy of a training picture, both by index, with their ratio."""
+class SuspectedCopy:
+    """Indices of a generated image and of the training image that it may be a copy of, with their distance ratio."""
 
     generated: int
     training: int
@@ -42,10 +43,10 @@ class Suspect:
 
 @dataclass(frozen=True)
 class CopyRate:
-    """Share below `threshold` of the `n` generated and of the `held_out_n` real pictures never trained on.
+    """Share of `n` generated images with a ratio below `threshold`, and that of `held_out_n` held-out real images.
 
-    `p_value`: chance of so many suspects, or more, if generated pictures copied no more than held-out real
-    ones do (Fisher's exact test, one-sided). `suspects` are sorted, the most suspicious first.
+    `p_value`: probability of as many suspects or more if generated images are copies no more often than held-out
+    real ones (Fisher's exact test, one-sided). `suspects` are sorted by ratio, the lowest first.
     """
 
     rate: float
@@ -55,12 +56,12 @@ class CopyRate:
     false_alarm_rate: float
     n: int
     held_out_n: int
-    suspects: tuple[Suspect, ...]
+    suspects: tuple[SuspectedCopy, ...]
 
 
 @dataclass(frozen=True)
-class Gap:
-    """Distance to held-out minus that to training pictures, `n` of each; above 0: nearer to training."""
+class TrainGap:
+    """Distance to held-out images minus distance to training images, `n` of each; above 0: nearer to training."""
 
     mean: float
     sd: float
@@ -68,71 +69,80 @@ class Gap:
     repeats: int
 
 
-def bank_views(images: Tensor) -> Tensor:
-    """The training bank (4 N): uint8 NCHW pictures, their central 96 % crops turned by 2 degrees, and both mirrored.
+def augmented_views(images: Tensor) -> Tensor:
+    """Return 4 views of each of N images, uint8 NCHW: itself, its central 96 % crop rotated by 2 degrees, both flipped.
 
-    View-major: row r shows picture r % N. On 320 real photographs more views (turned both ways, by 3 degrees, crops of
+    View-major: row r shows image r % N. On 320 real photographs more views (rotated both ways, by 3 degrees, crops of
     86 and 93 %) found no more planted copies.
     """
     check_images(images)
     angle = math.radians(TURN_DEG)
     cosine, sine = ZOOM * math.cos(angle), ZOOM * math.sin(angle)
     turn = torch.tensor([[cosine, -sine, 0.0], [sine, cosine, 0.0]], device=images.device)
-    places = functional.affine_grid(turn.expand(len(images), 2, 3), list(images.shape), align_corners=False)
-    turned = functional.grid_sample(images.float(), places, "bicubic", "reflection", align_corners=False)
-    upright = torch.cat([images, turned.round().clamp(0, 255).to(torch.uint8)])
-    return torch.cat([upright, upright.flip(3)])
+    grid = functional.affine_grid(turn.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    rotated = functional.grid_sample(images.float(), grid, "bicubic", "reflection", align_corners=False)
+    unflipped = torch.cat([images, rotated.round().clamp(0, 255).to(torch.uint8)])
+    return torch.cat([unflipped, unflipped.flip(3)])
 
 
-def nearest_ratio(features: ArrayLike, bank: ArrayLike, groups: Sequence[Hashable]) -> Ratios:
-    """Nearest over second-nearest distance of `features` (N, d) to the training pictures of `bank` (V M, d).
+def nearest_ratio(features: ArrayLike, train_views: ArrayLike, groups: Sequence[Hashable]) -> NearestRatios:
+    """Return the ratio of nearest to second-nearest distance of `features` (N, d) to M training images.
 
-    bank: features of `bank_views`, V views of M pictures, row r of picture r % M; groups: the patient of each of
-    the M pictures. The second nearest is a picture of another patient, as a patient's photographs are near-copies
-    of one another. A picture at distance 0 of both has ratio 1: nothing tells them apart.
+    train_views: (V M, d), features of `augmented_views`, V views of M images, row r of image r % M; groups: patient
+    of each of the M images. The second nearest is an image of another patient, as photographs of one patient are
+    near-copies of one another. An image at distance 0 of both has ratio 1, as neither is nearer.
 
-    Raises UserError for fewer than two patients, a bank of another length, or values that are not finite.
+    Raises UserError for fewer than two patients, train_views of another length, or values that are not finite.
     """
-    x, views = feature_matrix(features, "pictures", at_least=1), feature_matrix(bank, "training bank")
+    x, views = feature_matrix(features, "pictures", at_least=1), feature_matrix(train_views, "training bank")
     same_width(x, views)
-    pictures = len(groups)
-    number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
-    patient = np.array([number[group] for group in groups])
-    if len(number) < 2 or len(views) % pictures:
+    images = len(groups)
+    indices = {group: index for index, group in enumerate(dict.fromkeys(groups))}
+    patient = np.array([indices[group] for group in groups])
+    if len(indices) < 2 or len(views) % images:
         raise UserError(
-            f"training bank: {len(views)} views of {pictures} pictures; give the patient of each picture, "
+            f"training bank: {len(views)} views of {images} pictures; give the patient of each picture, "
             "an equal number of views each, two patients or more"
         )
 
-    # N x V x M => N x M: the best view of each picture
-    distances = cdist(x, views).reshape(len(x), -1, pictures).min(axis=1)
+    # N x V x M => N x M: the best view of each image
+    distances = cdist(x, views).reshape(len(x), -1, images).min(axis=1)
     nearest = distances.argmin(axis=1)
     first = distances[np.arange(len(x)), nearest]
     others = np.where(patient[None, :] == patient[nearest][:, None], np.inf, distances)
     second = others.min(axis=1)
-    return Ratios(np.divide(first, second, out=np.ones_like(first), where=second > 0), nearest)
+    return NearestRatios(np.divide(first, second, out=np.ones_like(first), where=second > 0), nearest)
 
 
-def copy_rate(generated: Ratios, held_out: Ratios, *, false_alarm_rate: float = 0.05) -> CopyRate:
-    """Share of generated pictures that look like copies, beside that of held-out real photographs.
+def copy_threshold(held_out: NearestRatios, *, false_alarm_rate: float) -> float:
+    """Return the ratio below which an image looks like a copy: the `false_alarm_rate` quantile of held-out ratios.
 
-    The threshold is the `false_alarm_rate` quantile of the held-out ratios. The held-out share is measured leaving
-    one out: each photograph against the threshold of the others. Both sets must be measured against one bank.
+    Raises UserError where there are too few held-out images for that quantile.
+    """
+    n = len(held_out.ratio)
+    if not 0 < false_alarm_rate < 1 or n * false_alarm_rate < 1:
+        raise UserError(
+            f"{n} held-out pictures for a false-alarm rate of {false_alarm_rate:g}: "
+            f"give a rate from {1 / max(n, 2):.2g} to below 1, or more held-out pictures"
+        )
+    return _quantile(held_out.ratio, false_alarm_rate)
 
-    Raises UserError where there are too few held-out pictures for that quantile.
+
+def copy_rate(generated: NearestRatios, held_out: NearestRatios, *, false_alarm_rate: float = 0.05) -> CopyRate:
+    """Return the share of generated images that look like copies, and that of held-out real photographs.
+
+    The threshold is `copy_threshold`. The held-out share is a leave-one-out estimate: each photograph is compared
+    with the threshold of the others. Both ratios must come from the same training images.
+
+    Raises UserError where there are too few held-out images for that quantile.
     """
     real = held_out.ratio
-    if not 0 < false_alarm_rate < 1 or len(real) * false_alarm_rate < 1:
-        raise UserError(
-            f"{len(real)} held-out pictures for a false-alarm rate of {false_alarm_rate:g}: "
-            f"give a rate from {1 / max(len(real), 2):.2g} to below 1, or more held-out pictures"
-        )
-    threshold = _quantile(real, false_alarm_rate)
+    threshold = copy_threshold(held_out, false_alarm_rate=false_alarm_rate)
     alarms = sum(r < _quantile(np.delete(real, i), false_alarm_rate) for i, r in enumerate(real))
 
     rows = np.flatnonzero(generated.ratio < threshold)
     rows = rows[np.argsort(generated.ratio[rows], kind="stable")]
-    suspects = tuple(Suspect(int(i), int(generated.nearest[i]), float(generated.ratio[i])) for i in rows)
+    suspects = tuple(SuspectedCopy(int(i), int(generated.nearest[i]), float(generated.ratio[i])) for i in rows)
 
     n, held_out_n = len(generated.ratio), len(real)
     table = [[len(suspects), n - len(suspects)], [alarms, held_out_n - alarms]]
@@ -150,7 +160,10 @@ def copy_rate(generated: Ratios, held_out: Ratios, *, false_alarm_rate: float = 
 
 
 def _quantile(values: Matrix, share: float) -> float:
-    """The value that a new draw falls below with this chance; with numpy's own method it is 6.2, not 5 %, at n = 75."""
+    """Return the value that a new draw is below with this probability.
+
+    With numpy's default method the probability is 6.2 instead of 5 % at n = 75.
+    """
     return float(np.quantile(values, share, method="weibull"))
 
 
@@ -160,45 +173,42 @@ def train_gap(
     held_out: ArrayLike,
     *,
     distance: Callable[[Matrix, Matrix], float],
-    repeats: int,
     seed: int,
-) -> Gap:
-    """distance(generated, held-out) - distance(generated, train), with equally many real pictures each.
+) -> TrainGap:
+    """Return distance(generated, held-out) - distance(generated, train), with equally many real images each.
 
-    Each of `repeats` draws takes n = min(len(train), len(held_out)) pictures of each set without replacement, so
-    that the bias of a distance in n cancels. The smaller set is the same in every draw: `sd` is the spread of the
-    draws of the larger one, and no standard error.
+    Each of 20 draws takes n = min(len(train), len(held_out)) images of each set without replacement, so that
+    the bias of the distance in n cancels. The smaller set is the same in every draw: `sd` is the standard deviation
+    over draws of the larger one, and no standard error.
     """
     x = feature_matrix(generated, "generated pictures")
     seen, unseen = feature_matrix(train, "training pictures"), feature_matrix(held_out, "held-out pictures")
-    if repeats < 2:
-        raise UserError(f"repeats = {repeats}: give 2 or more")
     n = min(len(seen), len(unseen))
     rng = np.random.default_rng(seed)
 
-    def draw(of: Matrix) -> Matrix:
-        return of[rng.choice(len(of), size=n, replace=False)]
+    def sample(features: Matrix) -> Matrix:
+        return features[rng.choice(len(features), size=n, replace=False)]
 
-    gaps = [distance(x, draw(unseen)) - distance(x, draw(seen)) for _ in range(repeats)]
-    return Gap(float(np.mean(gaps)), float(np.std(gaps, ddof=1)), n, repeats)
+    gaps = [distance(x, sample(unseen)) - distance(x, sample(seen)) for _ in range(GAP_REPEATS)]
+    return TrainGap(float(np.mean(gaps)), float(np.std(gaps, ddof=1)), n, GAP_REPEATS)
 
 
 def mifid(distance: float, generated: ArrayLike, train: ArrayLike, *, threshold: float = 0.1) -> float:
-    """Memorization-informed distance (Bai et al. 2021, arXiv 2106.03062): `distance` over the mean cosine
-    distance of `generated` (N, d) to the nearest row of `train` (M, d), where that mean is below the threshold.
+    """Return the memorization-informed distance MiFID (Bai et al. 2021, arXiv 2106.03062).
 
-    Infinite where every picture is a training picture.
+    It is `distance` over the mean cosine distance of `generated` (N, d) to the nearest row of `train` (M, d), where
+    that mean is below the threshold; else `distance`. Infinite where every image is a training image.
     """
-    nearest = float(neighbour_distance(generated, train, k=1).mean())
+    nearest = float(knn_distance(generated, train, k=1).mean())
     if nearest >= threshold:
         return distance
     return distance / nearest if nearest > 0 else math.inf
 
 
 def auth_pct(generated: ArrayLike, train: ArrayLike) -> float:
-    """Share of authentic pictures (Alaa et al. 2022, arXiv 2102.08921), 0..1.
+    """Return the share of authentic images, AuthPct (Alaa et al. 2022, arXiv 2102.08921), 0..1.
 
-    A picture is authentic unless it is nearer to its nearest training picture than that is to any other.
+    An image is authentic unless it is nearer to its nearest training image than that is to any other.
     """
     x, y = feature_matrix(generated, "pictures", at_least=1), feature_matrix(train, "training pictures")
     same_width(x, y)
@@ -210,15 +220,15 @@ def auth_pct(generated: ArrayLike, train: ArrayLike) -> float:
 
 
 def c_t(generated: ArrayLike, train: ArrayLike, held_out: ArrayLike) -> float:
-    """Data-copying statistic C_T in one cell (Meehan et al. 2020, arXiv 2004.05675): about N(0, 1).
+    """Return the data-copying statistic C_T in one cell (Meehan et al. 2020, arXiv 2004.05675): about N(0, 1).
 
-    Mann-Whitney z of the distances to the nearest training picture, of generated against held-out pictures; far
-    below 0: generated pictures lie nearer to training pictures than unseen photographs do.
+    Mann-Whitney z of the distances to the nearest training image, of generated against held-out images; far below 0:
+    generated images are nearer to training images than held-out photographs are.
     """
     x, seen, unseen = (
         feature_matrix(f, what) for f, what in ((generated, "pictures"), (train, "training"), (held_out, "held-out"))
     )
-    of_x, of_unseen = cdist(x, seen).min(axis=1), cdist(unseen, seen).min(axis=1)
+    x_distances, unseen_distances = cdist(x, seen).min(axis=1), cdist(unseen, seen).min(axis=1)
     n, m = len(x), len(unseen)
-    u = mannwhitneyu(of_x, of_unseen).statistic  # pairs in which the generated picture is farther
+    u = mannwhitneyu(x_distances, unseen_distances).statistic  # number of pairs in which the generated one is farther
     return float((u - n * m / 2) / math.sqrt(n * m * (n + m + 1) / 12))

@@ -1,4 +1,4 @@
-"""Is what was generated real-looking, and is all that is real generated? k-nearest-neighbour manifolds."""
+"""Precision, recall, density and coverage of generated images, by k-nearest-neighbour balls; diversity."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ from woundray.metrics.feature_checks import Matrix, feature_matrix, same_width
 
 
 @dataclass(frozen=True)
-class Manifold:
-    """Fidelity (precision, density) and diversity (recall, coverage), with the `k` they were taken at.
+class PrecisionRecall:
+    """Fidelity (precision, density) and diversity (recall, coverage) at `k` neighbours.
 
-    All are shares in 0..1, but density, which may exceed 1.
+    All are shares in 0..1 except density, which may exceed 1.
     """
 
     precision: float
@@ -24,12 +24,12 @@ class Manifold:
     k: int
 
 
-def manifold(real: ArrayLike, generated: ArrayLike, *, k: int) -> Manifold:
-    """Compare features `real` (N, d) and `generated` (M, d); a picture's ball reaches to its k-th neighbour.
+def precision_recall(real: ArrayLike, generated: ArrayLike, *, k: int) -> PrecisionRecall:
+    """Compare features `real` (N, d) and `generated` (M, d); the ball of an image reaches to its k-th neighbour.
 
-    precision: share of generated pictures inside a ball of a real one; recall: the reverse (Kynkaanniemi et
-    al. 2019, eq. 1 and 2). density: number of real balls around a generated picture, over k; coverage: share
-    of real balls that hold a generated picture (Naeem et al. 2020, eq. 4 and 5). A ball is open, as in their
+    precision: share of generated images inside a ball of a real one; recall: the reverse (Kynkaanniemi et
+    al. 2019, eq. 1 and 2). density: number of real balls around a generated image, over k; coverage: share
+    of real balls that hold a generated image (Naeem et al. 2020, eq. 4 and 5). A ball is open, as in their
     code.
 
     Raises UserError where k is not below both N and M, or values are not finite.
@@ -43,7 +43,7 @@ def manifold(real: ArrayLike, generated: ArrayLike, *, k: int) -> Manifold:
     real_radii, generated_radii = _distance_to_kth(x, k), _distance_to_kth(y, k)
     in_real_ball = distances < real_radii[:, None]
     in_generated_ball = distances < generated_radii[None, :]
-    return Manifold(
+    return PrecisionRecall(
         precision=float(in_real_ball.any(axis=0).mean()),
         recall=float(in_generated_ball.any(axis=1).mean()),
         density=float(in_real_ball.sum(axis=0).mean() / k),
@@ -53,16 +53,15 @@ def manifold(real: ArrayLike, generated: ArrayLike, *, k: int) -> Manifold:
 
 
 def diversity(features: ArrayLike) -> float:
-    """Mean Euclidean distance of two different pictures of `features` (N, d): falls when pictures become alike."""
+    """Return the mean Euclidean distance of two different images of `features` (N, d); low: images are alike."""
     return float(pdist(feature_matrix(features, "pictures")).mean())
 
 
-def neighbour_distance(
-    features: ArrayLike, real: ArrayLike, *, k: int, exclude: NDArray[np.bool_] | None = None
-) -> Matrix:
-    """Mean cosine distance (N,) of `features` (N, d) to their k nearest rows of `real` (M, d), in 0..2.
+def knn_distance(features: ArrayLike, real: ArrayLike, *, k: int, exclude: NDArray[np.bool_] | None = None) -> Matrix:
+    """Return the mean cosine distance (N,) of `features` (N, d) to their k nearest rows of `real` (M, d), in 0..2.
 
-    exclude: (N, M), pairs that do not count, such as pictures of one patient; k of each row must be left.
+    exclude: (N, M), pairs that do not count, such as images of one patient. Raises UserError where a row has fewer
+    than k other pairs.
     """
     x, y = feature_matrix(features, "pictures", at_least=1), feature_matrix(real, "real pictures", at_least=1)
     same_width(x, y)
@@ -75,5 +74,5 @@ def neighbour_distance(
 
 
 def _distance_to_kth(features: Matrix, k: int) -> Matrix:
-    """Distance (N,) of each row to its k-th nearest other row."""
+    """Return the distance (N,) of each row to its k-th nearest other row."""
     return np.asarray(np.partition(cdist(features, features), k, axis=1)[:, k])  # 0 is the row itself

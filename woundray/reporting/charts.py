@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from woundray.metrics.baseline import RealBaseline
+from woundray.metrics.real_baseline import RealBaseline
 from woundray.results.trials import TrialResult
 
 STYLE = Markup(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from woundray.checkpoints.generate import NEW_SEEDS_FILE
-from woundray.metrics.baseline import RealBaseline
+from woundray.metrics.real_baseline import RealBaseline
 from woundray.results.study import PRECOMPUTED, StudyResults
 from woundray.results.trials import TrialResult
 

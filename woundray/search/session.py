@@ -11,7 +11,7 @@ import torch
 
 from woundray.config import Config
 from woundray.data.image_source import open_image_source
-from woundray.evaluation.embedders import resolve_objective
+from woundray.evaluation.objective import resolve_objective
 from woundray.ray_cluster.connection import Cluster, cluster
 from woundray.ray_cluster.nodes import Resources, check_model, check_shared, max_autoscaled_gpus, wait_for_nodes
 from woundray.ray_cluster.torch_trainer import equal_share

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from woundray.config import Config
 from woundray.errors import NonFiniteError
-from woundray.evaluation import checkpoint_selection, embedders, epoch_metrics
+from woundray.evaluation import checkpoint_selection, epoch_metrics
+from woundray.evaluation.objective import resolve_objective
 from woundray.models.trainable_weights import mixed_precision, save_weights
 from woundray.sampling import pipeline
 from woundray.training import train_step as steps
@@ -50,7 +51,7 @@ def train(config: Config, *, precomputed: Path, output: Path, context: Distribut
     Raises:
         NonFiniteError: a loss, gradient, picture or score is infinite or not a number; names it, epoch and step.
     """
-    config = embedders.resolve_objective(config)
+    config = resolve_objective(config)
     state = build_train_state(config, precomputed, output, context)
     progress = _resume(state)
     last = min(config.training.last_epoch or config.training.epochs, config.training.epochs)

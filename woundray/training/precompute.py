@@ -210,20 +210,11 @@ def _reference(
     progress: ProgressCallback,
 ) -> real_reference.RealReference:
     """What real photographs reach; also a grid of held-out ones."""
-    train, held_out = (torch.stack([source.plain(photo) for photo in side]) for side in (split.train, split.validation))
-    pipeline.write_png(pipeline.grid(held_out[: config.validation.grid]), folder / "reference.png")
+    images = real_reference.RealImages.of(source, split)
+    pipeline.write_png(pipeline.grid(images.held_out[: config.validation.grid]), folder / "reference.png")
     progress("features of photographs", 0, 1)
-    reference = real_reference.make_reference(
-        train,
-        [photo.group for photo in split.train],
-        held_out,
-        [photo.group for photo in split.validation],
-        embedder,
-        n=config.validation.pictures,
-        copies=config.quality.copies,
-        repeats=config.metrics.baseline_repeats,
-        seed=config.reproducibility.seed,
-    )
+    options = real_reference.ReferenceOptions.of(config, config.validation.pictures)
+    reference = real_reference.make_reference(images, embedder, options)
     progress("features of photographs", 1, 1)
     real_reference.write_reference(reference, folder)
     return reference

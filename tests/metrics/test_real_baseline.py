@@ -1,14 +1,16 @@
-"""The floor splits by patient, uses the n it says, and z is measured from it."""
+"""The baseline splits by patient and uses the n it says, and z is measured from it."""
 
 import numpy as np
 import pytest
 
 from woundray.errors import UserError
-from woundray.metrics.baseline import RealBaseline, Score, Threshold, deals, measure_real_baseline, z
 from woundray.metrics.feature_checks import Matrix
 from woundray.metrics.frechet import frechet_distance
+from woundray.metrics.real_baseline import BaselineOptions, RealBaseline, measure_real_baseline, patient_splits, z
 
 PATIENTS = [f"P{i // 3}" for i in range(120)]  # 40 patients of 3 pictures
+
+
 FEATURES = np.random.default_rng(0).normal(size=(120, 4))
 
 
@@ -20,7 +22,7 @@ def test_no_patient_stands_on_both_sides_and_each_side_has_n_pictures() -> None:
         return float(len(seen))
 
     rows = np.column_stack([np.arange(120), np.arange(120) // 3]).astype(float)
-    real_baseline = measure_real_baseline(rows, PATIENTS, n=25, repeats=10, seed=0, distance=record)
+    real_baseline = measure_real_baseline(rows, PATIENTS, BaselineOptions(25, 10, 0), distance=record)
     assert (real_baseline.n, real_baseline.repeats, len(seen)) == (25, 10, 10)
     for x, y in seen:
         assert len(x) == len(y) == 25 == len({*x[:, 0]}) == len({*y[:, 0]})
@@ -31,63 +33,34 @@ def test_no_patient_stands_on_both_sides_and_each_side_has_n_pictures() -> None:
 
 def test_is_the_same_for_the_same_seed_only() -> None:
     def real_baseline(seed: int) -> RealBaseline:
-        return measure_real_baseline(FEATURES, PATIENTS, n=30, repeats=5, seed=seed, distance=frechet_distance)
+        return measure_real_baseline(FEATURES, PATIENTS, BaselineOptions(30, 5, seed), distance=frechet_distance)
 
     assert real_baseline(0) == real_baseline(0) != real_baseline(1)
 
 
 def test_says_when_there_are_too_few_real_pictures() -> None:
-    real_baseline = measure_real_baseline(FEATURES, PATIENTS, n=100, repeats=5, seed=0, distance=frechet_distance)
+    real_baseline = measure_real_baseline(FEATURES, PATIENTS, BaselineOptions(100, 5, 0), distance=frechet_distance)
     assert real_baseline.n == 60
     assert real_baseline.n_wanted == 100
     assert "too few real pictures for 100" in str(real_baseline)
 
 
 def test_unseen_real_pictures_lie_near_z_0_and_shifted_ones_far_above() -> None:
-    real_baseline = measure_real_baseline(FEATURES, PATIENTS, n=60, repeats=50, seed=0, distance=frechet_distance)
+    real_baseline = measure_real_baseline(FEATURES, PATIENTS, BaselineOptions(60, 50, 0), distance=frechet_distance)
     others = np.random.default_rng(1).normal(size=(120, 4))
     assert abs(z(frechet_distance(others[:60], others[60:]), real_baseline)) < 4
     assert z(frechet_distance(others[:60] + 1, others[60:]), real_baseline) > 10
 
 
-def test_a_score_prints_all_it_takes_to_read_it() -> None:
-    real_baseline = RealBaseline(mean=25.0, sd=2.0, n=100, repeats=20, n_wanted=100)
-    score = Score("fd_lite0", 31.0, n=100, real_baseline=real_baseline, seed=7, extractor="lite0", reference_n=70)
-    assert score.z == 3.0
-    assert str(score) == ("fd_lite0 31 (n = 100 against 70 real, lite0, seed 7; floor 25 ± 2 at n = 100; z +3.0)")
-    assert Score("inception_score", 2.0, n=9, real_baseline=None, seed=0, extractor="lite0").z is None
-
-
 def test_sides_of_two_sizes_are_dealt_and_shrink_alike_where_there_are_too_few() -> None:
     for n, m, sizes in ((60, 20, (60, 20)), (20, 60, (20, 60)), (300, 100, None)):
-        for a, b in deals(PATIENTS, n=n, m=m, repeats=20, seed=0):
+        for a, b in patient_splits(PATIENTS, BaselineOptions(n, repeats=20, seed=0, m=m)):
             assert not {PATIENTS[row] for row in a} & {PATIENTS[row] for row in b}
             if sizes:
                 assert (len(a), len(b)) == sizes
             else:
                 assert len(a) == pytest.approx(3 * len(b), abs=3)
                 assert len(a) + len(b) > 90
-
-
-@pytest.mark.parametrize(
-    ("value", "real", "threshold", "verdict"),
-    [
-        (40.0, 30.0, Threshold(50, "max"), "passes"),
-        (60.0, 30.0, Threshold(50, "max"), "fails"),
-        (40.0, 60.0, Threshold(50, "max"), "meaningless at n = 9"),
-        (0.8, 0.5, Threshold(0.7, "min"), "meaningless at n = 9"),
-        (0.6, 0.8, Threshold(0.7, "min"), "fails"),
-        (0.8, 0.8, Threshold(0.7, "min", comparable=False), "not judged"),
-        (0.8, 0.8, None, ""),
-    ],
-)
-def test_a_verdict_says_first_whether_real_pictures_hold_the_bar(
-    value: float, real: float, threshold: Threshold | None, verdict: str
-) -> None:
-    assert (
-        Score("x", value, n=9, real_baseline=None, seed=0, extractor="lite0", real=real, threshold=threshold).verdict
-        == verdict
-    )
 
 
 @pytest.mark.parametrize(
@@ -98,11 +71,11 @@ def test_a_verdict_says_first_whether_real_pictures_hold_the_bar(
         (PATIENTS, 1, "at least 2"),
     ],
 )
-def test_refuses_what_has_no_floor(groups: list[str], n: int, message: str) -> None:
+def test_refuses_what_has_no_baseline(groups: list[str], n: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        measure_real_baseline(FEATURES, groups, n=n, repeats=5, seed=0, distance=frechet_distance)
+        measure_real_baseline(FEATURES, groups, BaselineOptions(n, 5, 0), distance=frechet_distance)
 
 
-def test_z_of_a_floor_without_spread_is_refused() -> None:
+def test_z_of_a_baseline_without_spread_is_refused() -> None:
     with pytest.raises(UserError, match="no spread"):
         z(1.0, RealBaseline(0.0, 0.0, n=10, repeats=5, n_wanted=10))

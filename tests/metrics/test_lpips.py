@@ -1,4 +1,4 @@
-"""SSIM against scikit-image, LPIPS against its package, pair by pair."""
+"""LPIPS against its package, pair by pair, and loading of its weights."""
 
 import hashlib
 from pathlib import Path
@@ -7,52 +7,12 @@ import lpips
 import numpy as np
 import pytest
 import torch
-from skimage.metrics import structural_similarity
 from torch import Tensor
 
+from metrics.random_images import pictures, similar_pictures
 from woundray.errors import UserError
-from woundray.metrics.similarity import load_lpips, lpips_matrix, nearest, ssim_matrix, untrained_lpips
-
-
-def pictures(n: int, seed: int, height: int = 64, width: int = 72) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(n, 3, 9, 9, generator=generator)
-    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear") * 200
-    return (smooth + 50 * torch.rand(n, 3, height, width, generator=generator)).to(torch.uint8)
-
-
-def similar_pictures() -> tuple[Tensor, Tensor]:
-    x, y = pictures(3, seed=0), pictures(4, seed=1)
-    y[2] = (x[1].float() * 0.8 + 20).to(torch.uint8)  # one near-copy
-    y[3] = 37  # one flat
-    return x, y
-
-
-def test_ssim_equals_scikit_image() -> None:
-    x, y = similar_pictures()
-    expected = [
-        [
-            structural_similarity(
-                a.numpy(),
-                b.numpy(),
-                gaussian_weights=True,
-                sigma=1.5,
-                use_sample_covariance=False,
-                channel_axis=0,
-                data_range=255,
-            )
-            for b in y
-        ]
-        for a in x
-    ]
-    assert np.abs(ssim_matrix(x, y) - expected).max() < 1e-4
-    assert nearest(ssim_matrix(x, y), highest=True).index[1] == 2
-
-
-def test_ssim_of_many_pairs_is_that_of_each() -> None:
-    x, y = pictures(1, seed=0, height=20, width=20), pictures(70, seed=1, height=20, width=20)
-    assert ssim_matrix(x, y)[0, 69] == pytest.approx(ssim_matrix(x, y[69:])[0, 0], abs=1e-6)
-    assert ssim_matrix(x, x)[0, 0] == pytest.approx(1.0)
+from woundray.metrics.lpips import load_lpips, lpips_matrix, untrained_lpips
+from woundray.metrics.nearest import nearest
 
 
 @pytest.mark.parametrize("net", ["alex", "squeeze"])
@@ -103,6 +63,5 @@ def test_lpips_puts_trunk_and_linear_weights_in_their_places(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("y", [pictures(1, seed=0, height=32), pictures(1, seed=0).float()])
 def test_refuses_two_sizes_and_floats(y: Tensor) -> None:
-    for compare in (ssim_matrix, lambda a, b: lpips_matrix(untrained_lpips(), a, b)):
-        with pytest.raises(UserError, match="pictures"):
-            compare(pictures(1, seed=0), y)
+    with pytest.raises(UserError, match="pictures"):
+        lpips_matrix(untrained_lpips(), pictures(1, seed=0), y)
