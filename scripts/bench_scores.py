@@ -27,7 +27,7 @@ from woundray.data.image_source import open_image_source
 from woundray.data.split import split_by_patient
 from woundray.evaluation import epoch_metrics
 from woundray.metrics.similarity import ssim_matrix, untrained_lpips
-from woundray.sampling import pipeline
+from woundray.sampling.pipeline import image_seeds, sample_images
 from woundray.training import loop
 from woundray.training.distributed import DistributedContext
 from woundray.training.precompute import precompute, sampler_of
@@ -83,7 +83,7 @@ def main() -> None:
             config, Path(scratch) / "precomputed", device=torch.device("cpu"), progress=lambda *_: None
         )
         ours = build_train_state(
-            config, precomputed.folder, Path(scratch) / f"run-{time.time_ns()}", DistributedContext.alone()
+            config, precomputed.folder, Path(scratch) / f"run-{time.time_ns()}", DistributedContext.single()
         )
     source = open_image_source(config)
     split = split_by_patient(source.photos, validation_share=config.validation.share, seed=0)
@@ -95,7 +95,7 @@ def main() -> None:
     costs = in_turns(
         {
             OURS: lambda: loop.score(ours),
-            "plain: draw": lambda: drawn.append(plain_pictures(base, ours.unet, config, pipeline.seeds_of(count))),
+            "plain: draw": lambda: drawn.append(plain_pictures(base, ours.unet, config, image_seeds(count))),
             "plain: distance": lambda: plain_distance(drawn[0], real),
         },
         rounds=arguments.rounds,
@@ -116,11 +116,9 @@ def main() -> None:
     # is it the same score?
     scores: dict[str, list[float]] = {OURS: [], PLAIN: []}
     for turn in range(arguments.seed_sets):
-        own = pipeline.seeds_of(count, first=turn * count)
+        own = image_seeds(count, first=turn * count)
         sets = {
-            OURS: pipeline.sample_images(
-                ours.unet, ours.vae, precomputed.prompt, own, sampler_of(config, precomputed.schedule)
-            ),
+            OURS: sample_images(ours.unet, ours.vae, precomputed.prompt, own, sampler_of(config, precomputed.schedule)),
             PLAIN: drawn[0] if turn == 0 else plain_pictures(base, ours.unet, config, own),
         }
         for name, pictures in sets.items():

@@ -18,7 +18,7 @@ from torch.multiprocessing.spawn import start_processes
 
 from woundray.config import Config
 from woundray.config.layers import load
-from woundray.models.base_model import free_memory
+from woundray.models.loading import free_memory
 from woundray.training import loop
 from woundray.training import train_step as steps
 from woundray.training.distributed import DistributedContext

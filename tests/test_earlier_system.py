@@ -24,9 +24,11 @@ from woundray.evaluation.filter_rules import heuristics
 from woundray.metrics.extractors import Lite0, check_images
 from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.similarity import lpips_matrix, ssim_matrix, untrained_lpips
-from woundray.models.base_model import NoiseSchedule, load_unet, load_vae, to_uint8
 from woundray.models.lora import add_adapter, load_adapter, save_adapter
-from woundray.sampling import pipeline
+from woundray.models.noise_schedule import NoiseSchedule
+from woundray.models.unet import load_unet
+from woundray.models.vae import load_vae, to_uint8
+from woundray.sampling.grids import make_grid
 from woundray.training import train_step as steps
 from woundray.training.distributed import DistributedContext
 from woundray.training.ema import Ema
@@ -134,7 +136,7 @@ def test_best_never_saved(micro_config: Config, micro_precomputed: Precomputed, 
             config,
             precomputed=micro_precomputed.folder,
             output=output,
-            context=DistributedContext.alone(),
+            context=DistributedContext.single(),
             report=lambda metrics, _, seen=seen: seen.append(metrics),  # type: ignore[misc]
         )
         assert math.isfinite(seen[0][objective])
@@ -200,7 +202,7 @@ def test_encoders_run_again_each_step(micro_config: Config, micro_precomputed: P
         config,
         precomputed=folder,
         output=tmp_path / "run",
-        context=DistributedContext.alone(),
+        context=DistributedContext.single(),
         report=lambda m, _: seen.append(m),
     )
     assert all(math.isfinite(value) for value in seen[0].values())
@@ -217,4 +219,4 @@ def test_almost_black_pictures() -> None:
     assert heuristics(pictures, HeuristicsConfig())["brightness"].all()
     drawn = to_uint8(torch.linspace(-1, 1, 3 * 64).view(1, 3, 8, 8))
     assert (drawn.min(), drawn.max()) == (0, 255)
-    assert np.asarray(pipeline.grid(drawn)).max() == 255
+    assert np.asarray(make_grid(drawn)).max() == 255

@@ -18,17 +18,13 @@ from torchvision.transforms.functional import pil_to_tensor
 from woundray.checkpoints.generate import SamplingOptions, generate_images
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.models.base_model import (
-    NoiseSchedule,
-    embed_prompts,
-    encode_moments,
-    load_unet,
-    load_vae,
-    tell_lost_words,
-)
 from woundray.models.lora import add_adapter, load_adapter, save_adapter
-from woundray.sampling import pipeline
-from woundray.sampling.pipeline import Prompt, Sampler, denoise
+from woundray.models.noise_schedule import NoiseSchedule
+from woundray.models.text_encoder import embed_prompts, warn_of_truncation
+from woundray.models.unet import load_unet
+from woundray.models.vae import encode_moments, load_vae
+from woundray.sampling.grids import make_grid
+from woundray.sampling.solver import Prompt, Sampler, denoise
 from woundray.training import train_step as steps
 from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
@@ -74,13 +70,13 @@ def check_words_that_are_not_read(base: Path, caplog: pytest.LogCaptureFixture) 
     with caplog.at_level("WARNING", "woundray"):
         embed_prompts(base, ["a wound", long, ""], device=CPU)
         embed_prompts(base, [long], device=CPU)
-        tell_lost_words(base, [long])
+        warn_of_truncation(base, [long])
     [message] = caplog.messages
     beginning, lost = message.split("`")[1::2]
     assert long.startswith(beginning) and long.endswith(f" {lost}") and lost.endswith("Necrosis")
 
     caplog.clear()
-    tell_lost_words(base, [long.removesuffix(lost).strip()])
+    warn_of_truncation(base, [long.removesuffix(lost).strip()])
     assert caplog.messages == []  # all that is left is read
 
 
@@ -89,8 +85,8 @@ def noise_of(count: int = 2) -> Tensor:
 
 
 def our_latents(unet: UNet2DConditionModel, base: Path, guidance_scale: float, negative: str = NEGATIVE) -> Tensor:
-    prompt = Prompt.of(embed_prompts(base, [PROMPT, negative], device=CPU))
-    sampler = Sampler(NoiseSchedule.of(base), SIDE_PX, STEPS, guidance_scale, batch_size=2)
+    prompt = Prompt.from_embeddings(embed_prompts(base, [PROMPT, negative], device=CPU))
+    sampler = Sampler(NoiseSchedule.load(base), SIDE_PX, STEPS, guidance_scale, batch_size=2)
     with torch.inference_mode():
         return denoise(unet, noise_of(), prompt, sampler)
 
@@ -111,7 +107,7 @@ def inputs_of(unet: UNet2DConditionModel, seen: list[dict[str, Any]]) -> None:
 
 def test_a_folder_as_on_the_hub_is_whole_and_of_its_prediction_type(family_base: Path) -> None:
     assert diffusers_layout.missing(family_base) == []
-    assert NoiseSchedule.of(family_base).prediction_type == REPOSITORIES[family_base.name].prediction_type
+    assert NoiseSchedule.load(family_base).prediction_type == REPOSITORIES[family_base.name].prediction_type
 
 
 def test_text_embeddings_are_those_of_diffusers(family_base: Path) -> None:
@@ -189,7 +185,7 @@ def told_the_unet_the_same_of_a_row(config: Config, precomputed: Precomputed) ->
     draws = replace(draws, text_kept=torch.tensor([False, True]))
     with torch.no_grad():
         steps.losses(unet, None, latent_cache, precomputed.schedule, draws, config)
-    steps.validation_loss(unet, latent_cache, precomputed.schedule, config, DistributedContext.alone())
+    steps.validation_loss(unet, latent_cache, precomputed.schedule, config, DistributedContext.single())
     for inputs, rows in ((seen[0], [1, 0]), (seen[1], [0] * len(seen[1]["sample"]))):
         torch.testing.assert_close(inputs["encoder_hidden_states"], texts.hidden[rows])
         if texts.pooled is None:
@@ -209,7 +205,7 @@ def test_from_photographs_to_an_adapter_that_draws_the_trainers_pictures(family_
         family_config(family_base),
         precomputed=precomputed.folder,
         output=output,
-        context=DistributedContext.alone(),
+        context=DistributedContext.single(),
         report=lambda metrics, _: reports.append(metrics),
     )
     assert [report["epoch"] for report in reports] == [1, 2]
@@ -223,7 +219,7 @@ def test_from_photographs_to_an_adapter_that_draws_the_trainers_pictures(family_
     drawn = generate_images(checkpoint, SamplingOptions(4), lambda *_: None)
     grid = pil_to_tensor(Image.open(checkpoint / "grid.png"))
     base_grid = pil_to_tensor(Image.open(precomputed.folder / "base_model.png"))
-    difference = (pipeline.grid(drawn).int() - grid.int()).abs()
+    difference = (make_grid(drawn).int() - grid.int()).abs()
     assert difference.max() <= 1
     assert (base_grid.int() - grid.int()).abs().float().mean() > 1
 

@@ -12,9 +12,13 @@ from torch import Tensor
 
 from woundray.config import LoraConfig
 from woundray.errors import UserError
-from woundray.models.base_model import NoiseSchedule, embed_prompts, load_unet, load_vae
 from woundray.models.lora import add_adapter, load_adapter, merged, save_adapter
-from woundray.sampling.pipeline import Prompt, Sampler, sample_images
+from woundray.models.noise_schedule import NoiseSchedule
+from woundray.models.text_encoder import embed_prompts
+from woundray.models.unet import load_unet
+from woundray.models.vae import load_vae
+from woundray.sampling.pipeline import sample_images
+from woundray.sampling.solver import Prompt, Sampler
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 CPU = torch.device("cpu")
@@ -36,8 +40,8 @@ def trained(base: Path, config: LoraConfig = CONFIG) -> UNet2DConditionModel:
 
 
 def picture(unet: UNet2DConditionModel, base: Path) -> Tensor:
-    prompt = Prompt.of(embed_prompts(base, ["a photo of a diabetic foot ulcer", ""], device=CPU))
-    sampler = Sampler(NoiseSchedule.of(base), resolution=64, steps=3, guidance_scale=2.0, batch_size=2)
+    prompt = Prompt.from_embeddings(embed_prompts(base, ["a photo of a diabetic foot ulcer", ""], device=CPU))
+    sampler = Sampler(NoiseSchedule.load(base), resolution=64, steps=3, guidance_scale=2.0, batch_size=2)
     return sample_images(unet, load_vae(base, device=CPU), prompt, [5], sampler)
 
 

@@ -6,9 +6,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from woundray.models.base_model import NoiseSchedule, embed_prompts, load_unet, load_vae
+from woundray.models.noise_schedule import NoiseSchedule
 from woundray.models.signal_leak import SignalLeak
-from woundray.sampling.pipeline import Prompt, Sampler, denoise, draw_latents, grid, sample_images
+from woundray.models.text_encoder import embed_prompts
+from woundray.models.unet import load_unet
+from woundray.models.vae import load_vae
+from woundray.sampling.grids import make_grid
+from woundray.sampling.pipeline import sample_images, sample_latents
+from woundray.sampling.solver import Prompt, Sampler, denoise
 
 CPU = torch.device("cpu")
 
@@ -39,7 +44,7 @@ class GaussianDenoiser:
 def test_the_solver_turns_noise_into_the_data_for_both_prediction_types(micro_base: Path) -> None:
     noise = torch.randn(64, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     prompt = Prompt(torch.zeros(2, 3), torch.zeros(2, 3))
-    abar = NoiseSchedule.of(micro_base).alphas_cumprod
+    abar = NoiseSchedule.load(micro_base).alphas_cumprod
     for kind in ("epsilon", "v_prediction"):
         schedule = NoiseSchedule(abar, kind)  # type: ignore[arg-type]
         for steps in (8, 20):
@@ -53,7 +58,7 @@ def test_both_prediction_types_of_one_denoiser_give_the_same_picture(micro_base:
     """eps and v are two spellings of one x0; their solvers must end at one picture, guided or not."""
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     prompt = Prompt(torch.zeros(2, 3), torch.zeros(2, 3))
-    abar = NoiseSchedule.of(micro_base).alphas_cumprod
+    abar = NoiseSchedule.load(micro_base).alphas_cumprod
     for guidance_scale in (1.0, 3.0):
         ends = []
         for kind in ("epsilon", "v_prediction"):
@@ -66,8 +71,8 @@ def test_both_prediction_types_of_one_denoiser_give_the_same_picture(micro_base:
 
 def test_a_picture_depends_on_its_seed_alone(micro_base: Path) -> None:
     unet, vae = load_unet(micro_base, dtype=torch.float32, device=CPU), load_vae(micro_base, device=CPU)
-    prompt = Prompt.of(embed_prompts(micro_base, ["a wound", ""], device=CPU))
-    schedule = NoiseSchedule.of(micro_base)
+    prompt = Prompt.from_embeddings(embed_prompts(micro_base, ["a wound", ""], device=CPU))
+    schedule = NoiseSchedule.load(micro_base)
     done: list[int] = []
     together = sample_images(unet, vae, prompt, [3, 4, 5], Sampler(schedule, 64, 3, 2.0, batch_size=2), done.append)
     alone = sample_images(unet, vae, prompt, [4], Sampler(schedule, 64, 3, 2.0, batch_size=1))
@@ -94,16 +99,16 @@ class Listener(GaussianDenoiser):
 
 def test_pictures_begin_where_training_ends(micro_base: Path) -> None:
     """The first x_t is distributed as sqrt(abar) x0 + sqrt(1 - abar) noise of the last training step."""
-    schedule = NoiseSchedule.of(micro_base)
+    schedule = NoiseSchedule.load(micro_base)
     generator = torch.Generator().manual_seed(0)
     x0 = torch.tensor([3.0, -2.0, 0.0, 1.0]).view(4, 1, 1) + 0.5 * torch.randn(300, 4, 1, 1, generator=generator)
-    leak = SignalLeak.of(x0.expand(-1, -1, 8, 8))
+    leak = SignalLeak.fit(x0.expand(-1, -1, 8, 8))
     prompt = Prompt(torch.zeros(2, 3), torch.zeros(2, 3))
     seeds, last = range(400), schedule.alphas_cumprod[-1]
 
     def start(schedule: NoiseSchedule, leak: SignalLeak | None) -> Tensor:
         listener = Listener(schedule)
-        draw_latents(listener, prompt, seeds, Sampler(schedule, 64, 1, 1.0, 400, leak))  # type: ignore[arg-type]
+        sample_latents(listener, prompt, seeds, Sampler(schedule, 64, 1, 1.0, 400, leak))  # type: ignore[arg-type]
         return listener.first[0]
 
     found, noise = start(schedule, leak), start(schedule, None)
@@ -128,7 +133,7 @@ def test_guidance_leads_away_from_the_negative_prompt(micro_base: Path) -> None:
         ) -> tuple[Tensor]:
             return (encoder_hidden_states[:, :1, :1, None].expand_as(x_t),)
 
-    schedule = NoiseSchedule.of(micro_base)
+    schedule = NoiseSchedule.load(micro_base)
     prompt = Prompt(positive=torch.full((2, 3), 1.0), negative=torch.full((2, 3), 0.25))
     plain = Prompt(positive=torch.full((2, 3), 0.25 + 3 * 0.75), negative=torch.zeros(2, 3))
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -140,7 +145,7 @@ def test_guidance_leads_away_from_the_negative_prompt(micro_base: Path) -> None:
 
 def test_a_grid_holds_every_picture_in_its_place() -> None:
     pictures = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 4, 6)
-    sheet = grid(pictures, columns=2, gap_px=1)
+    sheet = make_grid(pictures, columns=2, gap_px=1)
     assert sheet.shape == (3, 3 * 5 - 1, 2 * 7 - 1)
     for index in range(5):
         top, left = index // 2 * 5, index % 2 * 7

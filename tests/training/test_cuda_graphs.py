@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from woundray.config import Config
-from woundray.models.base_model import load_unet
 from woundray.models.lora import add_adapter
+from woundray.models.unet import load_unet
 from woundray.training import loop
 from woundray.training import train_step as steps
 from woundray.training.cuda_graphs import CudaGraphedUNet, can_capture
@@ -124,7 +124,7 @@ def test_gradients_of_recorded_micro_batches_add_up(
         for step in (1, 2):
             photos = steps.photo_order(len(latent_cache.train), 2 * rounds, seed=0, epoch=step)
             draws = steps.draw_random_inputs(photos, latent_cache, schedule, config, epoch=1, step=step)
-            steps.backward(model, None, latent_cache, schedule, draws, config, DistributedContext.alone())
+            steps.backward(model, None, latent_cache, schedule, draws, config, DistributedContext.single())
             found += [parameter.grad.clone() for parameter in parameters.values() if parameter.grad is not None]
             for parameter in parameters.values():
                 parameter.grad = None

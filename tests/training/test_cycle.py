@@ -14,6 +14,8 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from woundray.checkpoints.export import Format, export_checkpoint
 from woundray.config import Config
+from woundray.sampling.grids import make_grid
+from woundray.sampling.pipeline import image_seeds
 from woundray.training.checkpoint import read_progress
 from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
@@ -32,7 +34,7 @@ def one_thread() -> Iterator[None]:
 def drawn_by(pipeline: Any, config: Config) -> Tensor:
     """What another program draws, by the seeds of an epoch's grid."""
     side = config.model.resolution
-    seeds = pipeline.seeds_of(config.validation.grid)
+    seeds = image_seeds(config.validation.grid)
     noise = [torch.randn(4, side // 8, side // 8, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     pictures = pipeline(
         config.prompts.positive,
@@ -45,7 +47,7 @@ def drawn_by(pipeline: Any, config: Config) -> Tensor:
         width=side,
         output_type="pt",
     ).images
-    return pipeline.grid((pictures * 255).round().to(torch.uint8))
+    return make_grid((pictures * 255).round().to(torch.uint8))
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -58,7 +60,7 @@ def test_train_save_kill_resume_export_load(family_base: Path, tmp_path: Path) -
             config,
             precomputed=precomputed.folder,
             output=output,
-            context=DistributedContext.alone(),
+            context=DistributedContext.single(),
             report=lambda *_: None,
         )
 

@@ -50,7 +50,7 @@ def test_what_is_not_a_number_ends_the_run_and_is_named(
             micro_config,
             precomputed=micro_precomputed.folder,
             output=tmp_path,
-            context=DistributedContext.alone(),
+            context=DistributedContext.single(),
             report=report,
         )
     assert newest_checkpoint(tmp_path) is None

@@ -14,7 +14,7 @@ from torch import Tensor
 from woundray.checkpoints.generate import SamplingOptions, generate_images
 from woundray.config import Config
 from woundray.errors import NonFiniteError
-from woundray.sampling import pipeline
+from woundray.sampling.grids import make_grid
 from woundray.training import train_step as steps
 from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
@@ -45,7 +45,13 @@ def run(
             raise KeyboardInterrupt
 
     with patch.object(steps, "losses", planted):
-        train(config, precomputed=precomputed.folder, output=output, context=DistributedContext.alone(), report=report)
+        train(
+            config,
+            precomputed=precomputed.folder,
+            output=output,
+            context=DistributedContext.single(),
+            report=report,
+        )
     return seen
 
 
@@ -102,9 +108,9 @@ def test_a_whole_unet_draws_what_was_scored(
         config,
         precomputed=micro_precomputed.folder,
         output=tmp_path,
-        context=DistributedContext.alone(),
+        context=DistributedContext.single(),
         report=lambda *_: None,
     )
     checkpoint = tmp_path / "epoch_0001"
-    again = pipeline.grid(generate_images(checkpoint, SamplingOptions(4), lambda *_: None)).permute(1, 2, 0).numpy()
+    again = make_grid(generate_images(checkpoint, SamplingOptions(4), lambda *_: None)).permute(1, 2, 0).numpy()
     assert np.array_equal(again, np.asarray(Image.open(checkpoint / "grid.png")))

@@ -19,8 +19,10 @@ from woundray.checkpoints.generate import SamplingOptions, generate_images, open
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.evaluation import embedders, epoch_metrics
-from woundray.models.base_model import load_unet, load_vae
-from woundray.sampling import pipeline
+from woundray.models.unet import load_unet
+from woundray.models.vae import load_vae
+from woundray.sampling.grids import make_grid
+from woundray.sampling.pipeline import image_seeds, sample_images
 from woundray.training import loop
 from woundray.training.checkpoint import link, read_progress, start_from
 from woundray.training.distributed import DistributedContext, Value
@@ -38,7 +40,13 @@ def run(config: Config, precomputed: Precomputed, output: Path, until: int = 99)
         if metrics["epoch"] == until:
             raise KeyboardInterrupt
 
-    train(config, precomputed=precomputed.folder, output=output, context=DistributedContext.alone(), report=report)
+    train(
+        config,
+        precomputed=precomputed.folder,
+        output=output,
+        context=DistributedContext.single(),
+        report=report,
+    )
 
 
 def results(output: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
@@ -59,7 +67,7 @@ def test_a_checkpoint_draws_its_epochs_pictures_again(
 ) -> None:
     """Weights, prompt, steps, and what pictures begin with: all of it is in the folder."""
     checkpoint, count = (whole / "latest").resolve(), micro_config.validation.grid
-    again = pipeline.grid(generate_images(checkpoint, SamplingOptions(count), lambda *_: None)).permute(1, 2, 0)
+    again = make_grid(generate_images(checkpoint, SamplingOptions(count), lambda *_: None)).permute(1, 2, 0)
     grid = torch.tensor(np.asarray(Image.open(checkpoint / "grid.png")))
     assert (again.int() - grid.int()).abs().max() <= 1  # of another batch
     kept, known = open_checkpoint(checkpoint, SamplingOptions(1)).sampler.leak, micro_precomputed.leak
@@ -149,7 +157,7 @@ def test_without_its_last_checkpoint_a_run_goes_on_from_the_one_before(
         micro_config,
         precomputed=micro_precomputed.folder,
         output=output,
-        context=DistributedContext.alone(),
+        context=DistributedContext.single(),
         report=lambda metrics, _: told.append(metrics["epoch"]),
     )
     assert told == [3.0]
@@ -173,11 +181,11 @@ def test_a_rank_that_sees_the_newest_checkpoint_late_waits_for_it(
             heard: Any = said.pop(0)
             return cast(Value, heard)
 
-    alone = build_train_state(micro_config, micro_precomputed.folder, output, DistributedContext.alone())
+    alone = build_train_state(micro_config, micro_precomputed.folder, output, DistributedContext.single())
     progress = loop._resume(replace(alone, context=First(0, 2, alone.context.device)))
     expected = [parameter.detach().clone() for parameter in alone.parameters.values()]
 
-    second = build_train_state(micro_config, micro_precomputed.folder, output, DistributedContext.alone())
+    second = build_train_state(micro_config, micro_precomputed.folder, output, DistributedContext.single())
     (output / "epoch_0003").rename(hidden)
     timer = threading.Timer(0.5, hidden.rename, [output / "epoch_0003"])
     timer.start()
@@ -229,7 +237,7 @@ def test_scores_do_not_depend_on_the_number_of_ranks_or_the_batch(
     """Pictures may differ by a rounded grey level here and there."""
     unet = load_unet(micro_precomputed.base, dtype=torch.float32, device=torch.device("cpu"))
     vae = load_vae(micro_precomputed.base, device=torch.device("cpu"))
-    seeds, embedder = pipeline.seeds_of(6), embedders.make_embedder(micro_config, torch.device("cpu"))
+    seeds, embedder = image_seeds(6), embedders.make_embedder(micro_config, torch.device("cpu"))
     found = []
     for world_size, batch_size in ((1, 6), (1, 4), (2, 2)):
         sampler = sampler_of(
@@ -237,8 +245,7 @@ def test_scores_do_not_depend_on_the_number_of_ranks_or_the_batch(
         )
         shares = [DistributedContext(rank, world_size, torch.device("cpu")).share(6) for rank in range(world_size)]
         parts = [
-            pipeline.sample_images(unet, vae, micro_precomputed.prompt, seeds[own.start : own.stop], sampler)
-            for own in shares
+            sample_images(unet, vae, micro_precomputed.prompt, seeds[own.start : own.stop], sampler) for own in shares
         ]
         found.append(epoch_metrics.score(torch.cat(parts), micro_precomputed.reference, embedder))
     for scores in found[1:]:

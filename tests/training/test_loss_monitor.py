@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from woundray.config import Config
 from woundray.errors import NonFiniteError
 from woundray.metrics.extractors import Lite0Trunk
-from woundray.models.base_model import decode, load_unet, load_vae
 from woundray.models.lora import add_adapter
+from woundray.models.unet import load_unet
+from woundray.models.vae import decode, load_vae
 from woundray.training import loss_monitor as watching
 from woundray.training import train_step as steps
 from woundray.training.distributed import DistributedContext
@@ -60,7 +61,7 @@ def test_the_first_update_that_is_not_finite_is_named_however_late_it_is_seen(
     monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:
     monkeypatch.setattr(watching, "LOOK_EVERY", every)
-    loss_monitor = LossMonitor(2, DistributedContext.alone(), make_scaler("fp32", CPU))
+    loss_monitor = LossMonitor(2, DistributedContext.single(), make_scaler("fp32", CPU))
     loss_monitor._every = every
 
     def updates() -> None:
@@ -74,7 +75,7 @@ def test_the_first_update_that_is_not_finite_is_named_however_late_it_is_seen(
 
 
 def test_means_are_those_of_all_updates() -> None:
-    loss_monitor = LossMonitor(1, DistributedContext.alone(), make_scaler("fp32", CPU))
+    loss_monitor = LossMonitor(1, DistributedContext.single(), make_scaler("fp32", CPU))
     loss_monitor._every = 2
     for value in (1.0, 2.0, 6.0):
         loss_monitor.add(torch.tensor([value, 2 * value], dtype=torch.float64), torch.tensor(3 * value))
@@ -85,7 +86,7 @@ def test_fp16_bears_overflows_until_the_scale_can_not_be_the_reason() -> None:
     scaler = make_scaler("fp16", CPU)
     weight = nn.Parameter(torch.ones(2))
     optimizer = torch.optim.SGD([weight], lr=1.0)
-    loss_monitor = LossMonitor(1, DistributedContext.alone(), scaler)
+    loss_monitor = LossMonitor(1, DistributedContext.single(), scaler)
 
     def update(factor: float) -> None:
         scaler.scale((weight * factor).sum()).backward()  # type: ignore[no-untyped-call]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from woundray.metrics.extractors import Lite0Trunk
-from woundray.models.base_model import NoiseSchedule
+from woundray.models.noise_schedule import NoiseSchedule
 from woundray.training.losses import add_noise, denoising_loss, perceptual_distance, predicted_x0, snr_weights, target
 
 

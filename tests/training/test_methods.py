@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from woundray.checkpoints.generate import SamplingOptions, generate_images
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.models.base_model import load_unet
 from woundray.models.trainable_weights import load_weights
-from woundray.sampling import pipeline
+from woundray.models.unet import load_unet
+from woundray.sampling.grids import make_grid
 from woundray.training import train_step as steps
 from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
@@ -25,7 +25,13 @@ CPU = torch.device("cpu")
 
 
 def run(config: Config, precomputed: Path, output: Path) -> list[dict[str, float]]:
-    train(config, precomputed=precomputed, output=output, context=DistributedContext.alone(), report=lambda *_: None)
+    train(
+        config,
+        precomputed=precomputed,
+        output=output,
+        context=DistributedContext.single(),
+        report=lambda *_: None,
+    )
     history: list[dict[str, float]] = json.loads((output / "history.json").read_text())
     return history
 
@@ -55,7 +61,7 @@ def test_each_kind_trains_and_draws_from_its_checkpoint_what_the_trainer_drew(
     assert entry["gradient_norm"] > 0
     checkpoint = tmp_path / "epoch_0001"
     drawn = generate_images(checkpoint, SamplingOptions(4), lambda *_: None)
-    again = pipeline.grid(drawn).permute(1, 2, 0).numpy().astype(float)
+    again = make_grid(drawn).permute(1, 2, 0).numpy().astype(float)
     grids = [again, np.asarray(Image.open(checkpoint / "grid.png"), float)]
     grey_levels = 4 if "bf16" in kind else 1  # other kernels, for another batch, round otherwise
     assert np.abs(grids[0] - grids[1]).max() <= grey_levels
@@ -93,7 +99,7 @@ def test_full_training_resumes_to_the_bit(micro_config: Config, micro_precompute
             config,
             precomputed=micro_precomputed.folder,
             output=tmp_path / "dies",
-            context=DistributedContext.alone(),
+            context=DistributedContext.single(),
             report=die,
         )
     run(config, micro_precomputed.folder, tmp_path / "dies")
@@ -157,7 +163,7 @@ def test_the_loss_with_a_prior_is_the_sum_of_both_losses(prior_config: Config, p
     expected = loss_of(~is_prior, alike) + 0.5 * loss_of(is_prior, alike)
     accumulated = config.with_values({"training.gradient_accumulation_steps": 2})
     unet.requires_grad_(True)
-    parts = steps.backward(unet, None, latent_cache, schedule, draws, accumulated, DistributedContext.alone())
+    parts = steps.backward(unet, None, latent_cache, schedule, draws, accumulated, DistributedContext.single())
     assert float(parts[0]) == pytest.approx(expected, rel=1e-5)
 
 
@@ -183,7 +189,7 @@ def test_fp16s_loss_scale_leaves_the_gradient_as_it_is(micro_config: Config, mic
         photos = steps.photo_order(len(latent_cache.train), 4, seed=0, epoch=1)
         draws = steps.draw_random_inputs(photos, latent_cache, schedule, config, epoch=1, step=1)
         scaler, optimizer = make_scaler(precision, CPU), torch.optim.SGD(unet.parameters())
-        steps.backward(unet, None, latent_cache, schedule, draws, config, DistributedContext.alone(), scaler)
+        steps.backward(unet, None, latent_cache, schedule, draws, config, DistributedContext.single(), scaler)
         scaler.unscale_(optimizer)
         gradients.append(torch.cat([p.grad.flatten() for p in unet.parameters() if p.grad is not None]))
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-8)

@@ -13,8 +13,9 @@ from woundray.config import TrainingConfig
 from woundray.errors import UserError
 from woundray.metrics.extractors import Lite0Trunk
 from woundray.metrics.similarity import untrained_lpips
-from woundray.models.base_model import decode, load_unet, load_vae
 from woundray.models.lora import add_adapter
+from woundray.models.unet import load_unet
+from woundray.models.vae import decode, load_vae
 from woundray.training import train_step as steps
 from woundray.training.losses import perceptual_distance
 from woundray.training.perceptual_loss import PerceptualNetworks, Vgg16Trunk, make_perceptual_networks

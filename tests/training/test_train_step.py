@@ -13,8 +13,9 @@ from torch import nn
 
 from woundray.config import Config
 from woundray.metrics.extractors import Lite0Trunk
-from woundray.models.base_model import decode, load_unet, load_vae
 from woundray.models.lora import add_adapter
+from woundray.models.unet import load_unet
+from woundray.models.vae import decode, load_vae
 from woundray.training import loop
 from woundray.training import train_step as steps
 from woundray.training.distributed import DistributedContext
@@ -81,7 +82,7 @@ def test_ranks_and_accumulation_give_the_gradient_of_one_worker_with_the_same_gl
         micro_config.with_values({"training.batch_size": 8}),
         micro_precomputed,
         decoder,
-        DistributedContext.alone(),
+        DistributedContext.single(),
         draws,
     )
     by_two = micro_config.with_values({"training.batch_size": 2, "training.gradient_accumulation_steps": 2})
@@ -101,7 +102,7 @@ def test_the_perceptual_term_reaches_the_adapter(micro_config: Config, micro_pre
             micro_config.with_values({"training.batch_size": 8, "training.perceptual_weight": weight}),
             micro_precomputed,
             decoder,
-            DistributedContext.alone(),
+            DistributedContext.single(),
             draws,
         )
         for weight in (0.0, 0.1)
@@ -129,7 +130,7 @@ def test_the_gradient_of_the_whole_loss_agrees_with_finite_differences(
         micro_precomputed.schedule,
         draws,
         config,
-        DistributedContext.alone(),
+        DistributedContext.single(),
     )
     directions = [parameter.grad.clone() for parameter in parameters.values() if parameter.grad is not None]
     length = torch.stack([direction.square().sum() for direction in directions]).sum().sqrt()
@@ -148,7 +149,7 @@ def test_dropout_and_noise_are_drawn_from_different_streams_on_every_rank(
     micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path, rank: int
 ) -> None:
     """numpy takes [seed, epoch, step, 0] for [seed, epoch, step]: rank 0's dropout had the noise's own numbers."""
-    run = build_train_state(micro_config, micro_precomputed.folder, tmp_path, DistributedContext.alone())
+    run = build_train_state(micro_config, micro_precomputed.folder, tmp_path, DistributedContext.single())
     run = replace(run, context=DistributedContext(rank, 2, CPU))
     seeds: list[int] = []
     seed_all = torch.manual_seed
@@ -168,7 +169,7 @@ def test_the_validation_loss_never_changes_and_ranks_share_it(
     model, _ = model_of(micro_config, micro_precomputed)
     latent_cache, schedule = micro_precomputed.latent_cache, micro_precomputed.schedule
     values = [
-        steps.validation_loss(copy.deepcopy(model), latent_cache, schedule, micro_config, DistributedContext.alone())
+        steps.validation_loss(copy.deepcopy(model), latent_cache, schedule, micro_config, DistributedContext.single())
         for _ in range(2)
     ]
     assert values[0] == values[1] > 0
@@ -185,7 +186,7 @@ def test_the_validation_loss_does_not_know_how_a_trial_weighs_its_losses(
             micro_precomputed.latent_cache,
             micro_precomputed.schedule,
             micro_config.with_values(weights),
-            DistributedContext.alone(),
+            DistributedContext.single(),
         )
         for weights in ({}, {"training.min_snr_gamma": 1.0}, {"training.debiased": True})
     }

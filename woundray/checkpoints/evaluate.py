@@ -23,7 +23,9 @@ from woundray.evaluation.full_evaluation import Evaluation, ImageSets, evaluate
 from woundray.evaluation.paired_comparison import Difference, differences
 from woundray.evaluation.score_tables import score_values
 from woundray.metrics.similarity import load_lpips
-from woundray.sampling import pipeline
+from woundray.sampling.grids import make_grid, make_labelled_grid
+from woundray.sampling.pipeline import image_seeds
+from woundray.sampling.png_files import write_png
 from woundray.system.atomic_files import write_json
 from woundray.training.precompute import ProgressCallback
 from woundray.weights.feature_weights import LPIPS_TRUNKS
@@ -119,7 +121,7 @@ def evaluate_checkpoint(
     )
     out = file.parent
     out.mkdir(parents=True, exist_ok=True)
-    pipeline.write_png(pipeline.grid(pictures), out / "grid.png")
+    write_png(make_grid(pictures), out / "grid.png")
     if quality.reporting.save_rejected_images:
         _write_pictures(report, pictures, setting.train, options.first_seed, out, setting.config)
     beside = _write_nearest(setting, reference, pictures[:NEAREST_SHOWN], options.first_seed, out)
@@ -160,9 +162,9 @@ def compare(
     progress("scores", 1, 1)
     shown = min(options.count, 12)
     out.mkdir(parents=True, exist_ok=True)
-    seeds = [f"seed {seed}" for seed in pipeline.seeds_of(shown, first=options.first_seed)]
-    sheet = pipeline.labelled_grid([pictures[:shown] for pictures in sets], names, seeds)
-    pipeline.write_png(sheet, out / "compare.png")
+    seeds = [f"seed {seed}" for seed in image_seeds(shown, first=options.first_seed)]
+    sheet = make_labelled_grid([pictures[:shown] for pictures in sets], names, seeds)
+    write_png(sheet, out / "compare.png")
     return found
 
 
@@ -199,9 +201,9 @@ def _write_pictures(
     for place, suspect in enumerate(report.suspects[:most], start=1):
         pair = torch.stack([pictures[suspect.generated], train[suspect.training]])
         name = f"{place:02d}_seed_{first_seed + suspect.generated:05d}.png"
-        pipeline.write_png(pipeline.grid(pair, columns=2), out / "suspects" / name)
+        write_png(make_grid(pair, columns=2), out / "suspects" / name)
     for row in [row for row, kept in enumerate(report.usable) if not kept][:most]:
-        pipeline.write_png(pictures[row], out / "refused" / f"seed_{first_seed + row:05d}.png")
+        write_png(pictures[row], out / "refused" / f"seed_{first_seed + row:05d}.png")
 
 
 def _write_nearest(
@@ -218,7 +220,7 @@ def _write_nearest(
         seen, unseen = int(to_train[row].argmin()), int(to_held_out[row].argmin())
         name = f"nearest/seed_{first_seed + row:05d}.png"
         row_of_three = torch.stack([picture, setting.train[seen], setting.held_out[unseen]])
-        pipeline.write_png(pipeline.grid(row_of_three, columns=3), out / name)
+        write_png(make_grid(row_of_three, columns=3), out / name)
         distances = {"train": float(to_train[row, seen]), "held_out": float(to_held_out[row, unseen])}
         facts.append({"seed": first_seed + row, "file": name, "cosine_distance": distances})
     return facts

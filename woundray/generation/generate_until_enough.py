@@ -17,7 +17,7 @@ from woundray.evaluation.image_filter import ImageFilter
 from woundray.generation.generator import Origin, open_generators, origin_of
 from woundray.generation.pass_rate import PassRate
 from woundray.generation.picture_folder import Collection, Picture
-from woundray.sampling import pipeline
+from woundray.sampling.pipeline import image_seeds
 from woundray.weights.diffusers_layout import read_json
 
 _AT_ONCE = 16  # judged and written down
@@ -83,7 +83,7 @@ def produce(
         progress("models", 1, 1)
         there = {seed for seed in collection.seeds(origin) if seed >= options.first_seed}
         if image_filter is None:  # exactly these seeds
-            there &= set(pipeline.seeds_of(options.count, first=options.first_seed))
+            there &= set(image_seeds(options.count, first=options.first_seed))
         pass_rate = PassRate(origin.phase, options.count, there=min(len(there), options.count))
         if filter_options and image_filter:
             pass_rate.tries = filter_options.tries

@@ -14,7 +14,7 @@ from torch import Tensor
 from woundray import __version__
 from woundray.checkpoints.find import config_of
 from woundray.checkpoints.generate import SamplingOptions, open_checkpoint
-from woundray.models.base_model import tell_lost_words
+from woundray.models.text_encoder import warn_of_truncation
 from woundray.system.checksums import file_sha256
 from woundray.weights.base_models import resolve
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
@@ -154,7 +154,7 @@ def open_generators(checkpoint: Path, origin: Origin) -> Iterator[tuple[Generato
         return
     from woundray.ray_cluster.connection import cluster
 
-    tell_lost_words(resolve(origin.base), [origin.prompt, origin.negative_prompt])  # Ray's workers can't be heard
+    warn_of_truncation(resolve(origin.base), [origin.prompt, origin.negative_prompt])  # Ray's workers can't be heard
     with cluster(dashboard_port=8265) as connected:
         many = GeneratorPool(checkpoint, origin, gpus=int(connected.resources.gpus))
         yield many, replace(origin, batch_size=many.fitting_batch_size())

@@ -15,7 +15,8 @@ from mlflow.pyfunc.model import PythonModel
 from woundray.checkpoints.generate import SamplingOptions
 from woundray.generation.generator import ImageGenerator, origin_of
 from woundray.generation.picture_folder import Picture, provenance
-from woundray.sampling import pipeline
+from woundray.sampling.pipeline import image_seeds
+from woundray.sampling.png_files import encode_png
 
 MOST = 64  # pictures of one row: more is a job for `woundray generate`
 
@@ -43,9 +44,9 @@ class WoundPictures(PythonModel):
                 self._painters = {
                     origin.prompt: ImageGenerator(self._checkpoint, origin)
                 }  # the last one's, to bound memory
-            seeds = pipeline.seeds_of(count, first=first)
+            seeds = image_seeds(count, first=first)
             for number, pixels in zip(seeds, self._painters[origin.prompt].draw(seeds), strict=True):
-                file = pipeline.png(pixels, provenance(Picture(pixels, number, origin, {})))
+                file = encode_png(pixels, provenance(Picture(pixels, number, origin, {})))
                 rows.append({"prompt": origin.prompt, "seed": number, "png_base64": base64.b64encode(file).decode()})
         return pd.DataFrame(rows)
 

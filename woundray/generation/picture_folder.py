@@ -23,7 +23,8 @@ from woundray.data.manifest import MANIFEST
 from woundray.data.prepare import BOX_CSV, PHASE_CSV, PICTURES
 from woundray.errors import UserError
 from woundray.generation.generator import Origin
-from woundray.sampling import pipeline
+from woundray.sampling.grids import make_grid
+from woundray.sampling.png_files import write_png
 from woundray.system.atomic_files import atomic_path
 
 REJECTED = "rejected"
@@ -88,7 +89,7 @@ class Collection:
                 continue
             if len(self._rejected) < keep:
                 texts = provenance(picture) | {"rejected": reason}
-                pipeline.write_png(picture.pixels, self.folder / REJECTED / name, texts)
+                write_png(picture.pixels, self.folder / REJECTED / name, texts)
             facts = {"file": name, "seed": str(picture.seed), "phase": origin.phase, "reason": reason}
             self._rejected.append(facts | {"source": origin.source})
         if self._rejected:
@@ -98,7 +99,7 @@ class Collection:
         """`grid.png` of the first pictures."""
         paths = [self.folder / row["path"] for row in self.rows[:most]]
         pictures = [torch.tensor(read_photo(path)).permute(2, 0, 1) for path in paths]
-        pipeline.write_png(pipeline.grid(torch.stack(pictures)), self.folder / "grid.png")
+        write_png(make_grid(torch.stack(pictures)), self.folder / "grid.png")
         return self.folder / "grid.png"
 
     def _free_places(self, phase: str) -> Iterator[Place]:
@@ -115,7 +116,7 @@ class Collection:
     def _write(self, picture: Picture, place: Place) -> Row:
         patient, visit, ulcer = place
         path = f"{PICTURES}/{picture.seed}_P{patient:03d}{visit:02d}{ulcer}BDMZ.png"
-        pipeline.write_png(picture.pixels, self.folder / path, provenance(picture))
+        write_png(picture.pixels, self.folder / path, provenance(picture))
         side = picture.pixels.shape[-1]
         edge = round(side * (1 - 1 / 1.3) / 2)  # as views of photographs: 15 % of the wound's box on each side
         box = {"xmin": edge, "ymin": edge, "xmax": side - edge, "ymax": side - edge}

@@ -26,9 +26,9 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from woundray.errors import UserError
-from woundray.models.base_model import NoiseSchedule
 from woundray.models.kohya import Layer, is_sdxl, kohya_file, layers_of, merge_kohya
 from woundray.models.lora import load_adapter
+from woundray.models.noise_schedule import NoiseSchedule
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def export_kohya(adapter: Path, base: Path, out: Path, training: Mapping[str, st
             unet.config,
             title=out.stem,
             date=datetime.fromtimestamp(adapter.stat().st_mtime),
-            prediction_type=NoiseSchedule.of(base).prediction_type,
+            prediction_type=NoiseSchedule.load(base).prediction_type,
             training=training or {},
         )
         del unet

@@ -7,8 +7,9 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from woundray.config import Config
-from woundray.models.base_model import DTYPES, load_unet
+from woundray.models.loading import DTYPES
 from woundray.models.lora import add_adapter, load_adapter, save_adapter
+from woundray.models.unet import load_unet
 from woundray.weights.diffusers_layout import UNET_FOLDER, WEIGHTS_NAME
 
 

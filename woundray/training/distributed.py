@@ -23,7 +23,7 @@ class DistributedContext:
     device: torch.device
 
     @classmethod
-    def alone(cls, device: str = "cpu") -> "DistributedContext":
+    def single(cls, device: str = "cpu") -> "DistributedContext":
         """A run of one process."""
         return cls(0, 1, torch.device(device))
 

@@ -16,7 +16,9 @@ from woundray.config import Config
 from woundray.errors import NonFiniteError
 from woundray.evaluation import checkpoint_selection, embedders, epoch_metrics
 from woundray.models.trainable_weights import mixed_precision, save_weights
-from woundray.sampling import pipeline
+from woundray.sampling.grids import make_grid
+from woundray.sampling.pipeline import image_seeds, sample_images
+from woundray.sampling.png_files import write_png
 from woundray.training import train_step as steps
 from woundray.training.checkpoint import (
     STATE_NAME,
@@ -230,11 +232,11 @@ def score(state: TrainState) -> tuple[dict[str, float], Tensor]:
 def _draw(state: TrainState) -> Tensor:
     """The epoch's pictures, of all ranks, uint8 (N, 3, H, W)."""
     config, context, precomputed = state.config, state.context, state.precomputed
-    seeds = pipeline.seeds_of(config.validation.pictures)
+    seeds = image_seeds(config.validation.pictures)
     own = context.share(len(seeds))
     sampler = sampler_of(config, precomputed.schedule, precomputed.leak)
     with mixed_precision(config, context.device):
-        drawn = pipeline.sample_images(state.unet, state.vae, precomputed.prompt, seeds[own.start : own.stop], sampler)
+        drawn = sample_images(state.unet, state.vae, precomputed.prompt, seeds[own.start : own.stop], sampler)
     return context.gather(drawn)
 
 
@@ -247,7 +249,7 @@ def _write_part(state: TrainState, pictures: Tensor) -> None:
     save_weights(state.unet, part)
     if state.precomputed.leak is not None:
         state.precomputed.leak.write(part)
-    pipeline.write_png(pipeline.grid(pictures[: state.config.validation.grid]), part / "grid.png")
+    write_png(make_grid(pictures[: state.config.validation.grid]), part / "grid.png")
 
 
 def _save(state: TrainState, progress: TrainingProgress) -> Path:

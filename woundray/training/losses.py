@@ -6,7 +6,7 @@ Notation: x0 latents, eps noise, abar = alphas_cumprod[t], x_t = sqrt(abar) x0 +
 import torch
 from torch import Tensor, nn
 
-from woundray.models.base_model import NoiseSchedule
+from woundray.models.noise_schedule import NoiseSchedule
 
 
 def add_noise(schedule: NoiseSchedule, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torchvision.models import vgg16
 from woundray.config import Config, TrainingConfig
 from woundray.errors import UserError
 from woundray.metrics.extractors import Lite0Trunk, check_weights
-from woundray.models.base_model import decode
+from woundray.models.vae import decode
 from woundray.weights.feature_weights import WEIGHTS, path_of
 from woundray.weights.repositories import weights_home
 from woundray.weights.staging import weights_file

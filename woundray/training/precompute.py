@@ -23,10 +23,17 @@ from woundray.data.split import Split, write_split
 from woundray.errors import UserError
 from woundray.evaluation import embedders, epoch_metrics, real_reference
 from woundray.evaluation.comparable_split import comparable_split
-from woundray.models.base_model import NoiseSchedule, embed_prompts, encode_moments, free_memory, load_unet, load_vae
+from woundray.models.loading import free_memory
+from woundray.models.noise_schedule import NoiseSchedule
 from woundray.models.signal_leak import LEAK_NAME, SignalLeak
+from woundray.models.text_encoder import embed_prompts
 from woundray.models.trainable_weights import mixed_precision, weights_dtype
-from woundray.sampling import pipeline
+from woundray.models.unet import load_unet
+from woundray.models.vae import encode_moments, load_vae
+from woundray.sampling.grids import make_grid
+from woundray.sampling.pipeline import image_seeds, sample_images, sample_latents
+from woundray.sampling.png_files import write_png
+from woundray.sampling.solver import Prompt, Sampler
 from woundray.system.atomic_files import write_json
 from woundray.training.precompute_inputs import origin_of, photographs_of, what_changed
 from woundray.weights.base_models import resolve
@@ -64,14 +71,14 @@ class Precomputed:
         return self.held_out
 
     @property
-    def prompt(self) -> pipeline.Prompt:
+    def prompt(self) -> Prompt:
         """Embeddings that pictures are drawn from."""
         return _prompt(self.latent_cache)
 
 
-def sampler_of(config: Config, schedule: NoiseSchedule, leak: SignalLeak | None = None) -> pipeline.Sampler:
+def sampler_of(config: Config, schedule: NoiseSchedule, leak: SignalLeak | None = None) -> Sampler:
     """How an epoch's pictures are drawn, or, without a leak, those of the base model."""
-    return pipeline.Sampler(
+    return Sampler(
         schedule,
         config.model.resolution,
         config.validation.sampling_steps,
@@ -98,7 +105,7 @@ def schedule_of(config: Config, base: Path) -> NoiseSchedule:
 
 
 def _schedule(base: Path, zero_terminal_snr: bool) -> NoiseSchedule:
-    schedule = NoiseSchedule.of(base)
+    schedule = NoiseSchedule.load(base)
     return schedule.with_zero_terminal_snr() if zero_terminal_snr else schedule
 
 
@@ -184,12 +191,12 @@ def _compute(
     write_latent_cache(latent_cache, folder / "latent_cache.safetensors")
     (folder / LEAK_NAME).unlink(missing_ok=True)  # of other settings in the same folder
     if config.validation.signal_leak:
-        SignalLeak.of(latent_cache.train.flatten(0, 1).chunk(2, dim=1)[0]).write(folder)
+        SignalLeak.fit(latent_cache.train.flatten(0, 1).chunk(2, dim=1)[0]).write(folder)
 
     # the base model without an adapter, by the same seeds as every epoch of every trial
-    seeds = pipeline.seeds_of(config.validation.pictures)
+    seeds = image_seeds(config.validation.pictures)
     with mixed_precision(config, device):
-        pictures = pipeline.sample_images(
+        pictures = sample_images(
             unet,
             vae,
             _prompt(latent_cache),
@@ -197,7 +204,7 @@ def _compute(
             sampler_of(config, schedule),
             lambda done: progress("base model's pictures", done, len(seeds)),
         )
-    pipeline.write_png(pipeline.grid(pictures[: config.validation.grid]), folder / "base_model.png")
+    write_png(make_grid(pictures[: config.validation.grid]), folder / "base_model.png")
     return {} if reference is None else epoch_metrics.score(pictures, reference, embedder)
 
 
@@ -211,7 +218,7 @@ def _reference(
 ) -> real_reference.RealReference:
     """What real photographs reach; also a grid of held-out ones."""
     train, held_out = (torch.stack([source.plain(photo) for photo in side]) for side in (split.train, split.validation))
-    pipeline.write_png(pipeline.grid(held_out[: config.validation.grid]), folder / "reference.png")
+    write_png(make_grid(held_out[: config.validation.grid]), folder / "reference.png")
     progress("features of photographs", 0, 1)
     reference = real_reference.make_reference(
         train,
@@ -249,11 +256,11 @@ def _encode(
     encoded = torch.stack(train)  # photographs, views, 8, h, w
     plain = [encode_moments(vae, source.plain(photo)[None]) for photo in split.validation]
     validation = torch.cat([encoded.new_empty(0, *encoded.shape[2:]), *plain])
-    return LatentCache(encoded, validation, **vars(pipeline.Prompt.of(texts)))
+    return LatentCache(encoded, validation, **vars(Prompt.from_embeddings(texts)))
 
 
-def _prompt(latent_cache: LatentCache) -> pipeline.Prompt:
-    return pipeline.Prompt(
+def _prompt(latent_cache: LatentCache) -> Prompt:
+    return Prompt(
         latent_cache.positive, latent_cache.negative, latent_cache.positive_pooled, latent_cache.negative_pooled
     )
 
@@ -267,10 +274,10 @@ def _with_prior(
     device: torch.device,
 ) -> LatentCache:
     """The bank with latents that the base model draws of prompts.prior, by seeds of their own."""
-    prompt = pipeline.Prompt.of(embed_prompts(base, [config.prompts.prior, config.prompts.negative], device=device))
-    seeds = pipeline.seeds_of(config.training.prior_pictures, first=_PRIOR_SEED)
+    prompt = Prompt.from_embeddings(embed_prompts(base, [config.prompts.prior, config.prompts.negative], device=device))
+    seeds = image_seeds(config.training.prior_pictures, first=_PRIOR_SEED)
     with mixed_precision(config, device):
-        latents = pipeline.draw_latents(unet, prompt, seeds, sampler_of(config, schedule))
+        latents = sample_latents(unet, prompt, seeds, sampler_of(config, schedule))
     no_variance = torch.full_like(latents, -30.0)  # log variance: they are what they are
     prior = torch.cat([latents, no_variance], dim=1)
     return replace(latent_cache, prior=prior, prior_text=prompt.positive, prior_pooled=prompt.positive_pooled)

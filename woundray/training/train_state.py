@@ -12,8 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.evaluation import embedders
-from woundray.models.base_model import load_unet, load_vae
 from woundray.models.trainable_weights import make_trainable, weights_dtype
+from woundray.models.unet import load_unet
+from woundray.models.vae import load_vae
 from woundray.training.cuda_graphs import CudaGraphedUNet, can_capture
 from woundray.training.distributed import DistributedContext
 from woundray.training.ema import Ema

@@ -11,8 +11,10 @@ from torch.nn.parallel import DistributedDataParallel
 from woundray.config import Config
 from woundray.data.latent_cache import LatentCache
 from woundray.errors import UserError
-from woundray.models.base_model import NoiseSchedule, added_conditions, sample_posterior
+from woundray.models.noise_schedule import NoiseSchedule
 from woundray.models.trainable_weights import mixed_precision
+from woundray.models.unet import added_conditions
+from woundray.models.vae import sample_posterior
 from woundray.training.cuda_graphs import CudaGraphedUNet
 from woundray.training.distributed import DistributedContext
 from woundray.training.losses import add_noise, denoising_loss, perceptual_distance, predicted_x0, snr_weights, target
