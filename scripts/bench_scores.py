@@ -30,7 +30,7 @@ from woundray.metrics.similarity import ssim_matrix, untrained_lpips
 from woundray.sampling.pipeline import image_seeds, sample_images
 from woundray.training import loop
 from woundray.training.distributed import DistributedContext
-from woundray.training.precompute import precompute, sampler_of
+from woundray.training.precompute import precompute, validation_sampler
 from woundray.training.train_state import build_train_state
 from woundray.weights.base_models import resolve
 
@@ -118,7 +118,7 @@ def main() -> None:
     for turn in range(arguments.seed_sets):
         own = image_seeds(count, first=turn * count)
         sets = {
-            OURS: sample_images(ours.unet, ours.vae, precomputed.prompt, own, sampler_of(config, precomputed.schedule)),
+            OURS: sample_images(ours.unet, ours.vae, precomputed.prompt, own, validation_sampler(config, precomputed.schedule)),
             PLAIN: drawn[0] if turn == 0 else plain_pictures(base, ours.unet, config, own),
         }
         for name, pictures in sets.items():

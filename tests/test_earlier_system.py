@@ -31,7 +31,7 @@ from woundray.models.vae import load_vae, to_uint8
 from woundray.sampling.grids import make_grid
 from woundray.training import train_step as steps
 from woundray.training.distributed import DistributedContext
-from woundray.training.ema import Ema
+from woundray.training.ema import EMA
 from woundray.training.loop import train
 from woundray.training.losses import add_noise, predicted_x0, target
 from woundray.training.perceptual_loss import make_perceptual_networks
@@ -91,7 +91,7 @@ def test_fid_on_wrapped_pictures() -> None:
 def test_ema_that_hides_training() -> None:
     """A decay of 0.9999 without warm-up left 95 % of the initial weights after 500 updates."""
     weight = nn.Parameter(torch.zeros(3))
-    ema = Ema({"w": weight}, decay=0.9999)
+    ema = EMA({"w": weight}, decay=0.9999)
     with torch.no_grad():
         weight.fill_(1.0)
     for _ in range(30):

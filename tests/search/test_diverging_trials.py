@@ -15,7 +15,7 @@ from woundray.search.study_folders import journal_path
 from woundray.tracking.journal import Journal, TrialStarted
 from woundray.tracking.tracker import Tracker
 from woundray.training.distributed import DistributedContext
-from woundray.training.entry_point import Report
+from woundray.training.entry_point import ReportCallback
 from woundray.training.precompute import Precomputed
 
 pytestmark = [
@@ -33,7 +33,7 @@ PLANTED = {
 
 
 def planted_loop(
-    config: Config, *, precomputed: Path, output: Path, context: DistributedContext, report: Report
+    config: Config, *, precomputed: Path, output: Path, context: DistributedContext, report: ReportCallback
 ) -> None:
     """The real loop, with one function of three trials that gives what is not a number."""
     from woundray.training import loop

@@ -2,13 +2,13 @@
 
 import torch
 
-from woundray.training.ema import Ema, ramped_decay
+from woundray.training.ema import EMA, ramped_decay
 
 
-def walk(steps: int, decay: float) -> tuple[Ema, dict[str, torch.Tensor], list[float]]:
+def walk(steps: int, decay: float) -> tuple[EMA, dict[str, torch.Tensor], list[float]]:
     """An average after `steps` updates of a parameter that walks 1, 2, 3 ... away from 0."""
     parameters = {"a": torch.zeros(1)}
-    ema, values = Ema(parameters, decay), []
+    ema, values = EMA(parameters, decay), []
     for step in range(steps):
         parameters["a"].fill_(step + 1.0)
         ema.update(parameters)

@@ -27,7 +27,7 @@ from woundray.training import loop
 from woundray.training.checkpoint import link, read_progress, start_from
 from woundray.training.distributed import DistributedContext, Value
 from woundray.training.loop import stopped_early, train
-from woundray.training.precompute import Precomputed, sampler_of
+from woundray.training.precompute import Precomputed, validation_sampler
 from woundray.training.train_state import build_train_state
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
@@ -172,12 +172,12 @@ def test_a_rank_that_sees_the_newest_checkpoint_late_waits_for_it(
     shutil.copytree(whole, output, symlinks=True)
 
     class First(DistributedContext):
-        def from_first(self, value: Value) -> Value:
+        def broadcast(self, value: Value) -> Value:
             said.append(value)
             return value
 
     class Second(DistributedContext):
-        def from_first(self, value: Value) -> Value:
+        def broadcast(self, value: Value) -> Value:
             heard: Any = said.pop(0)
             return cast(Value, heard)
 
@@ -240,7 +240,7 @@ def test_scores_do_not_depend_on_the_number_of_ranks_or_the_batch(
     seeds, embedder = image_seeds(6), embedders.make_embedder(micro_config, torch.device("cpu"))
     found = []
     for world_size, batch_size in ((1, 6), (1, 4), (2, 2)):
-        sampler = sampler_of(
+        sampler = validation_sampler(
             micro_config.with_values({"validation.batch_size": batch_size}), micro_precomputed.schedule
         )
         shares = [DistributedContext(rank, world_size, torch.device("cpu")).share(6) for rank in range(world_size)]

@@ -47,7 +47,7 @@ def test_an_update_never_waits_for_the_device(
     assert draws.perceptual.any()
 
     loss_monitor = LossMonitor(1, context, make_scaler("fp32", META))
-    for _ in range(watching.LOOK_EVERY - 1):
+    for _ in range(watching.FETCH_EVERY - 1):
         losses = steps.backward(unet, perceptual_networks, latent_cache, schedule, draws, config, context)
         norm = nn.utils.clip_grad_norm_(parameters, config.training.max_grad_norm)
         loss_monitor.add(losses, norm)

@@ -9,9 +9,9 @@ import torch
 from woundray.config import TrainingConfig
 from woundray.errors import UserError
 from woundray.training.checkpoint import read_state, write_state
-from woundray.training.ema import Ema
+from woundray.training.ema import EMA
 from woundray.training.loss_monitor import make_scaler
-from woundray.training.optimizer import at_averages, learning_rate, make_optimizer
+from woundray.training.optimizer import averaged_weights, learning_rate, make_optimizer
 
 SCALER = make_scaler("fp32", torch.device("cpu"))
 
@@ -81,7 +81,7 @@ def test_every_optimizer_finds_the_minimum_of_a_parabola(name: str) -> None:
         (parameter - 1).square().sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
-    with at_averages(optimizer):
+    with averaged_weights(optimizer):
         assert (parameter - 1).abs().max() < 0.1
 
 
@@ -91,7 +91,7 @@ def test_within_at_averages_a_schedule_free_optimizer_stands_at_its_average() ->
     optimizer = make_optimizer(parameters.values(), config)
     follow(optimizer, parameters, range(5))
     moving = parameters["a"].detach().clone()
-    with at_averages(optimizer):
+    with averaged_weights(optimizer):
         # y = (1 - beta1) z + beta1 x (arXiv 2405.15682, eq. 1)
         x, z = parameters["a"].detach().clone(), optimizer.state[parameters["a"]]["z"]
         torch.testing.assert_close(0.1 * z + 0.9 * x, moving)
@@ -113,7 +113,7 @@ def test_a_state_of_another_optimizer_or_other_photographs_is_refused(tmp_path: 
         read(path, parameters, optimizer, "prodigy")
     with pytest.raises(UserError, match="of a run on other photographs"):
         read_state(
-            path, parameters, Ema(parameters, 0.9), optimizer, SCALER, optimizer_name="adamw", precomputed_key="other"
+            path, parameters, EMA(parameters, 0.9), optimizer, SCALER, optimizer_name="adamw", precomputed_key="other"
         )
 
 
@@ -144,10 +144,10 @@ def follow(optimizer: torch.optim.Optimizer, parameters: dict[str, torch.nn.Para
 
 
 def write(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, name: str) -> None:
-    ema = Ema(parameters, 0.9)
+    ema = EMA(parameters, 0.9)
     write_state(path, parameters, ema, optimizer, SCALER, optimizer_name=name, precomputed_key="key")
 
 
 def read(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, name: str) -> None:
-    ema = Ema(parameters, 0.9)
+    ema = EMA(parameters, 0.9)
     read_state(path, parameters, ema, optimizer, SCALER, optimizer_name=name, precomputed_key="key")

@@ -20,7 +20,7 @@ from woundray.models.vae import load_vae
 from woundray.sampling.pipeline import image_seeds, sample_images
 from woundray.sampling.solver import Prompt, Sampler
 from woundray.system.atomic_files import write_json
-from woundray.training.precompute import Precomputed, ProgressCallback, sampler_of, schedule_of
+from woundray.training.precompute import Precomputed, ProgressCallback, load_schedule, validation_sampler
 from woundray.weights.base_models import resolve
 
 NEW_SEEDS_FILE = "base_model_new_seeds.json"
@@ -65,7 +65,7 @@ def score_base_model(
         return
     unet = load_unet(precomputed.base, dtype=weights_dtype(config), device=device)
     vae, seeds = load_vae(precomputed.base, device=device), image_seeds(2 * count, first=count)
-    sampler, name = sampler_of(config, precomputed.schedule), "base model's pictures"
+    sampler, name = validation_sampler(config, precomputed.schedule), "base model's pictures"
     progress(name, 0, len(seeds))
     with mixed_precision(config, device):
         pictures = sample_images(
@@ -101,7 +101,7 @@ def open_checkpoint(checkpoint: Path, options: SamplingOptions) -> OpenCheckpoin
     base = resolve(config.model.base)
     prompt = config.prompts.positive if options.prompt is None else options.prompt
     texts = embed_prompts(base, [prompt, config.prompts.negative], device=device)
-    sampler = sampler_of(config, schedule_of(config, base), SignalLeak.read(checkpoint))
+    sampler = validation_sampler(config, load_schedule(config, base), SignalLeak.read(checkpoint))
     return OpenCheckpoint(
         config,
         load_weights(base, checkpoint, dtype=weights_dtype(config), device=device),

@@ -15,7 +15,7 @@ from woundray.ray_cluster.train_worker import CHECKPOINT, FAILURE_FILE, METRICS,
 from woundray.system.checksums import fingerprint
 from woundray.system.storage import refuse_lost
 from woundray.tracking.journal import EpochReported
-from woundray.training.entry_point import Loop
+from woundray.training.entry_point import TrainLoop
 
 if TYPE_CHECKING:
     from ray.train import UserCallback
@@ -107,7 +107,7 @@ def runs_at_once(config: Config, resources: Resources) -> int:
 def fit(
     config: Config,
     *,
-    loop: Loop,
+    loop: TrainLoop,
     precomputed: Path,
     output: Path,
     name: str,

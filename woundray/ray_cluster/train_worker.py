@@ -10,7 +10,7 @@ from typing import Any
 from woundray.config import Config
 from woundray.errors import NonFiniteError, UserError
 from woundray.system.shared_files import wait_until_seen
-from woundray.training.entry_point import Loop
+from woundray.training.entry_point import TrainLoop
 
 CHECKPOINT, METRICS = "checkpoint_folder", "metrics"
 """Keys of the epoch's folder, and of all that the loop reported, among the values that go through Ray."""
@@ -46,7 +46,7 @@ class Failure:
 
 def work_on(
     config: Config,
-    loop: Loop,
+    loop: TrainLoop,
     precomputed: Path,
     output: Path,
     last_reported: Callable[[], int] | None,
@@ -88,7 +88,7 @@ def work_on(
     for name, expected in shared.items():
         wait_until_seen(precomputed / name, expected)
     # The listener may have died while the loop went on. Checkpoints may be gone: only the history is read
-    for entry in context.from_first(_unreported(output, last_reported) if context.is_first else []):
+    for entry in context.broadcast(_unreported(output, last_reported) if context.is_main_process else []):
         pass_on(entry, output / f"epoch_{int(entry['epoch']):04d}", {})
     try:
         loop(config, precomputed=precomputed, output=output, context=context, report=report)

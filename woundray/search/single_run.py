@@ -22,7 +22,7 @@ from woundray.search.trial import ERROR_FILE
 from woundray.system.redaction import redact
 from woundray.system.storage import lost_storage
 from woundray.tracking.journal import Journal, TrialEnded, TrialStarted
-from woundray.training.entry_point import Loop
+from woundray.training.entry_point import TrainLoop
 
 
 class JournalCallback(UserCallback):
@@ -42,7 +42,7 @@ class JournalCallback(UserCallback):
             journal.append(event)
 
 
-def single_run(config: Config, *, loop: Loop, precomputed: Path, output: Path, folder: Path) -> None:
+def single_run(config: Config, *, loop: TrainLoop, precomputed: Path, output: Path, folder: Path) -> None:
     """Runs a settled configuration on the connected cluster; goes on where one in `output` stopped.
 
     Args:

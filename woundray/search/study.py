@@ -32,7 +32,7 @@ from woundray.system.atomic_files import atomic_path
 from woundray.system.storage import lost_storage
 from woundray.tracking.journal import Journal, StudyEnded, StudyStarted
 from woundray.training.checkpoint import newest_checkpoint, read_progress
-from woundray.training.entry_point import Loop
+from woundray.training.entry_point import TrainLoop
 
 SPACE_FILE = "space.yaml"
 """In a study's folder: its search space, whatever becomes of the file that it was read from."""
@@ -48,7 +48,7 @@ def run_study(
     *,
     precomputed: Path,
     folder: Path,
-    loop: Loop,
+    loop: TrainLoop,
     resources: Resources,
     on_change: OnChange | None = None,
     rescore: Rescore | None = None,

@@ -18,7 +18,7 @@ from woundray.search.optuna_search import TRIAL, VALUES
 from woundray.system.redaction import redact
 from woundray.system.storage import refuse_lost
 from woundray.tracking.journal import JOURNAL_NAME, Journal, TrialEnded
-from woundray.training.entry_point import Loop
+from woundray.training.entry_point import TrainLoop
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
@@ -43,7 +43,7 @@ def named_trials(driver: Callable[[dict[str, Any]], None]) -> type[FunctionTrain
     return Trial
 
 
-def run_trial(given: dict[str, Any], *, base: Config, loop: Loop, precomputed: Path, study: Path) -> None:
+def run_trial(given: dict[str, Any], *, base: Config, loop: TrainLoop, precomputed: Path, study: Path) -> None:
     """Runs one configuration to its end. Ray Tune calls it, and again if its process died.
 
     Raises:
