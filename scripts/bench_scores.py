@@ -94,7 +94,7 @@ def main() -> None:
     drawn: list[Tensor] = []
     costs = in_turns(
         {
-            OURS: lambda: loop.score(ours),
+            OURS: lambda: loop.evaluate_weights(ours),
             "plain: draw": lambda: drawn.append(plain_pictures(base, ours.unet, config, image_seeds(count))),
             "plain: distance": lambda: plain_distance(drawn[0], real),
         },
@@ -118,7 +118,9 @@ def main() -> None:
     for turn in range(arguments.seed_sets):
         own = image_seeds(count, first=turn * count)
         sets = {
-            OURS: sample_images(ours.unet, ours.vae, precomputed.prompt, own, validation_sampler(config, precomputed.schedule)),
+            OURS: sample_images(
+                ours.unet, ours.vae, precomputed.prompt, own, validation_sampler(config, precomputed.schedule)
+            ),
             PLAIN: drawn[0] if turn == 0 else plain_pictures(base, ours.unet, config, own),
         }
         for name, pictures in sets.items():

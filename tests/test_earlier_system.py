@@ -36,6 +36,7 @@ from woundray.training.loop import train
 from woundray.training.losses import add_noise, predicted_x0, target
 from woundray.training.perceptual_loss import make_perceptual_networks
 from woundray.training.precompute import Precomputed
+from woundray.training.random_inputs import draw_random_inputs, random_stream
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 CPU = torch.device("cpu")
@@ -54,8 +55,10 @@ def test_perceptual_loss_without_gradient(micro_config: Config, micro_precompute
     parameters = add_adapter(unet, config.lora, seed=0)
     perceptual_networks = make_perceptual_networks(config.training, load_vae(micro_precomputed.base, device=CPU))
     latent_cache, schedule = micro_precomputed.latent_cache, micro_precomputed.schedule
-    draws = steps.draw_random_inputs(torch.arange(4), latent_cache, schedule, config, epoch=1, step=1)
-    _, perceptual = steps.losses(unet, perceptual_networks, latent_cache, schedule, draws, config)
+    draws = draw_random_inputs(torch.arange(4), latent_cache, schedule, config, random_stream(0, 1, 1))
+    _, perceptual = steps.compute_losses(
+        steps.LossContext(unet, perceptual_networks, latent_cache, schedule, config), draws
+    )
     assert perceptual > 0
     perceptual.backward()
     gradients = {name: parameter.grad for name, parameter in parameters.items() if "lora_B" in name}

@@ -29,6 +29,8 @@ from woundray.training import train_step as steps
 from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
 from woundray.training.precompute import Precomputed, precompute
+from woundray.training.random_inputs import draw_random_inputs, random_stream
+from woundray.training.validation_loss import validation_loss
 from woundray.weights import diffusers_layout
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 from woundray.weights.repositories import REPOSITORIES
@@ -181,11 +183,11 @@ def told_the_unet_the_same_of_a_row(config: Config, precomputed: Precomputed) ->
     texts = embed_prompts(precomputed.base, [config.prompts.positive, config.prompts.negative], device=CPU)
     unet = fresh(precomputed.base)
     inputs_of(unet, seen)
-    draws = steps.draw_random_inputs(torch.arange(2), latent_cache, precomputed.schedule, config, epoch=1, step=1)
+    draws = draw_random_inputs(torch.arange(2), latent_cache, precomputed.schedule, config, random_stream(0, 1, 1))
     draws = replace(draws, text_kept=torch.tensor([False, True]))
     with torch.no_grad():
-        steps.losses(unet, None, latent_cache, precomputed.schedule, draws, config)
-    steps.validation_loss(unet, latent_cache, precomputed.schedule, config, DistributedContext.single())
+        steps.compute_losses(steps.LossContext(unet, None, latent_cache, precomputed.schedule, config), draws)
+    validation_loss(unet, latent_cache, precomputed.schedule, config, DistributedContext.single())
     for inputs, rows in ((seen[0], [1, 0]), (seen[1], [0] * len(seen[1]["sample"]))):
         torch.testing.assert_close(inputs["encoder_hidden_states"], texts.hidden[rows])
         if texts.pooled is None:

@@ -26,8 +26,8 @@ pytestmark = [
 ]
 
 PLANTED = {
-    "trial_0002": ("woundray.training.train_step.losses", "epoch 1, step 1: the denoising loss is nan"),
-    "trial_0003": ("woundray.training.train_step.validation_loss", "epoch 1: validation_loss is nan"),
+    "trial_0002": ("woundray.training.train_step.compute_losses", "epoch 1, step 1: the denoising loss is nan"),
+    "trial_0003": ("woundray.training.loop.validation_loss", "epoch 1: validation_loss is nan"),
     "trial_0004": ("woundray.sampling.pipeline.denoise", "epoch 1: the picture of seed 0 is not a number"),
 }
 
@@ -40,11 +40,11 @@ def planted_loop(
 
     (output / f"try-{len(list(output.glob('try-*'))) + 1}").touch()
     name, nan = (
-        PLANTED.get(output.name, ("woundray.training.train_step.losses", ""))[0],
+        PLANTED.get(output.name, ("woundray.training.train_step.compute_losses", ""))[0],
         torch.tensor(float("nan"), requires_grad=True),
     )
     results = {
-        "losses": lambda *_: (nan, nan),
+        "compute_losses": lambda *_: (nan, nan),
         "validation_loss": lambda *_: float("nan"),
         "denoise": lambda unet, noise, *_: noise * nan,
     }

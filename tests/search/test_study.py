@@ -201,7 +201,9 @@ def test_a_controller_that_is_killed_is_replaced_and_takes_no_place(tmp_path: Pa
     import ray.train
     from ray.util.placement_group import placement_group_table
 
-    def loop(config: Config, *, precomputed: Path, output: Path, context: DistributedContext, report: ReportCallback) -> None:
+    def loop(
+        config: Config, *, precomputed: Path, output: Path, context: DistributedContext, report: ReportCallback
+    ) -> None:
         again = (output / "worker").exists()
         (output / "worker").write_text(str(os.getpid()))
         report({"epoch": 1, "validation_loss": 1.0}, output)

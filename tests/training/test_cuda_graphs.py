@@ -16,6 +16,7 @@ from woundray.training import train_step as steps
 from woundray.training.cuda_graphs import CudaGraphedUNet, can_capture
 from woundray.training.distributed import DistributedContext
 from woundray.training.precompute import Precomputed, precompute
+from woundray.training.random_inputs import draw_random_inputs, photo_order, random_stream
 from woundray.training.train_state import build_train_state
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -122,9 +123,11 @@ def test_gradients_of_recorded_micro_batches_add_up(
         model = (CudaGraphedUNet(unet) if recorded else unet).train()
         found: list[Tensor] = []
         for step in (1, 2):
-            photos = steps.photo_order(len(latent_cache.train), 2 * rounds, seed=0, epoch=step)
-            draws = steps.draw_random_inputs(photos, latent_cache, schedule, config, epoch=1, step=step)
-            steps.backward(model, None, latent_cache, schedule, draws, config, DistributedContext.single())
+            photos = photo_order(len(latent_cache.train), 2 * rounds, seed=0, epoch=step)
+            draws = draw_random_inputs(photos, latent_cache, schedule, config, random_stream(0, 1, step))
+            steps.backward(
+                steps.LossContext(model, None, latent_cache, schedule, config), draws, DistributedContext.single()
+            )
             found += [parameter.grad.clone() for parameter in parameters.values() if parameter.grad is not None]
             for parameter in parameters.values():
                 parameter.grad = None

@@ -48,7 +48,7 @@ def test_sums_are_added_up_on_the_runs_device() -> None:
     """The epoch's sums and the validation loss were CPU tensors, which NCCL refuses: a run of two GPUs ended there."""
     with pytest.raises(RuntimeError, match="No backend type associated with device type cpu"):
         dist.all_reduce(torch.ones(3))
-    assert DistributedContext(0, 2, META).total(torch.ones(3, dtype=torch.float64)).device == META
+    assert DistributedContext(0, 2, META).all_reduce_sum(torch.ones(3, dtype=torch.float64)).device == META
 
 
 @pytest.mark.parametrize(("gpus", "device_backends"), [(0, {"cpu": "gloo"}), (2, {"cpu": "gloo", "cuda": "nccl"})])

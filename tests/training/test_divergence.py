@@ -10,6 +10,7 @@ from woundray.config import Config
 from woundray.errors import NonFiniteError
 from woundray.ray_cluster.torch_trainer import error_line
 from woundray.sampling import pipeline
+from woundray.training import loop
 from woundray.training import train_step as steps
 from woundray.training.checkpoint import newest_checkpoint
 from woundray.training.distributed import DistributedContext
@@ -22,8 +23,13 @@ NAN = torch.tensor(float("nan"))
 @pytest.mark.parametrize(
     ("module", "name", "returned", "said"),
     [
-        (steps, "losses", lambda *_: (NAN.clone().requires_grad_(), NAN), "epoch 1, step 1: the denoising loss is nan"),
-        (steps, "validation_loss", lambda *_: float("nan"), "epoch 1: validation_loss is nan"),
+        (
+            steps,
+            "compute_losses",
+            lambda *_: (NAN.clone().requires_grad_(), NAN),
+            "epoch 1, step 1: the denoising loss is nan",
+        ),
+        (loop, "validation_loss", lambda *_: float("nan"), "epoch 1: validation_loss is nan"),
         (
             pipeline,
             "denoise",

@@ -182,14 +182,14 @@ def test_a_rank_that_sees_the_newest_checkpoint_late_waits_for_it(
             return cast(Value, heard)
 
     alone = build_train_state(micro_config, micro_precomputed.folder, output, DistributedContext.single())
-    progress = loop._resume(replace(alone, context=First(0, 2, alone.context.device)))
+    progress = loop.resume(replace(alone, context=First(0, 2, alone.context.device)))
     expected = [parameter.detach().clone() for parameter in alone.parameters.values()]
 
     second = build_train_state(micro_config, micro_precomputed.folder, output, DistributedContext.single())
     (output / "epoch_0003").rename(hidden)
     timer = threading.Timer(0.5, hidden.rename, [output / "epoch_0003"])
     timer.start()
-    assert loop._resume(replace(second, context=Second(1, 2, second.context.device))) == progress
+    assert loop.resume(replace(second, context=Second(1, 2, second.context.device))) == progress
     timer.join()
     assert all(torch.equal(a, b) for a, b in zip(expected, second.parameters.values(), strict=True))
 
@@ -243,7 +243,7 @@ def test_scores_do_not_depend_on_the_number_of_ranks_or_the_batch(
         sampler = validation_sampler(
             micro_config.with_values({"validation.batch_size": batch_size}), micro_precomputed.schedule
         )
-        shares = [DistributedContext(rank, world_size, torch.device("cpu")).share(6) for rank in range(world_size)]
+        shares = [DistributedContext(rank, world_size, torch.device("cpu")).shard(6) for rank in range(world_size)]
         parts = [
             sample_images(unet, vae, micro_precomputed.prompt, seeds[own.start : own.stop], sampler) for own in shares
         ]

@@ -19,6 +19,7 @@ from woundray.training.distributed import DistributedContext
 from woundray.training.loss_monitor import LossMonitor, make_scaler
 from woundray.training.perceptual_loss import PerceptualNetworks
 from woundray.training.precompute import Precomputed
+from woundray.training.random_inputs import draw_random_inputs, photo_order, random_stream
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
@@ -42,27 +43,29 @@ def test_an_update_never_waits_for_the_device(
         micro_precomputed.schedule,
         DistributedContext(0, 1, META),
     )
-    photos = steps.photo_order(len(latent_cache.train), 4, seed=0, epoch=1)
-    draws = steps.draw_random_inputs(photos, latent_cache, schedule, config, epoch=1, step=1)
+    photos = photo_order(len(latent_cache.train), 4, seed=0, epoch=1)
+    draws = draw_random_inputs(photos, latent_cache, schedule, config, random_stream(0, 1, 1))
     assert draws.perceptual.any()
 
     loss_monitor = LossMonitor(1, context, make_scaler("fp32", META))
     for _ in range(watching.FETCH_EVERY - 1):
-        losses = steps.backward(unet, perceptual_networks, latent_cache, schedule, draws, config, context)
+        losses = steps.backward(
+            steps.LossContext(unet, perceptual_networks, latent_cache, schedule, config), draws, context
+        )
         norm = nn.utils.clip_grad_norm_(parameters, config.training.max_grad_norm)
         loss_monitor.add(losses, norm)
         assert losses.device == norm.device == META
     with pytest.raises(NotImplementedError, match="meta"):
-        loss_monitor.look()
+        loss_monitor.fetch()
 
 
 @pytest.mark.parametrize("every", [1, 4, 16])
 def test_the_first_update_that_is_not_finite_is_named_however_late_it_is_seen(
     monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:
-    monkeypatch.setattr(watching, "LOOK_EVERY", every)
+    monkeypatch.setattr(watching, "FETCH_EVERY", every)
     loss_monitor = LossMonitor(2, DistributedContext.single(), make_scaler("fp32", CPU))
-    loss_monitor._every = every
+    loss_monitor._fetch_every = every
 
     def updates() -> None:
         for step in range(1, 7):
@@ -76,7 +79,7 @@ def test_the_first_update_that_is_not_finite_is_named_however_late_it_is_seen(
 
 def test_means_are_those_of_all_updates() -> None:
     loss_monitor = LossMonitor(1, DistributedContext.single(), make_scaler("fp32", CPU))
-    loss_monitor._every = 2
+    loss_monitor._fetch_every = 2
     for value in (1.0, 2.0, 6.0):
         loss_monitor.add(torch.tensor([value, 2 * value], dtype=torch.float64), torch.tensor(3 * value))
     assert loss_monitor.means() == {"train_loss": 3.0, "perceptual_loss": 6.0, "gradient_norm": 9.0}

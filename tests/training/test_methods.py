@@ -20,6 +20,7 @@ from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
 from woundray.training.loss_monitor import make_scaler
 from woundray.training.precompute import Precomputed, precompute
+from woundray.training.random_inputs import RandomInputs, draw_random_inputs, photo_order, random_stream, with_prior
 
 CPU = torch.device("cpu")
 
@@ -146,24 +147,26 @@ def test_the_loss_with_a_prior_is_the_sum_of_both_losses(prior_config: Config, p
     """Ruiz et al. 2023, eq. 2: the subject's loss + lambda times the class's, each a mean over its own pictures."""
     config = prior_config.with_values({"training.perceptual_weight": 0.0, "training.batch_size": 2})
     latent_cache, schedule = prior_materials.latent_cache, prior_materials.schedule
-    photos = steps.photo_order(len(latent_cache.train), 4, seed=0, epoch=1)
-    rows = steps.with_prior(photos, latent_cache, config, epoch=1, step=1)
+    photos = photo_order(len(latent_cache.train), 4, seed=0, epoch=1)
+    rows = with_prior(photos, latent_cache, config, epoch=1, step=1)
     is_prior = rows >= len(latent_cache.train)
     assert is_prior.tolist() == [False, False, True, True] * 2  # every rank's batch holds as many of each
-    draws = steps.draw_random_inputs(rows, latent_cache, schedule, config, epoch=1, step=1)
+    draws = draw_random_inputs(rows, latent_cache, schedule, config, random_stream(0, 1, 1))
     unet = load_unet(prior_materials.base, dtype=torch.float32, device=CPU)
 
     def loss_of(chosen: torch.Tensor, settings: Config) -> float:
-        some = steps.RandomInputs(**{name: tensor[chosen] for name, tensor in vars(draws).items()})
+        some = RandomInputs(**{name: tensor[chosen] for name, tensor in vars(draws).items()})
         with torch.no_grad():
-            denoising, _ = steps.losses(unet, None, latent_cache, schedule, some, settings)
+            denoising, _ = steps.compute_losses(steps.LossContext(unet, None, latent_cache, schedule, settings), some)
         return float(denoising) / len(some.photo)
 
     alike = config.with_values({"training.prior_weight": 1.0})
     expected = loss_of(~is_prior, alike) + 0.5 * loss_of(is_prior, alike)
     accumulated = config.with_values({"training.gradient_accumulation_steps": 2})
     unet.requires_grad_(True)
-    parts = steps.backward(unet, None, latent_cache, schedule, draws, accumulated, DistributedContext.single())
+    parts = steps.backward(
+        steps.LossContext(unet, None, latent_cache, schedule, accumulated), draws, DistributedContext.single()
+    )
     assert float(parts[0]) == pytest.approx(expected, rel=1e-5)
 
 
@@ -186,10 +189,12 @@ def test_fp16s_loss_scale_leaves_the_gradient_as_it_is(micro_config: Config, mic
     for precision in ("fp32", "fp16"):
         config = micro_config.with_values({"model.precision": precision, "training.perceptual_weight": 0.0})
         unet = load_unet(micro_precomputed.base, dtype=torch.float32, device=CPU).requires_grad_(True)
-        photos = steps.photo_order(len(latent_cache.train), 4, seed=0, epoch=1)
-        draws = steps.draw_random_inputs(photos, latent_cache, schedule, config, epoch=1, step=1)
+        photos = photo_order(len(latent_cache.train), 4, seed=0, epoch=1)
+        draws = draw_random_inputs(photos, latent_cache, schedule, config, random_stream(0, 1, 1))
         scaler, optimizer = make_scaler(precision, CPU), torch.optim.SGD(unet.parameters())
-        steps.backward(unet, None, latent_cache, schedule, draws, config, DistributedContext.single(), scaler)
+        steps.backward(
+            steps.LossContext(unet, None, latent_cache, schedule, config), draws, DistributedContext.single(), scaler
+        )
         scaler.unscale_(optimizer)
         gradients.append(torch.cat([p.grad.flatten() for p in unet.parameters() if p.grad is not None]))
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-8)

@@ -8,7 +8,7 @@ import torch
 
 from woundray.config import TrainingConfig
 from woundray.errors import UserError
-from woundray.training.checkpoint import read_state, write_state
+from woundray.training.checkpoint import RestorableState, read_state, write_state
 from woundray.training.ema import EMA
 from woundray.training.loss_monitor import make_scaler
 from woundray.training.optimizer import averaged_weights, learning_rate, make_optimizer
@@ -113,7 +113,7 @@ def test_a_state_of_another_optimizer_or_other_photographs_is_refused(tmp_path: 
         read(path, parameters, optimizer, "prodigy")
     with pytest.raises(UserError, match="of a run on other photographs"):
         read_state(
-            path, parameters, EMA(parameters, 0.9), optimizer, SCALER, optimizer_name="adamw", precomputed_key="other"
+            path, RestorableState(parameters, EMA(parameters, 0.9), optimizer, SCALER, "adamw", precomputed_key="other")
         )
 
 
@@ -145,9 +145,9 @@ def follow(optimizer: torch.optim.Optimizer, parameters: dict[str, torch.nn.Para
 
 def write(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, name: str) -> None:
     ema = EMA(parameters, 0.9)
-    write_state(path, parameters, ema, optimizer, SCALER, optimizer_name=name, precomputed_key="key")
+    write_state(path, RestorableState(parameters, ema, optimizer, SCALER, name, precomputed_key="key"))
 
 
 def read(path: Path, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, name: str) -> None:
     ema = EMA(parameters, 0.9)
-    read_state(path, parameters, ema, optimizer, SCALER, optimizer_name=name, precomputed_key="key")
+    read_state(path, RestorableState(parameters, ema, optimizer, SCALER, name, precomputed_key="key"))

@@ -20,6 +20,7 @@ from woundray.training import train_step as steps
 from woundray.training.losses import perceptual_distance
 from woundray.training.perceptual_loss import PerceptualNetworks, Vgg16Trunk, make_perceptual_networks
 from woundray.training.precompute import precompute
+from woundray.training.random_inputs import draw_random_inputs, random_stream
 
 CPU = torch.device("cpu")
 LITE0 = TrainingConfig(perceptual_network="lite0")
@@ -131,9 +132,9 @@ def test_the_term_reaches_the_adapter_through_tiny_decoder_and_either_network(
     seen: nn.Module = trunk if network == "vgg16" else Lite0Trunk()
     perceptual_networks = PerceptualNetworks(partial(_decoded, tiny_decoder), seen)
     photos = torch.arange(2)
-    draws = steps.draw_random_inputs(photos, precomputed.latent_cache, precomputed.schedule, config, epoch=1, step=1)
-    _, perceptual = steps.losses(
-        unet, perceptual_networks, precomputed.latent_cache, precomputed.schedule, draws, config
+    draws = draw_random_inputs(photos, precomputed.latent_cache, precomputed.schedule, config, random_stream(0, 1, 1))
+    _, perceptual = steps.compute_losses(
+        steps.LossContext(unet, perceptual_networks, precomputed.latent_cache, precomputed.schedule, config), draws
     )
     perceptual.backward()
     ends = ("to_v.lora_B.default.weight", "to_out.0.lora_B.default.weight")
