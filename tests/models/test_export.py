@@ -21,7 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 from woundray.config import LoraConfig
 from woundray.errors import UserError
 from woundray.models import export
-from woundray.models.kohya import family, kohya_name, kohya_tensors, layers_of, merge_kohya
+from woundray.models.kohya import adapter_layers, base_version, kohya_name, kohya_tensors, merge_kohya
 from woundray.models.lora import add_adapter, save_adapter
 from woundray.models.tiny_architecture import MICRO, build_tiny, save_tiny
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
@@ -154,7 +154,7 @@ def test_a_kohya_file_has_the_effect_of_rslora_and_dora(
         if "lora_" in name:
             noise = torch.randn(parameter.shape, generator=generator) / 5
             parameter.data = parameter.data * (1 + noise) if "magnitude" in name else noise
-    tensors = kohya_tensors(layers_of(trained), trained.config)
+    tensors = kohya_tensors(adapter_layers(trained), trained.config)
     alpha = 12 if "use_rslora" in options else 6
     assert {float(tensor) for name, tensor in tensors.items() if name.endswith(".alpha")} == {alpha}
     assert any(name.endswith(".dora_scale") for name in tensors) == ("use_dora" in options)
@@ -332,7 +332,7 @@ def test_metadata_say_what_the_file_is_for(everywhere: Exported, tmp_path: Path)
 
     old, wide = {"addition_embed_type": None, "cross_attention_dim": 768}, {"addition_embed_type": "text_time"}
     new = old | {"cross_attention_dim": 1024}
-    assert family(old, "epsilon") == ("sd_v1", "stable-diffusion-v1")
-    assert family(new, "epsilon") == ("sd_v2", "stable-diffusion-v2-512")
-    assert family(new, "v_prediction") == ("sd_v2_v", "stable-diffusion-v2-768-v")
-    assert family(wide, "epsilon") == ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base")
+    assert base_version(old, "epsilon") == ("sd_v1", "stable-diffusion-v1")
+    assert base_version(new, "epsilon") == ("sd_v2", "stable-diffusion-v2-512")
+    assert base_version(new, "v_prediction") == ("sd_v2_v", "stable-diffusion-v2-768-v")
+    assert base_version(wide, "epsilon") == ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base")

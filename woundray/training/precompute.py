@@ -35,7 +35,7 @@ from woundray.sampling.pipeline import image_seeds, sample_images, sample_latent
 from woundray.sampling.png_files import write_png
 from woundray.sampling.solver import Prompt, Sampler
 from woundray.system.atomic_files import write_json
-from woundray.training.precompute_inputs import origin_of, photographs_of, what_changed
+from woundray.training.precompute_inputs import change_message, fingerprint_inputs, hash_photographs
 from woundray.weights.base_models import resolve
 
 _PRIOR_SEED = 2**20  # first seed of prior images, beyond the seeds of evaluated images
@@ -131,13 +131,13 @@ def precompute(
     """
     base = resolve(config.model.base)
     source = source or open_image_source(config)
-    origin = origin_of(config, base, source)
+    origin = fingerprint_inputs(config, base, source)
     key = latent_cache_key(origin)
     facts_file = folder / "base_model_scores.json"
     if facts_file.is_file():
         facts = json.loads(facts_file.read_text(encoding="utf-8"))
         if facts["key"] != key:
-            raise UserError(what_changed(folder, facts, origin, photographs_of(source)))
+            raise UserError(change_message(folder, facts, origin, hash_photographs(source)))
         if facts["base"] != str(base):
             write_json(facts | {"base": str(base)}, facts_file)
         return open_precomputed(folder)
@@ -161,7 +161,7 @@ def precompute(
         "zero_terminal_snr": config.model.zero_terminal_snr,
         "scores": scores,
         "origin": {name: repr(value) for name, value in origin.items()},
-        "photographs": photographs_of(source),
+        "photographs": hash_photographs(source),
     }
     write_json(facts, facts_file)
     return open_precomputed(folder)
