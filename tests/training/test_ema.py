@@ -1,6 +1,7 @@
 """The average against a hand-computed one, and against the user's earlier bug."""
 
 import torch
+from diffusers.training_utils import EMAModel
 
 from woundray.training.ema import EMA, ramped_decay
 
@@ -36,6 +37,18 @@ def test_with_a_decay_of_0_9999_it_is_not_the_initial_weights_after_30_steps() -
 def test_the_ramp_ends_at_the_decay() -> None:
     assert ramped_decay(0.99, 0) == 0.1
     assert ramped_decay(0.99, 10_000) == 0.99
+
+
+def test_it_is_diffusers_average_from_the_second_update_on() -> None:
+    """EMAModel's first update has decay 0: both agree where the first update changes nothing."""
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    ours, theirs = EMA({"a": parameter}, 0.95), EMAModel([parameter], decay=0.95)
+    for step in range(50):
+        ours.update({"a": parameter})
+        theirs.step([parameter])
+        torch.testing.assert_close(ours.average["a"], theirs.shadow_params[0])
+        with torch.no_grad():
+            parameter.add_(step + 1.0)
 
 
 def test_no_decay_is_no_average() -> None:

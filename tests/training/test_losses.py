@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 
 from woundray.metrics.extractors import Lite0Trunk
@@ -45,8 +48,6 @@ def test_epsilon_and_v_agree_on_x0_of_the_same_denoiser() -> None:
 
 def test_the_v_target_is_made_of_latents_and_noise_as_diffusers_makes_it() -> None:
     """Guards against a target made of the model's own prediction."""
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-
     theirs = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
     x0, noise, timesteps = rows()
     schedule = schedule_of("v_prediction")
@@ -68,6 +69,15 @@ def test_min_snr_weights_are_the_papers() -> None:
     assert torch.equal(snr_weights(epsilon, timesteps, 0.0), torch.ones(len(timesteps)))
 
 
+def test_min_snr_weights_are_of_diffusers_snr() -> None:
+    theirs = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    timesteps = torch.arange(0, 1000, 7)
+    snr = compute_snr(theirs, timesteps)  # type: ignore[no-untyped-call]
+    for kind, divisor in (("epsilon", snr), ("v_prediction", snr + 1)):
+        weights = snr_weights(schedule_of(kind), timesteps, 5.0)
+        torch.testing.assert_close(weights, snr.clamp(max=5.0) / divisor, rtol=1e-3, atol=0.0)
+
+
 def test_debiased_weights_are_over_the_root_of_the_snr() -> None:
     """Yu et al. 2023 for epsilon; v's differ from them as without, so that both weigh x0's error alike."""
     timesteps = torch.arange(0, 1000, 7)
@@ -81,6 +91,14 @@ def test_debiased_weights_are_over_the_root_of_the_snr() -> None:
     torch.testing.assert_close(ratio.double(), root**2 / (root**2 + 1), rtol=1e-3, atol=0.0)
     ended = schedule_of("v_prediction").with_zero_terminal_snr()
     assert float(snr_weights(ended, torch.tensor([999]), 0.0, debiased=True)) == pytest.approx(1000**0.5)
+
+
+def test_zero_terminal_snr_is_diffusers() -> None:
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    expected = (1 - rescale_zero_terminal_snr(betas)).cumprod(0)
+    found = schedule_of("v_prediction").with_zero_terminal_snr().alphas_cumprod
+    torch.testing.assert_close(found[:-1].double(), expected[:-1], rtol=1e-3, atol=1e-7)
+    assert float(found[-1]) == 2**-24  # theirs is 0, which no solver can divide by
 
 
 def test_weights_scale_each_row() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.optimization import get_scheduler
 
 from woundray.config import TrainingConfig
 from woundray.errors import UserError
@@ -27,6 +28,21 @@ def test_it_rises_over_the_warm_up_and_then_falls_by_half_a_cosine() -> None:
     assert rates[10] == 1.0
     assert rates[55] == pytest.approx(0.5)
     assert rates[99] < 0.001
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "cosine_with_restarts"])
+def test_after_the_warm_up_it_is_diffusers(schedule: str) -> None:
+    """In the warm-up diffusers begins at 0, an update that would change nothing."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    name = "constant_with_warmup" if schedule == "constant" else schedule
+    theirs = get_scheduler(name, optimizer, num_warmup_steps=10, num_training_steps=100, num_cycles=3)
+    if schedule == "cosine":
+        theirs = get_scheduler(name, optimizer, num_warmup_steps=10, num_training_steps=100)
+    for update, rate in enumerate(course(schedule=schedule, warmup_steps=10, restarts=3)):
+        if update >= 10:
+            assert rate == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        theirs.step()
 
 
 def test_cosine_without_warm_up_is_torchs() -> None:

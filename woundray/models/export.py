@@ -209,7 +209,8 @@ def _check_loaded(path: Path, file: Path, reference: ExportReference, *, tensors
     expected_count = sum(tensors_a_layer + (layer.magnitude is not None) for layer in expected.values())
     if count != expected_count:
         raise UserError(
-            f"{path.name}: not exported: it holds {count} tensors, of which {expected_count} are read; use another --format"
+            f"{path.name}: not exported: it holds {count} tensors, of which {expected_count} are read; "
+            "use another --format"
         )
     _check_predictions(pipeline.unet.eval(), path, reference)
 

@@ -113,7 +113,10 @@ def _original_name(layer: str, config: Mapping[str, Any]) -> str:
 
 
 def kohya_tensors(layers: Mapping[str, Layer], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of the file, fp32. With rsLoRA alpha becomes alpha * sqrt(rank), since readers divide by the rank."""
+    """Return the tensors of the file, fp32.
+
+    With rsLoRA alpha becomes alpha * sqrt(rank), since readers divide by the rank.
+    """
     tensors = {}
     for layer, update in layers.items():
         name = kohya_name(layer, config)
@@ -197,7 +200,7 @@ def kohya_file(
 
 
 def base_version(config: Mapping[str, Any], prediction_type: str) -> tuple[str, str]:
-    """Return a base model's version and architecture as sd-scripts spells them, e.g. sd_v2_v and stable-diffusion-v2-768-v."""
+    """Return version and architecture of a base model in sd-scripts' spelling: sd_v2_v, stable-diffusion-v2-768-v."""
     if is_sdxl(config):
         return "sdxl_base_v1-0", "stable-diffusion-xl-v1-base"
     v = "_v" if prediction_type == "v_prediction" else ""

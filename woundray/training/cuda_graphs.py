@@ -47,6 +47,7 @@ class CudaGraphedUNet(nn.Module):
         added_cond_kwargs: Mapping[str, Tensor] | None,
         return_dict: bool,
     ) -> tuple[Tensor]:
+        """Call the UNet, by replay while training with gradients; see `woundray.models.unet.Denoiser`."""
         assert not return_dict
         if not (self.training and torch.is_grad_enabled()):
             return cast(

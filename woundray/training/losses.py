@@ -2,8 +2,9 @@
 
 Notation: x0 latents, eps noise, abar = alphas_cumprod[t], x_t = sqrt(abar) x0 + sqrt(1 - abar) eps.
 
-Own code beside diffusers' DDPMScheduler.add_noise and .get_velocity and training_utils.compute_snr: those round abar
-to the dtype of the latents and keep it in a scheduler; here it stays float32, in pure functions. Tests compare both.
+Own code beside diffusers' DDPMScheduler.add_noise and .get_velocity, which round abar to the dtype of the latents, and
+training_utils.compute_snr, which needs such a scheduler. Here abar stays float32, in functions without state; tests
+compare both.
 """
 
 import torch
