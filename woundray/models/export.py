@@ -26,7 +26,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from woundray.errors import UserError
-from woundray.models.kohya import Layer, adapter_layers, is_sdxl, kohya_file, merge_kohya
+from woundray.models.kohya import KohyaMetadata, Layer, adapter_layers, is_sdxl, kohya_file, merge_kohya
 from woundray.models.lora import load_adapter
 from woundray.models.noise_schedule import NoiseSchedule
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
@@ -100,14 +100,13 @@ def export_kohya(adapter: Path, base: Path, out: Path, training: Mapping[str, st
         raise UserError(f"--out: {out}: give a name that ends with .safetensors, as kohya's format wants")
     with _renamed_at_end(out) as temporary:
         unet, reference = load_reference(adapter, base)
-        data = kohya_file(
-            reference.layers,
-            unet.config,
+        about = KohyaMetadata(
             title=out.stem,
             date=datetime.fromtimestamp(adapter.stat().st_mtime),
             prediction_type=NoiseSchedule.load(base).prediction_type,
             training=training or {},
         )
+        data = kohya_file(reference.layers, unet.config, about)
         del unet
         temporary.write_bytes(data)
         if any(layer.magnitude is not None for layer in reference.layers.values()):

@@ -152,28 +152,33 @@ def merge_kohya(unet: UNet2DConditionModel, tensors: Mapping[str, Tensor]) -> No
         raise KeyError(min(unused))
 
 
-def kohya_file(
-    layers: Mapping[str, Layer],
-    config: Mapping[str, Any],
-    *,
-    title: str,
-    date: datetime,
-    prediction_type: str,
-    training: Mapping[str, str],
-) -> bytes:
+@dataclass(frozen=True)
+class KohyaMetadata:
+    """Metadata of a file that its tensors do not show.
+
+    Attributes:
+        title: name of the file without its ending.
+        date: when the adapter was trained.
+        prediction_type: epsilon or v_prediction.
+        training: further metadata of sd-scripts, such as ss_learning_rate.
+    """
+
+    title: str
+    date: datetime
+    prediction_type: str
+    training: Mapping[str, str]
+
+
+def kohya_file(layers: Mapping[str, Layer], config: Mapping[str, Any], about: KohyaMetadata) -> bytes:
     """Build a whole .safetensors file with the metadata of sd-scripts and of modelspec 1.0.1.
 
     Args:
         config: of the UNet.
-        title: name of the file without its ending.
-        date: when the adapter was trained.
-        prediction_type: epsilon or v_prediction.
-        training: more of sd-scripts' metadata, such as ss_learning_rate.
     """
     tensors = kohya_tensors(layers, config)
     bare = save(tensors)
     digest = hashlib.sha256(bare[8 + int.from_bytes(bare[:8], "little") :]).hexdigest()  # of the tensors alone
-    version, architecture = base_version(config, prediction_type)
+    version, architecture = base_version(config, about.prediction_type)
     ranks = {len(layer.down) for layer in layers.values()}
     alphas = {layer.alpha for layer in layers.values()}
     dora = any(layer.magnitude is not None for layer in layers.values())
@@ -184,19 +189,19 @@ def kohya_file(
         "ss_network_args": json.dumps({"algo": "lora", "dora_wd": "True", "wd_on_output": "True"} if dora else {}),
         "ss_base_model_version": version,
         "ss_v2": str("v2" in version),
-        "ss_output_name": title,
+        "ss_output_name": about.title,
         "sshs_model_hash": digest,
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": f"{architecture}/lora",
         "modelspec.implementation": (
             "https://github.com/Stability-AI/generative-models" if is_sdxl(config) else "diffusers"
         ),
-        "modelspec.title": title,
-        "modelspec.date": date.isoformat(timespec="seconds"),
-        "modelspec.prediction_type": "v" if prediction_type == "v_prediction" else "epsilon",
+        "modelspec.title": about.title,
+        "modelspec.date": about.date.isoformat(timespec="seconds"),
+        "modelspec.prediction_type": "v" if about.prediction_type == "v_prediction" else "epsilon",
         "modelspec.hash_sha256": f"0x{digest}",
     }
-    return save(tensors, metadata={**training, **metadata})
+    return save(tensors, metadata={**about.training, **metadata})
 
 
 def base_version(config: Mapping[str, Any], prediction_type: str) -> tuple[str, str]:
