@@ -56,17 +56,15 @@ def pipeline_latents(pipeline: Any, noise: Tensor, guidance_scale: float, negati
     return latents
 
 
-def test_words_that_the_tiny_model_does_not_read_are_named_once(
-    micro_base: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    check_words_that_are_not_read(micro_base, caplog)
+def test_truncated_words_of_the_tiny_model_are_named_once(micro_base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    check_truncation_warning(micro_base, caplog)
 
 
-def test_words_that_are_not_read_are_named_once(family_base: Path, caplog: pytest.LogCaptureFixture) -> None:
-    check_words_that_are_not_read(family_base, caplog)
+def test_truncated_words_are_named_once(family_base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    check_truncation_warning(family_base, caplog)
 
 
-def check_words_that_are_not_read(base: Path, caplog: pytest.LogCaptureFixture) -> None:
+def check_truncation_warning(base: Path, caplog: pytest.LogCaptureFixture) -> None:
     words = [f"{base.name.replace('-', '')}{number}" for number in range(80)]
     long = f"{' '.join(words)}, Necrosis"
     with caplog.at_level("WARNING", "woundray"):
@@ -98,7 +96,7 @@ def fresh(base: Path) -> UNet2DConditionModel:
 
 
 def inputs_of(unet: UNet2DConditionModel, seen: list[dict[str, Any]]) -> None:
-    """Keeps what the UNet is called with."""
+    """Record the inputs of the UNet."""
 
     def keep(_: object, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
         names = ("sample", "timestep", "encoder_hidden_states")
@@ -107,7 +105,7 @@ def inputs_of(unet: UNet2DConditionModel, seen: list[dict[str, Any]]) -> None:
     unet.register_forward_pre_hook(keep, with_kwargs=True)
 
 
-def test_a_folder_as_on_the_hub_is_whole_and_of_its_prediction_type(family_base: Path) -> None:
+def test_a_folder_as_on_the_hub_is_complete_and_of_its_prediction_type(family_base: Path) -> None:
     assert diffusers_layout.missing(family_base) == []
     assert NoiseSchedule.load(family_base).prediction_type == REPOSITORIES[family_base.name].prediction_type
 
@@ -158,10 +156,10 @@ def test_sampling_calls_the_unet_as_diffusers_pipeline_does(family_base: Path, g
         torch.testing.assert_close(our["sample"], their["sample"], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(our["encoder_hidden_states"], their["encoder_hidden_states"])
         assert float(our["timestep"]) == float(their["timestep"])
-        added, wanted = our["added_cond_kwargs"], their.get("added_cond_kwargs")
-        assert (added is None) == (wanted is None) == (family_base.name != "sdxl")
+        added, expected = our["added_cond_kwargs"], their.get("added_cond_kwargs")
+        assert (added is None) == (expected is None) == (family_base.name != "sdxl")
         for name in ("text_embeds", "time_ids") if added else ():
-            torch.testing.assert_close(added[name], wanted[name])
+            torch.testing.assert_close(added[name], expected[name])
     torch.testing.assert_close(latents, expected, atol=1e-3, rtol=1e-3)
 
 
@@ -177,7 +175,7 @@ def test_latents_are_scaled_as_the_family_has_it(family_base: Path) -> None:
     torch.testing.assert_close(encode_moments(vae, picture)[:, :4], mean * factor)
 
 
-def told_the_unet_the_same_of_a_row(config: Config, precomputed: Precomputed) -> None:
+def check_conditions_of_a_row(config: Config, precomputed: Precomputed) -> None:
     """In training, tokens and pooled text of a row are both the caption's, or both the empty one's; and its size."""
     latent_cache, seen = precomputed.latent_cache, list[dict[str, Any]]()
     texts = embed_prompts(precomputed.base, [config.prompts.positive, config.prompts.negative], device=CPU)
@@ -200,7 +198,7 @@ def told_the_unet_the_same_of_a_row(config: Config, precomputed: Precomputed) ->
 
 def test_from_photographs_to_an_adapter_that_draws_the_trainers_pictures(family_base: Path, tmp_path: Path) -> None:
     precomputed = precompute(family_config(family_base), tmp_path / "precomputed", device=CPU, progress=lambda *_: None)
-    told_the_unet_the_same_of_a_row(family_config(family_base), precomputed)
+    check_conditions_of_a_row(family_config(family_base), precomputed)
     output = tmp_path / "run"
     reports: list[dict[str, float]] = []
     train(
@@ -270,7 +268,7 @@ def rewrite(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_models_that_want_more_are_refused(sdxl: Path, tmp_path: Path) -> None:
+def test_models_with_more_inputs_are_refused(sdxl: Path, tmp_path: Path) -> None:
     def refused(folder: Path, message: str) -> None:
         with pytest.raises(UserError, match=message):
             fresh(folder)
@@ -288,7 +286,7 @@ def test_models_that_want_more_are_refused(sdxl: Path, tmp_path: Path) -> None:
     UNet2DConditionModel(**_MICRO, in_channels=9, cross_attention_dim=8).save_pretrained(tmp_path / "inpainting/unet")
     refused(tmp_path / "inpainting", "an inpainting model")
 
-    # SDXL's refiner is told five numbers
+    # SDXL's refiner takes five numbers
     rewrite(sdxl / "text_encoder_2/config.json", projection_dim=24 + 8)
     refused(sdxl, "perhaps its refiner")
 
@@ -305,7 +303,7 @@ _MICRO: dict[str, Any] = {
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
 def test_weights_that_lack_a_tensor_are_refused_by_name(sdxl: Path, part: str) -> None:
-    """Both libraries put random numbers in the place of what is missing."""
+    """Both libraries fill missing tensors with random numbers."""
     path = sdxl / part / f"{diffusers_layout.WEIGHTS[part]}.safetensors"
     tensors = load_file(path)
     lost = sorted(name for name in tensors if name.endswith("weight"))[0]

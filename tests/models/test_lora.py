@@ -1,4 +1,4 @@
-"""Adapters: what is trainable, and that what was saved is what is loaded."""
+"""LoRA adapters: trainable parameters, saving, loading, merging."""
 
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def test_diffusers_loads_it_with_its_alpha(micro_base: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("dora", [False, True])
-def test_merged_it_answers_the_same_and_leaves_the_weights_as_they_were(micro_base: Path, dora: bool) -> None:
+def test_merged_it_predicts_the_same_and_restores_the_weights(micro_base: Path, dora: bool) -> None:
     unet = trained(micro_base, CONFIG.model_copy(update={"use_dora": dora, "target_modules": ("attention", "conv")}))
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn(2, 4, 8, 8, generator=generator)
@@ -115,7 +115,7 @@ def test_merged_it_answers_the_same_and_leaves_the_weights_as_they_were(micro_ba
         assert tensor.data_ptr() == before[name][0] and torch.equal(tensor, before[name][1])
 
 
-def test_pictures_are_drawn_merged(micro_base: Path) -> None:
+def test_images_are_sampled_with_merged_weights(micro_base: Path) -> None:
     unet = trained(micro_base)
     layers = [layer for layer in unet.modules() if isinstance(layer, LoraLayer)]
     seen: list[bool] = []
@@ -125,7 +125,7 @@ def test_pictures_are_drawn_merged(micro_base: Path) -> None:
     assert not any(layer.merged for layer in layers)
 
 
-def test_what_half_precision_would_round_away_is_not_merged(micro_base: Path) -> None:
+def test_adapters_of_half_precision_weights_are_not_merged(micro_base: Path) -> None:
     unet = trained(micro_base).to(torch.bfloat16)
     with merged(unet):
         assert not any(layer.merged for layer in unet.modules() if isinstance(layer, LoraLayer))

@@ -1,4 +1,4 @@
-"""Pictures: one seed a picture, whatever its batch; the solver against an analytic denoiser."""
+"""Sampling: one seed an image, whatever its batch; the solver against an analytic denoiser; grids."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 class GaussianDenoiser:
-    """The exact answer for data that are N(mean, sd^2) in every latent value: the solver must give that back."""
+    """Exact prediction for data N(mean, sd^2) in every latent value: the solver must return that distribution."""
 
     device, dtype = CPU, torch.float32
 
@@ -65,7 +65,7 @@ def test_both_prediction_types_of_one_denoiser_give_the_same_picture(micro_base:
             schedule = NoiseSchedule(abar, kind)  # type: ignore[arg-type]
             sampler = Sampler(schedule, 64, 20, guidance_scale, batch_size=2)
             ends.append(denoise(GaussianDenoiser(schedule, 0.7, 0.4), noise, prompt, sampler))  # type: ignore[arg-type]
-        # the solver's noise levels lie between the whole timesteps that a denoiser is told
+        # the solver's noise levels lie between the whole timesteps that a denoiser is called with
         torch.testing.assert_close(*ends, atol=1e-3, rtol=0)
 
 
@@ -83,8 +83,8 @@ def test_a_picture_depends_on_its_seed_alone(micro_base: Path) -> None:
     assert done == [2, 3]
 
 
-class Listener(GaussianDenoiser):
-    """Keeps what it is first asked to denoise."""
+class RecordingDenoiser(GaussianDenoiser):
+    """Records its noisy inputs."""
 
     config: ClassVar = {"in_channels": 4}
 
@@ -97,7 +97,7 @@ class Listener(GaussianDenoiser):
         return super().__call__(x_t, *arguments, **named)
 
 
-def test_pictures_begin_where_training_ends(micro_base: Path) -> None:
+def test_initial_noise_is_distributed_as_the_last_training_step(micro_base: Path) -> None:
     """The first x_t is distributed as sqrt(abar) x0 + sqrt(1 - abar) noise of the last training step."""
     schedule = NoiseSchedule.load(micro_base)
     generator = torch.Generator().manual_seed(0)
@@ -107,9 +107,9 @@ def test_pictures_begin_where_training_ends(micro_base: Path) -> None:
     seeds, last = range(400), schedule.alphas_cumprod[-1]
 
     def start(schedule: NoiseSchedule, leak: SignalLeak | None) -> Tensor:
-        listener = Listener(schedule)
-        sample_latents(listener, prompt, seeds, Sampler(schedule, 64, 1, 1.0, 400, leak))  # type: ignore[arg-type]
-        return listener.first[0]
+        denoiser = RecordingDenoiser(schedule)
+        sample_latents(denoiser, prompt, seeds, Sampler(schedule, 64, 1, 1.0, 400, leak))  # type: ignore[arg-type]
+        return denoiser.first[0]
 
     found, noise = start(schedule, leak), start(schedule, None)
     expected = float(last.sqrt()) * torch.tensor([3.0, -2.0, 0.0, 1.0])
@@ -120,9 +120,9 @@ def test_pictures_begin_where_training_ends(micro_base: Path) -> None:
 
 
 def test_guidance_leads_away_from_the_negative_prompt(micro_base: Path) -> None:
-    """Ho & Salimans 2022, eq. 6, at one step: away + g (towards - away)."""
+    """Ho & Salimans 2022, eq. 6, at one step: unconditional + g (conditional - unconditional)."""
 
-    class TwoAnswers(GaussianDenoiser):
+    class TwoPredictions(GaussianDenoiser):
         def __call__(
             self,
             x_t: Tensor,
@@ -137,10 +137,10 @@ def test_guidance_leads_away_from_the_negative_prompt(micro_base: Path) -> None:
     prompt = Prompt(positive=torch.full((2, 3), 1.0), negative=torch.full((2, 3), 0.25))
     plain = Prompt(positive=torch.full((2, 3), 0.25 + 3 * 0.75), negative=torch.zeros(2, 3))
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    denoiser = TwoAnswers(schedule, 0, 1)
+    denoiser = TwoPredictions(schedule, 0, 1)
     guided = denoise(denoiser, noise, prompt, Sampler(schedule, 64, 2, 3.0, 1))  # type: ignore[arg-type]
-    wanted = denoise(denoiser, noise, plain, Sampler(schedule, 64, 2, 1.0, 1))  # type: ignore[arg-type]
-    torch.testing.assert_close(guided, wanted)
+    expected = denoise(denoiser, noise, plain, Sampler(schedule, 64, 2, 1.0, 1))  # type: ignore[arg-type]
+    torch.testing.assert_close(guided, expected)
 
 
 def test_a_grid_holds_every_picture_in_its_place() -> None:

@@ -1,4 +1,4 @@
-"""The average against a hand-computed one, and against the user's earlier bug."""
+"""EMA against a hand-computed average, diffusers' EMAModel, and the user's earlier bug."""
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -7,7 +7,7 @@ from woundray.training.ema import EMA, ramped_decay
 
 
 def walk(steps: int, decay: float) -> tuple[EMA, dict[str, torch.Tensor], list[float]]:
-    """An average after `steps` updates of a parameter that walks 1, 2, 3 ... away from 0."""
+    """Return an EMA after `steps` updates of a parameter that walks 1, 2, 3 ... away from 0."""
     parameters = {"a": torch.zeros(1)}
     ema, values = EMA(parameters, decay), []
     for step in range(steps):
@@ -51,12 +51,12 @@ def test_it_is_diffusers_average_from_the_second_update_on() -> None:
             parameter.add_(step + 1.0)
 
 
-def test_no_decay_is_no_average() -> None:
+def test_without_decay_the_average_is_the_parameter() -> None:
     ema, parameters, _ = walk(7, 0.0)
     assert torch.equal(ema.average["a"], parameters["a"])
 
 
-def test_applied_gives_the_own_values_back_to_the_bit_even_after_an_error() -> None:
+def test_applied_restores_the_parameters_to_the_bit_even_after_an_error() -> None:
     ema, parameters, _ = walk(5, 0.9)
     own, average = parameters["a"].clone(), ema.average["a"].clone()
     try:

@@ -1,4 +1,4 @@
-"""Numbers of 16 bits: an update that overflows is left out, and what is scored is what is drawn."""
+"""fp16: an update that overflows is skipped, and a full UNet samples the images that were scored."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def fp16_config(micro_config: Config) -> Config:
 def run(
     config: Config, precomputed: Precomputed, output: Path, overflows: set[int], dies_after: int = 99
 ) -> list[float]:
-    """Trains; gradients of these updates overflow. Gives the loss of each update, before that."""
+    """Train; gradients of these updates overflow. Return the loss of each update before the overflow."""
     seen: list[float] = []
     real = steps.compute_losses
 
@@ -79,7 +79,7 @@ def test_a_run_that_always_overflows_ends(fp16_config: Config, micro_precomputed
 def test_a_run_that_died_after_an_overflow_resumes_to_the_bit(
     fp16_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
-    """The scale that it had come down to is in the checkpoint."""
+    """The lowered loss scale is in the checkpoint."""
     run(fp16_config, micro_precomputed, tmp_path / "whole", overflows={1, 3})
     with pytest.raises(KeyboardInterrupt):
         run(fp16_config, micro_precomputed, tmp_path / "dies", overflows={1, 3}, dies_after=1)
@@ -96,10 +96,10 @@ def test_a_run_that_died_after_an_overflow_resumes_to_the_bit(
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_a_whole_unet_draws_what_was_scored(
+def test_a_full_unet_samples_the_images_that_were_scored(
     micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path, precision: str
 ) -> None:
-    """Weights of 32 bits that compute in 16 are not weights of 16 bits."""
+    """fp32 weights that compute in fp16 are not fp16 weights."""
     values = {"training.method": "full", "model.precision": precision, "training.epochs": 1, "validation.batch_size": 4}
     config = micro_config.with_values(
         {**values, "training.learning_rate": 1e-3, "validation.pictures": 4, "metrics.baseline_repeats": 2}

@@ -1,4 +1,4 @@
-"""Whole runs of the smallest model: what they leave, that they resume exactly, and that two ranks are one."""
+"""Whole runs of the smallest model: checkpoints, bit-identical resume, two ranks equal to one."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 
 def run(config: Config, precomputed: Precomputed, output: Path, until: int = 99) -> None:
-    """A run of one process that dies after the report of epoch `until`."""
+    """Run the loop in one process; it dies after the report of epoch `until`."""
 
     def report(metrics: dict[str, float], folder: Path) -> None:
         assert (folder / WEIGHTS_NAME).is_file(), "a report comes after the checkpoint"
@@ -62,10 +62,10 @@ def whole(micro_config: Config, micro_precomputed: Precomputed, tmp_path_factory
     return output
 
 
-def test_a_checkpoint_draws_its_epochs_pictures_again(
+def test_a_checkpoint_samples_its_epochs_images_again(
     whole: Path, micro_config: Config, micro_precomputed: Precomputed
 ) -> None:
-    """Weights, prompt, steps, and what pictures begin with: all of it is in the folder."""
+    """Weights, prompt, steps and signal leak are all in the folder."""
     checkpoint, count = (whole / "latest").resolve(), micro_config.validation.grid
     again = make_grid(generate_images(checkpoint, SamplingOptions(count), lambda *_: None)).permute(1, 2, 0)
     grid = torch.tensor(np.asarray(Image.open(checkpoint / "grid.png")))
@@ -148,38 +148,38 @@ def test_a_run_that_was_killed_before_its_links_moved_does_it_again_and_trains_n
 def test_without_its_last_checkpoint_a_run_goes_on_from_the_one_before(
     micro_config: Config, micro_precomputed: Precomputed, whole: Path, tmp_path: Path
 ) -> None:
-    """What a damaged checkpoint's message advises."""
+    """The message of a damaged checkpoint advises this."""
     output = tmp_path / "run"
     shutil.copytree(whole, output, symlinks=True)
     shutil.rmtree(output / "epoch_0003")
-    told: list[float] = []
+    epochs: list[float] = []
     train(
         micro_config,
         precomputed=micro_precomputed.folder,
         output=output,
         context=DistributedContext.single(),
-        report=lambda metrics, _: told.append(metrics["epoch"]),
+        report=lambda metrics, _: epochs.append(metrics["epoch"]),
     )
-    assert told == [3.0]
+    assert epochs == [3.0]
     assert results(output)[1] == results(whole)[1]
 
 
 def test_a_rank_that_sees_the_newest_checkpoint_late_waits_for_it(
     micro_config: Config, micro_precomputed: Precomputed, whole: Path, tmp_path: Path
 ) -> None:
-    """On a file system of several machines a rename may be seen a while after the rank that did it has said so."""
-    output, hidden, said = tmp_path / "run", tmp_path / "hidden", list[object]()
+    """On a shared file system other machines may see a rename later than the rank that did it."""
+    output, hidden, sent = tmp_path / "run", tmp_path / "hidden", list[object]()
     shutil.copytree(whole, output, symlinks=True)
 
     class First(DistributedContext):
         def broadcast(self, value: Value) -> Value:
-            said.append(value)
+            sent.append(value)
             return value
 
     class Second(DistributedContext):
         def broadcast(self, value: Value) -> Value:
-            heard: Any = said.pop(0)
-            return cast(Value, heard)
+            received: Any = sent.pop(0)
+            return cast(Value, received)
 
     alone = build_train_state(micro_config, micro_precomputed.folder, output, DistributedContext.single())
     progress = loop.resume(replace(alone, context=First(0, 2, alone.context.device)))
@@ -214,7 +214,7 @@ def _rank(rank: int, config: Config, precomputed: Path, folder: Path) -> None:
     dist.destroy_process_group()
 
 
-def test_two_workers_are_one_with_the_same_global_batch(
+def test_two_workers_equal_one_with_the_same_global_batch(
     micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
     config = micro_config.with_values({"lora.dropout": 0.0, "training.epochs": 2})
@@ -234,7 +234,7 @@ def test_two_workers_are_one_with_the_same_global_batch(
 def test_scores_do_not_depend_on_the_number_of_ranks_or_the_batch(
     micro_config: Config, micro_precomputed: Precomputed
 ) -> None:
-    """Pictures may differ by a rounded grey level here and there."""
+    """A few pixels may differ by one grey level, by rounding."""
     unet = load_unet(micro_precomputed.base, dtype=torch.float32, device=torch.device("cpu"))
     vae = load_vae(micro_precomputed.base, device=torch.device("cpu"))
     seeds, embedder = image_seeds(6), embedders.make_embedder(micro_config, torch.device("cpu"))

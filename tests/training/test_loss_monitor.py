@@ -1,4 +1,4 @@
-"""Updates that nobody waits for: what is seen late is named as if it had been seen at once."""
+"""Loss monitor: updates do not wait for the device; NaN is named with its own step however late it is fetched."""
 
 import contextlib
 import math
@@ -27,8 +27,8 @@ CPU, META = torch.device("cpu"), torch.device("meta")
 def test_an_update_never_waits_for_the_device(
     micro_config: Config, micro_precomputed: Precomputed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The meta device stands for a GPU: it has no numbers, so that whatever the host wants to know of it is refused."""
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such device
+    """The meta device stands in for a GPU: it holds no numbers, so that reading a value on the host fails."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # it does not support meta
     config = micro_config.with_values(
         {"training.perceptual_max_timestep": 1000, "training.gradient_accumulation_steps": 2, "training.batch_size": 2}
     )
@@ -60,7 +60,7 @@ def test_an_update_never_waits_for_the_device(
 
 
 @pytest.mark.parametrize("every", [1, 4, 16])
-def test_the_first_update_that_is_not_finite_is_named_however_late_it_is_seen(
+def test_the_first_update_that_is_not_finite_is_named_however_late_it_is_fetched(
     monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:
     monkeypatch.setattr(watching, "FETCH_EVERY", every)
@@ -77,7 +77,7 @@ def test_the_first_update_that_is_not_finite_is_named_however_late_it_is_seen(
         updates()
 
 
-def test_means_are_those_of_all_updates() -> None:
+def test_means_are_over_all_updates() -> None:
     loss_monitor = LossMonitor(1, DistributedContext.single(), make_scaler("fp32", CPU))
     loss_monitor._fetch_every = 2
     for value in (1.0, 2.0, 6.0):
@@ -85,7 +85,7 @@ def test_means_are_those_of_all_updates() -> None:
     assert loss_monitor.means() == {"train_loss": 3.0, "perceptual_loss": 6.0, "gradient_norm": 9.0}
 
 
-def test_fp16_bears_overflows_until_the_scale_can_not_be_the_reason() -> None:
+def test_fp16_skips_overflows_until_the_scale_can_not_be_the_cause() -> None:
     scaler = make_scaler("fp16", CPU)
     weight = nn.Parameter(torch.ones(2))
     optimizer = torch.optim.SGD([weight], lr=1.0)

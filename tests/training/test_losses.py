@@ -1,4 +1,4 @@
-"""The equations of a step against their papers."""
+"""Loss equations against their papers and diffusers."""
 
 import pytest
 import torch
@@ -24,12 +24,12 @@ def rows() -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_the_right_answer_gives_x0_back_at_each_rows_own_timestep(kind: str) -> None:
+def test_the_true_target_gives_x0_back_at_each_rows_own_timestep(kind: str) -> None:
     """Guards also against `timesteps[0]` used for the whole batch."""
     schedule, (x0, noise, timesteps) = schedule_of(kind), rows()
     x_t = add_noise(schedule, x0, noise, timesteps)
-    answer = target(schedule, x0, noise, timesteps)
-    torch.testing.assert_close(predicted_x0(schedule, x_t, answer, timesteps), x0, atol=2e-4, rtol=1e-3)
+    prediction = target(schedule, x0, noise, timesteps)
+    torch.testing.assert_close(predicted_x0(schedule, x_t, prediction, timesteps), x0, atol=2e-4, rtol=1e-3)
 
 
 def test_epsilon_and_v_agree_on_x0_of_the_same_denoiser() -> None:
@@ -46,18 +46,18 @@ def test_epsilon_and_v_agree_on_x0_of_the_same_denoiser() -> None:
     torch.testing.assert_close(predicted_x0(v, x_t, as_v, timesteps), guess, atol=1e-4, rtol=1e-3)
 
 
-def test_the_v_target_is_made_of_latents_and_noise_as_diffusers_makes_it() -> None:
+def test_noise_and_v_target_are_diffusers() -> None:
     """Guards against a target made of the model's own prediction."""
     theirs = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
     x0, noise, timesteps = rows()
     schedule = schedule_of("v_prediction")
-    wanted = theirs.get_velocity(x0, noise, timesteps)  # type: ignore[arg-type]
-    torch.testing.assert_close(target(schedule, x0, noise, timesteps), wanted, atol=1e-5, rtol=1e-4)
+    expected = theirs.get_velocity(x0, noise, timesteps)  # type: ignore[arg-type]
+    torch.testing.assert_close(target(schedule, x0, noise, timesteps), expected, atol=1e-5, rtol=1e-4)
     noisy = theirs.add_noise(x0, noise, timesteps)  # type: ignore[arg-type]
     torch.testing.assert_close(add_noise(schedule, x0, noise, timesteps), noisy, atol=1e-5, rtol=1e-4)
 
 
-def test_min_snr_weights_are_the_papers() -> None:
+def test_min_snr_weights_are_as_in_the_paper() -> None:
     """Hang et al. 2023, table 1: epsilon min(SNR, g) / SNR, v min(SNR, g) / (SNR + 1)."""
     timesteps = torch.arange(0, 1000, 7)
     epsilon, v = schedule_of("epsilon"), schedule_of("v_prediction")
@@ -69,7 +69,7 @@ def test_min_snr_weights_are_the_papers() -> None:
     assert torch.equal(snr_weights(epsilon, timesteps, 0.0), torch.ones(len(timesteps)))
 
 
-def test_min_snr_weights_are_of_diffusers_snr() -> None:
+def test_the_snr_is_diffusers() -> None:
     theirs = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
     timesteps = torch.arange(0, 1000, 7)
     snr = compute_snr(theirs, timesteps)  # type: ignore[no-untyped-call]
@@ -102,8 +102,8 @@ def test_zero_terminal_snr_is_diffusers() -> None:
 
 
 def test_weights_scale_each_row() -> None:
-    prediction, wanted = torch.ones(2, 4, 3, 3), torch.zeros(2, 4, 3, 3)
-    assert denoising_loss(prediction, wanted, torch.tensor([0.5, 2.0])).tolist() == [0.5, 2.0]
+    prediction, expected = torch.ones(2, 4, 3, 3), torch.zeros(2, 4, 3, 3)
+    assert denoising_loss(prediction, expected, torch.tensor([0.5, 2.0])).tolist() == [0.5, 2.0]
 
 
 class SmoothTrunk(nn.Module):
@@ -120,13 +120,13 @@ class SmoothTrunk(nn.Module):
 
 def test_the_perceptual_gradient_agrees_with_finite_differences() -> None:
     generator = torch.Generator().manual_seed(0)
-    wanted, direction = torch.randn(2, 2, 3, 16, 16, generator=generator)
-    images = (wanted + 0.5 * torch.randn(wanted.shape, generator=generator)).requires_grad_()
+    expected, direction = torch.randn(2, 2, 3, 16, 16, generator=generator)
+    images = (expected + 0.5 * torch.randn(expected.shape, generator=generator)).requires_grad_()
     trunk, step = SmoothTrunk(), 1e-2
-    (gradient,) = torch.autograd.grad(perceptual_distance(trunk, images, wanted).sum(), images)
+    (gradient,) = torch.autograd.grad(perceptual_distance(trunk, images, expected).sum(), images)
     with torch.no_grad():
-        ahead = perceptual_distance(trunk, images + step * direction, wanted).sum()
-        behind = perceptual_distance(trunk, images - step * direction, wanted).sum()
+        ahead = perceptual_distance(trunk, images + step * direction, expected).sum()
+        behind = perceptual_distance(trunk, images - step * direction, expected).sum()
     slope = float((ahead - behind) / (2 * step))
     assert slope != 0
     assert float((gradient * direction).sum()) == pytest.approx(slope, rel=1e-2)

@@ -1,4 +1,4 @@
-"""What can be trained, and with what: all weights, prior preservation, kinds of adapters, both sets of weights."""
+"""Training methods: full fine-tuning, prior preservation, kinds of adapters, EMA and raw weights."""
 
 import json
 from pathlib import Path
@@ -52,7 +52,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_trains_and_draws_from_its_checkpoint_what_the_trainer_drew(
+def test_each_kind_trains_and_its_checkpoint_samples_the_same_images(
     kind: str, micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
     if kind == "8 bits":
@@ -110,7 +110,7 @@ def test_full_training_resumes_to_the_bit(micro_config: Config, micro_precompute
         assert all(torch.equal(tensor, resumed[key]) for key, tensor in whole.items())
 
 
-def test_both_sets_of_weights_are_judged_and_the_better_one_is_kept(
+def test_ema_and_raw_weights_are_evaluated_and_the_better_ones_are_saved(
     micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
     config = micro_config.with_values({"validation.weights": "both", "training.epochs": 2})
@@ -127,32 +127,32 @@ def prior_config(micro_config: Config) -> Config:
 
 
 @pytest.fixture(scope="module")
-def prior_materials(prior_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Precomputed:
+def prior_precomputed(prior_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Precomputed:
     folder = tmp_path_factory.mktemp("prior")
     return precompute(prior_config, folder, device=CPU, progress=lambda *_: None)
 
 
 def test_the_prior_is_the_base_models_own_pictures_of_its_class(
-    prior_config: Config, prior_materials: Precomputed, micro_precomputed: Precomputed
+    prior_config: Config, prior_precomputed: Precomputed, micro_precomputed: Precomputed
 ) -> None:
-    latent_cache = prior_materials.latent_cache
+    latent_cache = prior_precomputed.latent_cache
     assert latent_cache.prior is not None and latent_cache.prior_text is not None
     assert latent_cache.prior.shape == (5, 8, 8, 8)
     assert latent_cache.prior[:, 4:].exp().max() < 1e-12  # latents as drawn, without variance
     assert not torch.equal(latent_cache.prior_text, latent_cache.positive)
-    assert prior_materials.key != micro_precomputed.key
+    assert prior_precomputed.key != micro_precomputed.key
 
 
-def test_the_loss_with_a_prior_is_the_sum_of_both_losses(prior_config: Config, prior_materials: Precomputed) -> None:
+def test_the_loss_with_a_prior_is_the_sum_of_both_losses(prior_config: Config, prior_precomputed: Precomputed) -> None:
     """Ruiz et al. 2023, eq. 2: the subject's loss + lambda times the class's, each a mean over its own pictures."""
     config = prior_config.with_values({"training.perceptual_weight": 0.0, "training.batch_size": 2})
-    latent_cache, schedule = prior_materials.latent_cache, prior_materials.schedule
+    latent_cache, schedule = prior_precomputed.latent_cache, prior_precomputed.schedule
     photos = photo_order(len(latent_cache.train), 4, seed=0, epoch=1)
     rows = with_prior(photos, latent_cache, config, epoch=1, step=1)
     is_prior = rows >= len(latent_cache.train)
     assert is_prior.tolist() == [False, False, True, True] * 2  # every rank's batch holds as many of each
     draws = draw_random_inputs(rows, latent_cache, schedule, config, random_stream(0, 1, 1))
-    unet = load_unet(prior_materials.base, dtype=torch.float32, device=CPU)
+    unet = load_unet(prior_precomputed.base, dtype=torch.float32, device=CPU)
 
     def loss_of(chosen: torch.Tensor, settings: Config) -> float:
         some = RandomInputs(**{name: tensor[chosen] for name, tensor in vars(draws).items()})
@@ -177,8 +177,8 @@ def test_a_prior_that_the_study_did_not_draw_is_refused(
         run(prior_config, micro_precomputed.folder, tmp_path)
 
 
-def test_training_with_a_prior_runs(prior_config: Config, prior_materials: Precomputed, tmp_path: Path) -> None:
-    history = run(prior_config.with_values({"training.epochs": 1}), prior_materials.folder, tmp_path)
+def test_training_with_a_prior_runs(prior_config: Config, prior_precomputed: Precomputed, tmp_path: Path) -> None:
+    history = run(prior_config.with_values({"training.epochs": 1}), prior_precomputed.folder, tmp_path)
     assert history[0]["train_loss"] > 0
 
 

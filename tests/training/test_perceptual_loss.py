@@ -1,4 +1,4 @@
-"""What the perceptual term sees through where other weights are staged: VGG16, and the tiny decoder."""
+"""Perceptual loss with other staged weights: VGG16, and the tiny decoder."""
 
 from functools import partial
 from pathlib import Path
@@ -54,18 +54,18 @@ def test_vgg16s_maps_are_those_of_lpips(trunk: Vgg16Trunk) -> None:
 
 
 def test_the_distance_of_vgg16s_maps_has_its_gradient(trunk: Vgg16Trunk) -> None:
-    images, wanted = (noise(1, 3, 32, 32, seed=seed).clamp(-1, 1) for seed in (1, 2))
+    images, references = (noise(1, 3, 32, 32, seed=seed).clamp(-1, 1) for seed in (1, 2))
     images.requires_grad_()
-    (gradient,) = torch.autograd.grad(perceptual_distance(trunk, images, wanted).sum(), images)
+    (gradient,) = torch.autograd.grad(perceptual_distance(trunk, images, references).sum(), images)
     direction, step = gradient / gradient.norm(), 1e-2
     with torch.no_grad():
-        ahead, behind = (perceptual_distance(trunk, images + s * direction, wanted).sum() for s in (step, -step))
+        ahead, behind = (perceptual_distance(trunk, images + s * direction, references).sum() for s in (step, -step))
     assert float(gradient.norm()) == pytest.approx(float((ahead - behind) / (2 * step)), rel=0.05)
     assert not any(parameter.requires_grad for parameter in trunk.parameters())
 
 
 @pytest.mark.parametrize("family_base", ["sd15"], indirect=True)
-def test_other_bytes_than_vgg16s_are_refused(
+def test_a_file_that_is_not_vgg16_is_refused(
     family_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -81,7 +81,7 @@ def test_other_bytes_than_vgg16s_are_refused(
 
 @pytest.fixture
 def tiny_decoder(family_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AutoencoderTiny:
-    """A narrow one with random weights, staged for the family's latents."""
+    """Stage a narrow decoder with random weights for the family's latents."""
     monkeypatch.setenv("WOUNDRAY_WEIGHTS", str(tmp_path))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Going on from what another run left: `latest`, `best`, a checkpoint's path, or an MLflow run."""
+"""Resume from another run: `latest`, `best`, a checkpoint's path, or an MLflow run."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a run's epoch took of the machine."""
+"""Throughput of a run's epoch."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""One update: its draws, its gradient, and that ranks and accumulation change neither."""
+"""Train step: random inputs, gradient, and the same of both for any ranks and accumulation; validation loss."""
 
 import copy
 from dataclasses import replace
@@ -55,13 +55,13 @@ def gradients(
     return [parameter.grad.clone() for parameter in parameters.values() if parameter.grad is not None]
 
 
-def draws_of(config: Config, precomputed: Precomputed, rows: int) -> RandomInputs:
+def random_inputs_of(config: Config, precomputed: Precomputed, rows: int) -> RandomInputs:
     photos = photo_order(len(precomputed.latent_cache.train), rows, seed=0, epoch=1)
     return draw_random_inputs(photos, precomputed.latent_cache, precomputed.schedule, config, random_stream(0, 1, 1))
 
 
 def test_draws_are_a_function_of_seed_epoch_and_step(micro_config: Config, micro_precomputed: Precomputed) -> None:
-    first, again = (draws_of(micro_config, micro_precomputed, 8) for _ in range(2))
+    first, again = (random_inputs_of(micro_config, micro_precomputed, 8) for _ in range(2))
     torch.rand(3)  # whatever was drawn elsewhere
     assert all(torch.equal(a, b) for a, b in zip(vars(first).values(), vars(again).values(), strict=True))
     photos = photo_order(len(micro_precomputed.latent_cache.train), 8, seed=0, epoch=1)
@@ -73,15 +73,15 @@ def test_draws_are_a_function_of_seed_epoch_and_step(micro_config: Config, micro
 
 def test_each_photograph_comes_once_before_any_comes_twice() -> None:
     order = photo_order(7, 21, seed=0, epoch=3)
-    for turn in order.split(7):  # type: ignore[no-untyped-call]
-        assert sorted(turn.tolist()) == list(range(7))
+    for epoch in order.split(7):  # type: ignore[no-untyped-call]
+        assert sorted(epoch.tolist()) == list(range(7))
 
 
 def test_ranks_and_accumulation_give_the_gradient_of_one_worker_with_the_same_global_batch(
     micro_config: Config, micro_precomputed: Precomputed
 ) -> None:
     decoder = decoder_of(micro_precomputed)
-    draws = draws_of(micro_config, micro_precomputed, 8)
+    draws = random_inputs_of(micro_config, micro_precomputed, 8)
     whole = gradients(
         micro_config.with_values({"training.batch_size": 8}),
         micro_precomputed,
@@ -99,7 +99,7 @@ def test_ranks_and_accumulation_give_the_gradient_of_one_worker_with_the_same_gl
 
 def test_the_perceptual_term_reaches_the_adapter(micro_config: Config, micro_precomputed: Precomputed) -> None:
     """The user's earlier perceptual loss stood inside no_grad: no gradient reached the adapter."""
-    draws = draws_of(micro_config, micro_precomputed, 8)
+    draws = random_inputs_of(micro_config, micro_precomputed, 8)
     decoder = decoder_of(micro_precomputed)
     without, with_it = (
         gradients(
@@ -118,7 +118,7 @@ def test_the_gradient_of_the_whole_loss_agrees_with_finite_differences(
     micro_config: Config, micro_precomputed: Precomputed
 ) -> None:
     config = micro_config.with_values({"training.batch_size": 8, "training.perceptual_weight": 1.0})
-    draws, decoder = draws_of(config, micro_precomputed, 8), decoder_of(micro_precomputed)
+    draws, decoder = random_inputs_of(config, micro_precomputed, 8), decoder_of(micro_precomputed)
     model, parameters = model_of(config, micro_precomputed)
 
     @torch.no_grad()
@@ -177,7 +177,7 @@ def test_the_validation_loss_never_changes_and_ranks_share_it(
     assert values[0] == values[1] > 0
 
 
-def test_the_validation_loss_does_not_know_how_a_trial_weighs_its_losses(
+def test_the_validation_loss_does_not_depend_on_loss_weights(
     micro_config: Config, micro_precomputed: Precomputed
 ) -> None:
     """It may be what trials are compared by, and their weights are searched."""
