@@ -12,7 +12,8 @@ from woundray.errors import UserError
 from woundray.training.checkpoint import RestorableState, read_state, write_state
 from woundray.training.ema import EMA
 from woundray.training.loss_monitor import make_scaler
-from woundray.training.optimizer import averaged_weights, learning_rate, make_optimizer
+from woundray.training.lr_schedule import learning_rate
+from woundray.training.optimizer import averaged_weights, make_optimizer
 
 SCALER = make_scaler("fp32", torch.device("cpu"))
 

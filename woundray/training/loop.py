@@ -34,7 +34,8 @@ from woundray.training.checkpoint import (
 from woundray.training.distributed import DistributedContext
 from woundray.training.entry_point import ReportCallback
 from woundray.training.loss_monitor import LossMonitor
-from woundray.training.optimizer import averaged_weights, learning_rate
+from woundray.training.lr_schedule import learning_rate
+from woundray.training.optimizer import averaged_weights
 from woundray.training.precompute import validation_sampler
 from woundray.training.random_inputs import draw_random_inputs, dropout_seed, photo_order, random_stream, with_prior
 from woundray.training.train_state import TrainState, build_train_state

@@ -2,9 +2,9 @@
 
 Notation: x0 latents, eps noise, abar = alphas_cumprod[t], x_t = sqrt(abar) x0 + sqrt(1 - abar) eps.
 
-Own code beside diffusers' DDPMScheduler.add_noise and .get_velocity, which round abar to the dtype of the latents, and
-training_utils.compute_snr, which needs such a scheduler. Here abar stays float32, in functions without state; tests
-compare both.
+Own code beside diffusers' DDPMScheduler.add_noise and .get_velocity and training_utils.compute_snr: a scheduler rounds
+abar to the dtype of the latents, moves it between devices, and can not hold abar of zero terminal SNR as
+`NoiseSchedule` has it. Here abar stays float32, in functions without state; tests compare both.
 """
 
 import torch
