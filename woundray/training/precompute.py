@@ -264,6 +264,7 @@ def _encode(inputs: _Inputs, vae: AutoencoderKL) -> LatentCache:
 
 
 def _prompt(latent_cache: LatentCache) -> Prompt:
+    """Return the cached embeddings of prompts.positive and prompts.negative."""
     return Prompt(
         latent_cache.positive, latent_cache.negative, latent_cache.positive_pooled, latent_cache.negative_pooled
     )
