@@ -28,10 +28,10 @@ from woundray.data.split import split_by_patient
 from woundray.evaluation import epoch_metrics
 from woundray.metrics.lpips import untrained_lpips
 from woundray.metrics.ssim import ssim_matrix
-from woundray.sampling import pipeline
+from woundray.sampling.pipeline import image_seeds, sample_images
 from woundray.training import loop
 from woundray.training.distributed import DistributedContext
-from woundray.training.precompute import precompute, sampler_of
+from woundray.training.precompute import precompute, validation_sampler
 from woundray.training.train_state import build_train_state
 from woundray.weights.base_models import resolve
 
@@ -84,7 +84,7 @@ def main() -> None:
             config, Path(scratch) / "precomputed", device=torch.device("cpu"), progress=lambda *_: None
         )
         ours = build_train_state(
-            config, precomputed.folder, Path(scratch) / f"run-{time.time_ns()}", DistributedContext.alone()
+            config, precomputed.folder, Path(scratch) / f"run-{time.time_ns()}", DistributedContext.single()
         )
     source = open_image_source(config)
     split = split_by_patient(source.photos, validation_share=config.validation.share, seed=0)
@@ -95,8 +95,8 @@ def main() -> None:
     drawn: list[Tensor] = []
     costs = in_turns(
         {
-            OURS: lambda: loop.score(ours),
-            "plain: draw": lambda: drawn.append(plain_pictures(base, ours.unet, config, pipeline.seeds_of(count))),
+            OURS: lambda: loop.evaluate_weights(ours),
+            "plain: draw": lambda: drawn.append(plain_pictures(base, ours.unet, config, image_seeds(count))),
             "plain: distance": lambda: plain_distance(drawn[0], real),
         },
         rounds=arguments.rounds,
@@ -117,10 +117,10 @@ def main() -> None:
     # is it the same score?
     scores: dict[str, list[float]] = {OURS: [], PLAIN: []}
     for turn in range(arguments.seed_sets):
-        own = pipeline.seeds_of(count, first=turn * count)
+        own = image_seeds(count, first=turn * count)
         sets = {
-            OURS: pipeline.sample_images(
-                ours.unet, ours.vae, precomputed.prompt, own, sampler_of(config, precomputed.schedule)
+            OURS: sample_images(
+                ours.unet, ours.vae, precomputed.prompt, own, validation_sampler(config, precomputed.schedule)
             ),
             PLAIN: drawn[0] if turn == 0 else plain_pictures(base, ours.unet, config, own),
         }

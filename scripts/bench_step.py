@@ -27,8 +27,8 @@ from woundray.config import Config
 from woundray.config.layers import load
 from woundray.data.image_source import ImageSource, open_image_source
 from woundray.data.split import Split, split_by_patient
-from woundray.models.base_model import DTYPES
-from woundray.sampling import pipeline
+from woundray.models.loading import DTYPES
+from woundray.sampling.png_files import write_png
 from woundray.training import loop
 from woundray.training.distributed import DistributedContext
 from woundray.training.precompute import precompute
@@ -97,7 +97,7 @@ def write_pictures(source: ImageSource, split: Split, config: Config, folder: Pa
     folder.mkdir(parents=True)
     lines = ["file_name,text"]
     for row, photo in enumerate(split.train):
-        pipeline.write_png(source.plain(photo), folder / f"{row:05d}.png")
+        write_png(source.plain(photo), folder / f"{row:05d}.png")
         lines.append(f'{row:05d}.png,"{config.prompts.positive}"')
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
     return folder

@@ -29,9 +29,9 @@ from woundray.config import Config
 from woundray.config.layers import load
 from woundray.data.image_source import open_image_source
 from woundray.data.split import split_by_patient
-from woundray.models.base_model import load_unet
 from woundray.models.lora import add_adapter
-from woundray.sampling import pipeline
+from woundray.models.unet import load_unet
+from woundray.sampling.pipeline import image_seeds
 from woundray.weights.base_models import resolve
 
 PAIRS = 100
@@ -51,7 +51,7 @@ def plain_trial(config: Config, threads: int) -> dict[str, float]:
     unet = load_unet(base, dtype=torch.float32, device=torch.device("cpu"))
     add_adapter(unet, config.lora, seed=0)
     trainer = PlainTrainer.load(config, base, unet, source, split.train, perceptual=config.training.perceptual_weight)
-    seeds = pipeline.seeds_of(config.validation.pictures)
+    seeds = image_seeds(config.validation.pictures)
     scores, reckoned_s = [], 0.0
     for _ in range(config.training.epochs):
         for _ in range(-(-len(split.train) // config.training.batch_size)):

@@ -26,10 +26,8 @@ from torch.profiler import ProfilerActivity, profile
 from turns import machine
 
 from woundray.evaluation import epoch_metrics
-from woundray.sampling import pipeline
 from woundray.tracking.journal import EpochReported, TrialEnded
 from woundray.training import loop
-from woundray.training import train_step as steps
 from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
 
@@ -153,8 +151,8 @@ def parts_of_an_epoch(setup: Setup) -> str:
     config = setup.config(training__epochs=3)
     parts = {
         "training": (loop, "train_epoch"),
-        "validation loss": (steps, "validation_loss"),
-        "pictures": (pipeline, "sample_images"),
+        "validation loss": (loop, "validation_loss"),
+        "pictures": (loop, "sample_images"),
         "scores": (epoch_metrics, "score"),
         "checkpoint": (loop, "publish"),
     }

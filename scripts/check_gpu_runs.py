@@ -18,7 +18,7 @@ from torch.multiprocessing.spawn import start_processes
 
 from woundray.config import Config
 from woundray.config.layers import load
-from woundray.models.base_model import free_memory
+from woundray.models.loading import free_memory
 from woundray.training import loop
 from woundray.training import train_step as steps
 from woundray.training.distributed import DistributedContext
@@ -163,7 +163,7 @@ def epoch_of_ranks(setup: Setup, config: Config, backend: str, devices: Sequence
 @contextmanager
 def overflow_at(update: int) -> Iterator[None]:
     """Within the context the loss of this update is so large that its gradient overflows fp16's loss scale."""
-    real, seen = steps.losses, 0
+    real, seen = steps.compute_losses, 0
 
     def planted(*arguments: object) -> tuple[Tensor, Tensor]:
         nonlocal seen
@@ -171,7 +171,7 @@ def overflow_at(update: int) -> Iterator[None]:
         denoising, perceptual = real(*arguments)  # type: ignore[arg-type]
         return (denoising * 1e35 if seen == update else denoising), perceptual
 
-    with patch.object(steps, "losses", planted):
+    with patch.object(steps, "compute_losses", planted):
         yield
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from woundray.config.layers import read_yaml
 
-GAP_PX = 2  # between pictures of a grid, as woundray.sampling.pipeline.grid draws them
+GAP_PX = 2  # between pictures of a grid, as woundray.sampling.grids.make_grid draws them
 COLUMNS = 10
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from woundray.config import Config, LoraConfig
-from woundray.models.base_model import load_unet
 from woundray.models.lora import add_adapter, save_adapter
+from woundray.models.unet import load_unet
 from woundray.system.atomic_files import write_json
 from woundray.training.checkpoint import write_config
 from woundray.weights.diffusers_layout import WEIGHTS_NAME

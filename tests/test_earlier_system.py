@@ -25,16 +25,19 @@ from woundray.metrics.extractors import Lite0, check_images
 from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.lpips import lpips_matrix, untrained_lpips
 from woundray.metrics.ssim import ssim_matrix
-from woundray.models.base_model import NoiseSchedule, load_unet, load_vae, to_uint8
 from woundray.models.lora import add_adapter, load_adapter, save_adapter
-from woundray.sampling import pipeline
+from woundray.models.noise_schedule import NoiseSchedule
+from woundray.models.unet import load_unet
+from woundray.models.vae import load_vae, to_uint8
+from woundray.sampling.grids import make_grid
 from woundray.training import train_step as steps
 from woundray.training.distributed import DistributedContext
-from woundray.training.ema import Ema
+from woundray.training.ema import EMA
 from woundray.training.loop import train
 from woundray.training.losses import add_noise, predicted_x0, target
 from woundray.training.perceptual_loss import make_perceptual_networks
 from woundray.training.precompute import Precomputed
+from woundray.training.random_inputs import draw_random_inputs, random_stream
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 CPU = torch.device("cpu")
@@ -53,8 +56,10 @@ def test_perceptual_loss_without_gradient(micro_config: Config, micro_precompute
     parameters = add_adapter(unet, config.lora, seed=0)
     perceptual_networks = make_perceptual_networks(config.training, load_vae(micro_precomputed.base, device=CPU))
     latent_cache, schedule = micro_precomputed.latent_cache, micro_precomputed.schedule
-    draws = steps.draw_random_inputs(torch.arange(4), latent_cache, schedule, config, epoch=1, step=1)
-    _, perceptual = steps.losses(unet, perceptual_networks, latent_cache, schedule, draws, config)
+    draws = draw_random_inputs(torch.arange(4), latent_cache, schedule, config, random_stream(0, 1, 1))
+    _, perceptual = steps.compute_losses(
+        steps.LossContext(unet, perceptual_networks, latent_cache, schedule, config), draws
+    )
     assert perceptual > 0
     perceptual.backward()
     gradients = {name: parameter.grad for name, parameter in parameters.items() if "lora_B" in name}
@@ -90,7 +95,7 @@ def test_fid_on_wrapped_pictures() -> None:
 def test_ema_that_hides_training() -> None:
     """A decay of 0.9999 without warm-up left 95 % of the initial weights after 500 updates."""
     weight = nn.Parameter(torch.zeros(3))
-    ema = Ema({"w": weight}, decay=0.9999)
+    ema = EMA({"w": weight}, decay=0.9999)
     with torch.no_grad():
         weight.fill_(1.0)
     for _ in range(30):
@@ -135,7 +140,7 @@ def test_best_never_saved(micro_config: Config, micro_precomputed: Precomputed, 
             config,
             precomputed=micro_precomputed.folder,
             output=output,
-            context=DistributedContext.alone(),
+            context=DistributedContext.single(),
             report=lambda metrics, _, seen=seen: seen.append(metrics),  # type: ignore[misc]
         )
         assert math.isfinite(seen[0][objective])
@@ -201,7 +206,7 @@ def test_encoders_run_again_each_step(micro_config: Config, micro_precomputed: P
         config,
         precomputed=folder,
         output=tmp_path / "run",
-        context=DistributedContext.alone(),
+        context=DistributedContext.single(),
         report=lambda m, _: seen.append(m),
     )
     assert all(math.isfinite(value) for value in seen[0].values())
@@ -218,4 +223,4 @@ def test_almost_black_pictures() -> None:
     assert heuristics(pictures, HeuristicsConfig())["brightness"].all()
     drawn = to_uint8(torch.linspace(-1, 1, 3 * 64).view(1, 3, 8, 8))
     assert (drawn.min(), drawn.max()) == (0, 255)
-    assert np.asarray(pipeline.grid(drawn)).max() == 255
+    assert np.asarray(make_grid(drawn)).max() == 255

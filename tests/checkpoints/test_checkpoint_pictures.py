@@ -12,8 +12,8 @@ from woundray.checkpoints.export import export_checkpoint
 from woundray.checkpoints.find import find_checkpoint
 from woundray.config import Config, LoraConfig
 from woundray.errors import UserError
-from woundray.models.base_model import load_unet
 from woundray.models.lora import add_adapter, save_adapter
+from woundray.models.unet import load_unet
 from woundray.system.atomic_files import write_json
 from woundray.tracking.journal import Journal, StudyEnded, TrialEnded, TrialStarted
 from woundray.tracking.run_context import TrackedStudy

@@ -29,7 +29,7 @@ def checkpoint(micro_config: Config, micro_precomputed: Precomputed, tmp_path_fa
         config,
         precomputed=micro_precomputed.folder,
         output=output,
-        context=DistributedContext.alone(),
+        context=DistributedContext.single(),
         report=lambda *_: None,
     )
     return (output / "latest").resolve()

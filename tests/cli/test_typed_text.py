@@ -18,7 +18,12 @@ from woundray.config.error_messages import fields, names
 from woundray.config.layers import read_yaml
 from woundray.generate import Generate
 from woundray.generation.generator import Origin
-from woundray.generation.picture_folder import GeneratedImage, PictureFolder, provenance, read_origins
+from woundray.generation.picture_folder import (
+    GeneratedImage,
+    PictureFolder,
+    provenance,
+    read_origins,
+)
 from woundray.sampling.pipeline import png
 from woundray.tracking.connection import connect
 from woundray.tracking.journal import TrialStarted

@@ -397,7 +397,11 @@ def train_in_peace(config: Config, precomputed: Path, output: Path) -> Path:
     torch.set_num_threads(1)
     try:
         train(
-            config, precomputed=precomputed, output=output, context=DistributedContext.alone(), report=lambda *_: None
+            config,
+            precomputed=precomputed,
+            output=output,
+            context=DistributedContext.single(),
+            report=lambda *_: None,
         )
     finally:
         torch.set_num_threads(threads)

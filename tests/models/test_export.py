@@ -1,4 +1,4 @@
-"""Exports: loaded by diffusers they are the adapter that was trained; a faulty one is refused and leaves nothing."""
+"""Exports: loaded by diffusers they equal the trained adapter; a faulty one is refused and leaves no file."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 from woundray.config import LoraConfig
 from woundray.errors import UserError
 from woundray.models import export
-from woundray.models.kohya import family, kohya_name, kohya_tensors, layers_of, merge_kohya
+from woundray.models.kohya import adapter_layers, base_version, kohya_name, kohya_tensors, merge_kohya
 from woundray.models.lora import add_adapter, save_adapter
 from woundray.models.tiny_architecture import MICRO, build_tiny, save_tiny
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
@@ -144,7 +144,7 @@ def test_loaded_by_diffusers_every_format_is_the_trained_adapter(
 def test_a_kohya_file_has_the_effect_of_rslora_and_dora(
     base_name: str, options: dict[str, bool], request: pytest.FixtureRequest
 ) -> None:
-    """Readers divide alpha by the rank and know no rsLoRA; peft itself is the reference."""
+    """Readers divide alpha by the rank and do not support rsLoRA; peft itself is the reference."""
     base: Path = request.getfixturevalue(base_name)
     trained, bare = load_bare(base), load_bare(base)
     targets = ["to_q", "to_out.0", "ff.net.2", "conv1", "conv_shortcut"]
@@ -154,7 +154,7 @@ def test_a_kohya_file_has_the_effect_of_rslora_and_dora(
         if "lora_" in name:
             noise = torch.randn(parameter.shape, generator=generator) / 5
             parameter.data = parameter.data * (1 + noise) if "magnitude" in name else noise
-    tensors = kohya_tensors(layers_of(trained), trained.config)
+    tensors = kohya_tensors(adapter_layers(trained), trained.config)
     alpha = 12 if "use_rslora" in options else 6
     assert {float(tensor) for name, tensor in tensors.items() if name.endswith(".alpha")} == {alpha}
     assert any(name.endswith(".dora_scale") for name in tensors) == ("use_dora" in options)
@@ -168,7 +168,7 @@ def test_a_kohya_file_has_the_effect_of_rslora_and_dora(
 def test_every_format_takes_rslora_and_dora(
     options: dict[str, bool], conv_base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """diffusers leaves `dora_scale` away, so that another check than its loader must guard the file."""
+    """diffusers ignores `dora_scale`, so that another check than its loader must guard the file."""
     targets = ("to_q", "to_out.0", "conv1", "proj_in")
     config = LoraConfig.model_validate({"rank": 4, "alpha": 6.0, "target_modules": targets, **options})
     adapter, trained = train(conv_base, tmp_path, config)
@@ -275,7 +275,7 @@ def test_a_merged_folder_without_the_adapter_or_with_a_weight_less_is_refused(
         export.check_merged(folder, reference)
 
 
-def test_what_can_not_be_exported_leaves_nothing(micro_base: Path, tmp_path: Path) -> None:
+def test_a_failed_export_leaves_no_file(micro_base: Path, tmp_path: Path) -> None:
     unet = load_bare(micro_base)
     add_adapter(unet, ATTENTION, seed=0)
     save_adapter(unet, tmp_path / WEIGHTS_NAME)
@@ -317,7 +317,7 @@ def test_layers_of_sdxl_have_the_original_names() -> None:
     assert kohya_name(one, {"addition_embed_type": None}) == f"lora_unet_{one.replace('.', '_')}"
 
 
-def test_metadata_say_what_the_file_is_for(everywhere: Exported, tmp_path: Path) -> None:
+def test_metadata_name_model_and_training(everywhere: Exported, tmp_path: Path) -> None:
     _, file, _ = everywhere
     with safe_open(file, framework="pt") as opened:
         metadata = opened.metadata()
@@ -332,7 +332,7 @@ def test_metadata_say_what_the_file_is_for(everywhere: Exported, tmp_path: Path)
 
     old, wide = {"addition_embed_type": None, "cross_attention_dim": 768}, {"addition_embed_type": "text_time"}
     new = old | {"cross_attention_dim": 1024}
-    assert family(old, "epsilon") == ("sd_v1", "stable-diffusion-v1")
-    assert family(new, "epsilon") == ("sd_v2", "stable-diffusion-v2-512")
-    assert family(new, "v_prediction") == ("sd_v2_v", "stable-diffusion-v2-768-v")
-    assert family(wide, "epsilon") == ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base")
+    assert base_version(old, "epsilon") == ("sd_v1", "stable-diffusion-v1")
+    assert base_version(new, "epsilon") == ("sd_v2", "stable-diffusion-v2-512")
+    assert base_version(new, "v_prediction") == ("sd_v2_v", "stable-diffusion-v2-768-v")
+    assert base_version(wide, "epsilon") == ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base")

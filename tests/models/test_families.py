@@ -18,21 +18,19 @@ from torchvision.transforms.functional import pil_to_tensor
 from woundray.checkpoints.generate import SamplingOptions, generate_images
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.models.base_model import (
-    NoiseSchedule,
-    embed_prompts,
-    encode_moments,
-    load_unet,
-    load_vae,
-    tell_lost_words,
-)
 from woundray.models.lora import add_adapter, load_adapter, save_adapter
-from woundray.sampling import pipeline
-from woundray.sampling.pipeline import Prompt, Sampler, denoise
+from woundray.models.noise_schedule import NoiseSchedule
+from woundray.models.text_encoder import embed_prompts, warn_of_truncation
+from woundray.models.unet import load_unet
+from woundray.models.vae import encode_moments, load_vae
+from woundray.sampling.grids import make_grid
+from woundray.sampling.solver import Prompt, Sampler, denoise
 from woundray.training import train_step as steps
 from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
 from woundray.training.precompute import Precomputed, precompute
+from woundray.training.random_inputs import draw_random_inputs, random_stream
+from woundray.training.validation_loss import validation_loss
 from woundray.weights import diffusers_layout
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 from woundray.weights.repositories import REPOSITORIES
@@ -58,29 +56,27 @@ def pipeline_latents(pipeline: Any, noise: Tensor, guidance_scale: float, negati
     return latents
 
 
-def test_words_that_the_tiny_model_does_not_read_are_named_once(
-    micro_base: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    check_words_that_are_not_read(micro_base, caplog)
+def test_truncated_words_of_the_tiny_model_are_named_once(micro_base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    check_truncation_warning(micro_base, caplog)
 
 
-def test_words_that_are_not_read_are_named_once(family_base: Path, caplog: pytest.LogCaptureFixture) -> None:
-    check_words_that_are_not_read(family_base, caplog)
+def test_truncated_words_are_named_once(family_base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    check_truncation_warning(family_base, caplog)
 
 
-def check_words_that_are_not_read(base: Path, caplog: pytest.LogCaptureFixture) -> None:
+def check_truncation_warning(base: Path, caplog: pytest.LogCaptureFixture) -> None:
     words = [f"{base.name.replace('-', '')}{number}" for number in range(80)]
     long = f"{' '.join(words)}, Necrosis"
     with caplog.at_level("WARNING", "woundray"):
         embed_prompts(base, ["a wound", long, ""], device=CPU)
         embed_prompts(base, [long], device=CPU)
-        tell_lost_words(base, [long])
+        warn_of_truncation(base, [long])
     [message] = caplog.messages
     beginning, lost = message.split("`")[1::2]
     assert long.startswith(beginning) and long.endswith(f" {lost}") and lost.endswith("Necrosis")
 
     caplog.clear()
-    tell_lost_words(base, [long.removesuffix(lost).strip()])
+    warn_of_truncation(base, [long.removesuffix(lost).strip()])
     assert caplog.messages == []  # all that is left is read
 
 
@@ -89,8 +85,8 @@ def noise_of(count: int = 2) -> Tensor:
 
 
 def our_latents(unet: UNet2DConditionModel, base: Path, guidance_scale: float, negative: str = NEGATIVE) -> Tensor:
-    prompt = Prompt.of(embed_prompts(base, [PROMPT, negative], device=CPU))
-    sampler = Sampler(NoiseSchedule.of(base), SIDE_PX, STEPS, guidance_scale, batch_size=2)
+    prompt = Prompt.from_embeddings(embed_prompts(base, [PROMPT, negative], device=CPU))
+    sampler = Sampler(NoiseSchedule.load(base), SIDE_PX, STEPS, guidance_scale, batch_size=2)
     with torch.inference_mode():
         return denoise(unet, noise_of(), prompt, sampler)
 
@@ -100,7 +96,7 @@ def fresh(base: Path) -> UNet2DConditionModel:
 
 
 def inputs_of(unet: UNet2DConditionModel, seen: list[dict[str, Any]]) -> None:
-    """Keeps what the UNet is called with."""
+    """Record the inputs of the UNet."""
 
     def keep(_: object, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
         names = ("sample", "timestep", "encoder_hidden_states")
@@ -109,9 +105,9 @@ def inputs_of(unet: UNet2DConditionModel, seen: list[dict[str, Any]]) -> None:
     unet.register_forward_pre_hook(keep, with_kwargs=True)
 
 
-def test_a_folder_as_on_the_hub_is_whole_and_of_its_prediction_type(family_base: Path) -> None:
+def test_a_folder_as_on_the_hub_is_complete_and_of_its_prediction_type(family_base: Path) -> None:
     assert diffusers_layout.missing(family_base) == []
-    assert NoiseSchedule.of(family_base).prediction_type == REPOSITORIES[family_base.name].prediction_type
+    assert NoiseSchedule.load(family_base).prediction_type == REPOSITORIES[family_base.name].prediction_type
 
 
 def test_text_embeddings_are_those_of_diffusers(family_base: Path) -> None:
@@ -160,10 +156,10 @@ def test_sampling_calls_the_unet_as_diffusers_pipeline_does(family_base: Path, g
         torch.testing.assert_close(our["sample"], their["sample"], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(our["encoder_hidden_states"], their["encoder_hidden_states"])
         assert float(our["timestep"]) == float(their["timestep"])
-        added, wanted = our["added_cond_kwargs"], their.get("added_cond_kwargs")
-        assert (added is None) == (wanted is None) == (family_base.name != "sdxl")
+        added, expected = our["added_cond_kwargs"], their.get("added_cond_kwargs")
+        assert (added is None) == (expected is None) == (family_base.name != "sdxl")
         for name in ("text_embeds", "time_ids") if added else ():
-            torch.testing.assert_close(added[name], wanted[name])
+            torch.testing.assert_close(added[name], expected[name])
     torch.testing.assert_close(latents, expected, atol=1e-3, rtol=1e-3)
 
 
@@ -179,17 +175,17 @@ def test_latents_are_scaled_as_the_family_has_it(family_base: Path) -> None:
     torch.testing.assert_close(encode_moments(vae, picture)[:, :4], mean * factor)
 
 
-def told_the_unet_the_same_of_a_row(config: Config, precomputed: Precomputed) -> None:
+def check_conditions_of_a_row(config: Config, precomputed: Precomputed) -> None:
     """In training, tokens and pooled text of a row are both the caption's, or both the empty one's; and its size."""
     latent_cache, seen = precomputed.latent_cache, list[dict[str, Any]]()
     texts = embed_prompts(precomputed.base, [config.prompts.positive, config.prompts.negative], device=CPU)
     unet = fresh(precomputed.base)
     inputs_of(unet, seen)
-    draws = steps.draw_random_inputs(torch.arange(2), latent_cache, precomputed.schedule, config, epoch=1, step=1)
+    draws = draw_random_inputs(torch.arange(2), latent_cache, precomputed.schedule, config, random_stream(0, 1, 1))
     draws = replace(draws, text_kept=torch.tensor([False, True]))
     with torch.no_grad():
-        steps.losses(unet, None, latent_cache, precomputed.schedule, draws, config)
-    steps.validation_loss(unet, latent_cache, precomputed.schedule, config, DistributedContext.alone())
+        steps.compute_losses(steps.LossContext(unet, None, latent_cache, precomputed.schedule, config), draws)
+    validation_loss(unet, latent_cache, precomputed.schedule, config, DistributedContext.single())
     for inputs, rows in ((seen[0], [1, 0]), (seen[1], [0] * len(seen[1]["sample"]))):
         torch.testing.assert_close(inputs["encoder_hidden_states"], texts.hidden[rows])
         if texts.pooled is None:
@@ -202,14 +198,14 @@ def told_the_unet_the_same_of_a_row(config: Config, precomputed: Precomputed) ->
 
 def test_from_photographs_to_an_adapter_that_draws_the_trainers_pictures(family_base: Path, tmp_path: Path) -> None:
     precomputed = precompute(family_config(family_base), tmp_path / "precomputed", device=CPU, progress=lambda *_: None)
-    told_the_unet_the_same_of_a_row(family_config(family_base), precomputed)
+    check_conditions_of_a_row(family_config(family_base), precomputed)
     output = tmp_path / "run"
     reports: list[dict[str, float]] = []
     train(
         family_config(family_base),
         precomputed=precomputed.folder,
         output=output,
-        context=DistributedContext.alone(),
+        context=DistributedContext.single(),
         report=lambda metrics, _: reports.append(metrics),
     )
     assert [report["epoch"] for report in reports] == [1, 2]
@@ -223,7 +219,7 @@ def test_from_photographs_to_an_adapter_that_draws_the_trainers_pictures(family_
     drawn = generate_images(checkpoint, SamplingOptions(4), lambda *_: None)
     grid = pil_to_tensor(Image.open(checkpoint / "grid.png"))
     base_grid = pil_to_tensor(Image.open(precomputed.folder / "base_model.png"))
-    difference = (pipeline.grid(drawn).int() - grid.int()).abs()
+    difference = (make_grid(drawn).int() - grid.int()).abs()
     assert difference.max() <= 1
     assert (base_grid.int() - grid.int()).abs().float().mean() > 1
 
@@ -272,7 +268,7 @@ def rewrite(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_models_that_want_more_are_refused(sdxl: Path, tmp_path: Path) -> None:
+def test_models_with_more_inputs_are_refused(sdxl: Path, tmp_path: Path) -> None:
     def refused(folder: Path, message: str) -> None:
         with pytest.raises(UserError, match=message):
             fresh(folder)
@@ -290,7 +286,7 @@ def test_models_that_want_more_are_refused(sdxl: Path, tmp_path: Path) -> None:
     UNet2DConditionModel(**_MICRO, in_channels=9, cross_attention_dim=8).save_pretrained(tmp_path / "inpainting/unet")
     refused(tmp_path / "inpainting", "an inpainting model")
 
-    # SDXL's refiner is told five numbers
+    # SDXL's refiner takes five numbers
     rewrite(sdxl / "text_encoder_2/config.json", projection_dim=24 + 8)
     refused(sdxl, "perhaps its refiner")
 
@@ -307,7 +303,7 @@ _MICRO: dict[str, Any] = {
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
 def test_weights_that_lack_a_tensor_are_refused_by_name(sdxl: Path, part: str) -> None:
-    """Both libraries put random numbers in the place of what is missing."""
+    """Both libraries fill missing tensors with random numbers."""
     path = sdxl / part / f"{diffusers_layout.WEIGHTS[part]}.safetensors"
     tensors = load_file(path)
     lost = sorted(name for name in tensors if name.endswith("weight"))[0]

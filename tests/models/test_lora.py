@@ -1,4 +1,4 @@
-"""Adapters: what is trainable, and that what was saved is what is loaded."""
+"""LoRA adapters: trainable parameters, saving, loading, merging."""
 
 from pathlib import Path
 
@@ -12,9 +12,13 @@ from torch import Tensor
 
 from woundray.config import LoraConfig
 from woundray.errors import UserError
-from woundray.models.base_model import NoiseSchedule, embed_prompts, load_unet, load_vae
 from woundray.models.lora import add_adapter, load_adapter, merged, save_adapter
-from woundray.sampling.pipeline import Prompt, Sampler, sample_images
+from woundray.models.noise_schedule import NoiseSchedule
+from woundray.models.text_encoder import embed_prompts
+from woundray.models.unet import load_unet
+from woundray.models.vae import load_vae
+from woundray.sampling.pipeline import sample_images
+from woundray.sampling.solver import Prompt, Sampler
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 CPU = torch.device("cpu")
@@ -36,8 +40,8 @@ def trained(base: Path, config: LoraConfig = CONFIG) -> UNet2DConditionModel:
 
 
 def picture(unet: UNet2DConditionModel, base: Path) -> Tensor:
-    prompt = Prompt.of(embed_prompts(base, ["a photo of a diabetic foot ulcer", ""], device=CPU))
-    sampler = Sampler(NoiseSchedule.of(base), resolution=64, steps=3, guidance_scale=2.0, batch_size=2)
+    prompt = Prompt.from_embeddings(embed_prompts(base, ["a photo of a diabetic foot ulcer", ""], device=CPU))
+    sampler = Sampler(NoiseSchedule.load(base), resolution=64, steps=3, guidance_scale=2.0, batch_size=2)
     return sample_images(unet, load_vae(base, device=CPU), prompt, [5], sampler)
 
 
@@ -92,7 +96,7 @@ def test_diffusers_loads_it_with_its_alpha(micro_base: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("dora", [False, True])
-def test_merged_it_answers_the_same_and_leaves_the_weights_as_they_were(micro_base: Path, dora: bool) -> None:
+def test_merged_it_predicts_the_same_and_restores_the_weights(micro_base: Path, dora: bool) -> None:
     unet = trained(micro_base, CONFIG.model_copy(update={"use_dora": dora, "target_modules": ("attention", "conv")}))
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn(2, 4, 8, 8, generator=generator)
@@ -111,7 +115,7 @@ def test_merged_it_answers_the_same_and_leaves_the_weights_as_they_were(micro_ba
         assert tensor.data_ptr() == before[name][0] and torch.equal(tensor, before[name][1])
 
 
-def test_pictures_are_drawn_merged(micro_base: Path) -> None:
+def test_images_are_sampled_with_merged_weights(micro_base: Path) -> None:
     unet = trained(micro_base)
     layers = [layer for layer in unet.modules() if isinstance(layer, LoraLayer)]
     seen: list[bool] = []
@@ -121,7 +125,7 @@ def test_pictures_are_drawn_merged(micro_base: Path) -> None:
     assert not any(layer.merged for layer in layers)
 
 
-def test_what_half_precision_would_round_away_is_not_merged(micro_base: Path) -> None:
+def test_adapters_of_half_precision_weights_are_not_merged(micro_base: Path) -> None:
     unet = trained(micro_base).to(torch.bfloat16)
     with merged(unet):
         assert not any(layer.merged for layer in unet.modules() if isinstance(layer, LoraLayer))

@@ -1,4 +1,4 @@
-"""Pictures: one seed a picture, whatever its batch; the solver against an analytic denoiser."""
+"""Sampling: one seed an image, whatever its batch; the solver against an analytic denoiser; grids."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -6,15 +6,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from woundray.models.base_model import NoiseSchedule, embed_prompts, load_unet, load_vae
+from woundray.models.noise_schedule import NoiseSchedule
 from woundray.models.signal_leak import SignalLeak
-from woundray.sampling.pipeline import Prompt, Sampler, denoise, draw_latents, grid, sample_images
+from woundray.models.text_encoder import embed_prompts
+from woundray.models.unet import load_unet
+from woundray.models.vae import load_vae
+from woundray.sampling.grids import make_grid
+from woundray.sampling.pipeline import sample_images, sample_latents
+from woundray.sampling.solver import Prompt, Sampler, denoise
 
 CPU = torch.device("cpu")
 
 
 class GaussianDenoiser:
-    """The exact answer for data that are N(mean, sd^2) in every latent value: the solver must give that back."""
+    """Exact prediction for data N(mean, sd^2) in every latent value: the solver must return that distribution."""
 
     device, dtype = CPU, torch.float32
 
@@ -39,7 +44,7 @@ class GaussianDenoiser:
 def test_the_solver_turns_noise_into_the_data_for_both_prediction_types(micro_base: Path) -> None:
     noise = torch.randn(64, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     prompt = Prompt(torch.zeros(2, 3), torch.zeros(2, 3))
-    abar = NoiseSchedule.of(micro_base).alphas_cumprod
+    abar = NoiseSchedule.load(micro_base).alphas_cumprod
     for kind in ("epsilon", "v_prediction"):
         schedule = NoiseSchedule(abar, kind)  # type: ignore[arg-type]
         for steps in (8, 20):
@@ -53,21 +58,21 @@ def test_both_prediction_types_of_one_denoiser_give_the_same_picture(micro_base:
     """eps and v are two spellings of one x0; their solvers must end at one picture, guided or not."""
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     prompt = Prompt(torch.zeros(2, 3), torch.zeros(2, 3))
-    abar = NoiseSchedule.of(micro_base).alphas_cumprod
+    abar = NoiseSchedule.load(micro_base).alphas_cumprod
     for guidance_scale in (1.0, 3.0):
         ends = []
         for kind in ("epsilon", "v_prediction"):
             schedule = NoiseSchedule(abar, kind)  # type: ignore[arg-type]
             sampler = Sampler(schedule, 64, 20, guidance_scale, batch_size=2)
             ends.append(denoise(GaussianDenoiser(schedule, 0.7, 0.4), noise, prompt, sampler))  # type: ignore[arg-type]
-        # the solver's noise levels lie between the whole timesteps that a denoiser is told
+        # the solver's noise levels lie between the whole timesteps that a denoiser is called with
         torch.testing.assert_close(*ends, atol=1e-3, rtol=0)
 
 
 def test_a_picture_depends_on_its_seed_alone(micro_base: Path) -> None:
     unet, vae = load_unet(micro_base, dtype=torch.float32, device=CPU), load_vae(micro_base, device=CPU)
-    prompt = Prompt.of(embed_prompts(micro_base, ["a wound", ""], device=CPU))
-    schedule = NoiseSchedule.of(micro_base)
+    prompt = Prompt.from_embeddings(embed_prompts(micro_base, ["a wound", ""], device=CPU))
+    schedule = NoiseSchedule.load(micro_base)
     done: list[int] = []
     together = sample_images(unet, vae, prompt, [3, 4, 5], Sampler(schedule, 64, 3, 2.0, batch_size=2), done.append)
     alone = sample_images(unet, vae, prompt, [4], Sampler(schedule, 64, 3, 2.0, batch_size=1))
@@ -78,8 +83,8 @@ def test_a_picture_depends_on_its_seed_alone(micro_base: Path) -> None:
     assert done == [2, 3]
 
 
-class Listener(GaussianDenoiser):
-    """Keeps what it is first asked to denoise."""
+class RecordingDenoiser(GaussianDenoiser):
+    """Records its noisy inputs."""
 
     config: ClassVar = {"in_channels": 4}
 
@@ -92,19 +97,19 @@ class Listener(GaussianDenoiser):
         return super().__call__(x_t, *arguments, **named)
 
 
-def test_pictures_begin_where_training_ends(micro_base: Path) -> None:
+def test_initial_noise_is_distributed_as_the_last_training_step(micro_base: Path) -> None:
     """The first x_t is distributed as sqrt(abar) x0 + sqrt(1 - abar) noise of the last training step."""
-    schedule = NoiseSchedule.of(micro_base)
+    schedule = NoiseSchedule.load(micro_base)
     generator = torch.Generator().manual_seed(0)
     x0 = torch.tensor([3.0, -2.0, 0.0, 1.0]).view(4, 1, 1) + 0.5 * torch.randn(300, 4, 1, 1, generator=generator)
-    leak = SignalLeak.of(x0.expand(-1, -1, 8, 8))
+    leak = SignalLeak.fit(x0.expand(-1, -1, 8, 8))
     prompt = Prompt(torch.zeros(2, 3), torch.zeros(2, 3))
     seeds, last = range(400), schedule.alphas_cumprod[-1]
 
     def start(schedule: NoiseSchedule, leak: SignalLeak | None) -> Tensor:
-        listener = Listener(schedule)
-        draw_latents(listener, prompt, seeds, Sampler(schedule, 64, 1, 1.0, 400, leak))  # type: ignore[arg-type]
-        return listener.first[0]
+        denoiser = RecordingDenoiser(schedule)
+        sample_latents(denoiser, prompt, seeds, Sampler(schedule, 64, 1, 1.0, 400, leak))  # type: ignore[arg-type]
+        return denoiser.first[0]
 
     found, noise = start(schedule, leak), start(schedule, None)
     expected = float(last.sqrt()) * torch.tensor([3.0, -2.0, 0.0, 1.0])
@@ -115,9 +120,9 @@ def test_pictures_begin_where_training_ends(micro_base: Path) -> None:
 
 
 def test_guidance_leads_away_from_the_negative_prompt(micro_base: Path) -> None:
-    """Ho & Salimans 2022, eq. 6, at one step: away + g (towards - away)."""
+    """Ho & Salimans 2022, eq. 6, at one step: unconditional + g (conditional - unconditional)."""
 
-    class TwoAnswers(GaussianDenoiser):
+    class TwoPredictions(GaussianDenoiser):
         def __call__(
             self,
             x_t: Tensor,
@@ -128,19 +133,19 @@ def test_guidance_leads_away_from_the_negative_prompt(micro_base: Path) -> None:
         ) -> tuple[Tensor]:
             return (encoder_hidden_states[:, :1, :1, None].expand_as(x_t),)
 
-    schedule = NoiseSchedule.of(micro_base)
+    schedule = NoiseSchedule.load(micro_base)
     prompt = Prompt(positive=torch.full((2, 3), 1.0), negative=torch.full((2, 3), 0.25))
     plain = Prompt(positive=torch.full((2, 3), 0.25 + 3 * 0.75), negative=torch.zeros(2, 3))
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    denoiser = TwoAnswers(schedule, 0, 1)
+    denoiser = TwoPredictions(schedule, 0, 1)
     guided = denoise(denoiser, noise, prompt, Sampler(schedule, 64, 2, 3.0, 1))  # type: ignore[arg-type]
-    wanted = denoise(denoiser, noise, plain, Sampler(schedule, 64, 2, 1.0, 1))  # type: ignore[arg-type]
-    torch.testing.assert_close(guided, wanted)
+    expected = denoise(denoiser, noise, plain, Sampler(schedule, 64, 2, 1.0, 1))  # type: ignore[arg-type]
+    torch.testing.assert_close(guided, expected)
 
 
 def test_a_grid_holds_every_picture_in_its_place() -> None:
     pictures = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 4, 6)
-    sheet = grid(pictures, columns=2, gap_px=1)
+    sheet = make_grid(pictures, columns=2, gap_px=1)
     assert sheet.shape == (3, 3 * 5 - 1, 2 * 7 - 1)
     for index in range(5):
         top, left = index // 2 * 5, index % 2 * 7

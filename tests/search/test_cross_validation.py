@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 def train_here(config: Config, precomputed: Path, output: Path) -> None:
     """Train in this process instead of on a cluster."""
-    train(config, precomputed=precomputed, output=output, context=DistributedContext.alone(), report=lambda *_: None)
+    train(config, precomputed=precomputed, output=output, context=DistributedContext.single(), report=lambda *_: None)
 
 
 def progress(*_: object) -> None: ...

@@ -16,7 +16,7 @@ from woundray.tracking.journal import Journal, TrialStarted
 from woundray.tracking.run_context import TrackedStudy
 from woundray.tracking.tracker import Tracker
 from woundray.training.distributed import DistributedContext
-from woundray.training.entry_point import Report
+from woundray.training.entry_point import ReportCallback
 from woundray.training.precompute import Precomputed
 
 pytestmark = [
@@ -27,25 +27,25 @@ pytestmark = [
 ]
 
 FAULTS = {
-    "trial_0002": ("woundray.training.train_step.losses", "epoch 1, step 1: the denoising loss is nan"),
-    "trial_0003": ("woundray.training.train_step.validation_loss", "epoch 1: validation_loss is nan"),
+    "trial_0002": ("woundray.training.train_step.compute_losses", "epoch 1, step 1: the denoising loss is nan"),
+    "trial_0003": ("woundray.training.loop.validation_loss", "epoch 1: validation_loss is nan"),
     "trial_0004": ("woundray.sampling.pipeline.denoise", "epoch 1: the picture of seed 0 is not a number"),
 }
 
 
 def loop_with_faults(
-    config: Config, *, precomputed: Path, output: Path, context: DistributedContext, report: Report
+    config: Config, *, precomputed: Path, output: Path, context: DistributedContext, report: ReportCallback
 ) -> None:
     """Run the real loop; in three trials one function returns NaN."""
     from woundray.training import loop
 
     (output / f"try-{len(list(output.glob('try-*'))) + 1}").touch()
     name, nan = (
-        FAULTS.get(output.name, ("woundray.training.train_step.losses", ""))[0],
+        FAULTS.get(output.name, ("woundray.training.train_step.compute_losses", ""))[0],
         torch.tensor(float("nan"), requires_grad=True),
     )
     results = {
-        "losses": lambda *_: (nan, nan),
+        "compute_losses": lambda *_: (nan, nan),
         "validation_loss": lambda *_: float("nan"),
         "denoise": lambda unet, noise, *_: noise * nan,
     }

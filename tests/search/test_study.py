@@ -30,7 +30,7 @@ from woundray.search.study_folders import journal_path
 from woundray.search.tuner import StudySetup, run_search
 from woundray.tracking.journal import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
 from woundray.training.distributed import DistributedContext
-from woundray.training.entry_point import Report
+from woundray.training.entry_point import ReportCallback
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Ray's and Optuna's own code
@@ -73,7 +73,7 @@ def score(learning_rate: float, epoch: int) -> float:
 
 
 def analytic_loop(
-    config: Config, *, precomputed: Path, output: Path, context: DistributedContext, report: Report
+    config: Config, *, precomputed: Path, output: Path, context: DistributedContext, report: ReportCallback
 ) -> None:
     """Report the score of each epoch, or fail above a learning rate of 0.005; write one file per rank."""
     rate = config.training.learning_rate
@@ -198,7 +198,9 @@ def test_a_controller_that_is_killed_is_replaced_and_takes_no_place(tmp_path: Pa
     import ray.train
     from ray.util.placement_group import placement_group_table
 
-    def loop(config: Config, *, precomputed: Path, output: Path, context: DistributedContext, report: Report) -> None:
+    def loop(
+        config: Config, *, precomputed: Path, output: Path, context: DistributedContext, report: ReportCallback
+    ) -> None:
         again = (output / "worker").exists()
         (output / "worker").write_text(str(os.getpid()))
         report({"epoch": 1, "validation_loss": 1.0}, output)

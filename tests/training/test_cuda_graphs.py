@@ -1,4 +1,4 @@
-"""Training steps that are recorded once: who is asked what, and on a GPU, that nothing else changes."""
+"""CUDA graphs of training steps: which shapes are captured, gradients, and on a GPU equal results."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,21 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from woundray.config import Config
-from woundray.models.base_model import load_unet
 from woundray.models.lora import add_adapter
+from woundray.models.unet import load_unet
 from woundray.training import loop
 from woundray.training import train_step as steps
 from woundray.training.cuda_graphs import CudaGraphedUNet, can_capture
 from woundray.training.distributed import DistributedContext
 from woundray.training.precompute import Precomputed, precompute
+from woundray.training.random_inputs import draw_random_inputs, photo_order, random_stream
 from woundray.training.train_state import build_train_state
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.fixture
-def recordings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Size, ...]]:
-    """Shapes of what was recorded; the recorder hands back what it was given."""
+def captures(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Size, ...]]:
+    """Shapes of captured inputs; the replaced capture returns the module as it is."""
     shapes: list[tuple[torch.Size, ...]] = []
 
     def record(module: nn.Module, samples: tuple[Tensor, ...]) -> Callable[..., Tensor]:
@@ -36,8 +37,8 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Size, ...]]:
     return shapes
 
 
-def test_each_shape_is_recorded_once_and_only_with_gradients(
-    micro_base: Path, recordings: list[tuple[torch.Size, ...]]
+def test_each_shape_is_captured_once_and_only_with_gradients(
+    micro_base: Path, captures: list[tuple[torch.Size, ...]]
 ) -> None:
     unet = load_unet(micro_base, dtype=torch.float32, device=CPU)
     replayed = CudaGraphedUNet(unet)
@@ -59,10 +60,10 @@ def test_each_shape_is_recorded_once_and_only_with_gradients(
     replayed.train()
     with torch.no_grad():
         ask(5)
-    assert [shapes[0][0] for shapes in recordings] == [2, 3]
+    assert [shapes[0][0] for shapes in captures] == [2, 3]
 
 
-def test_what_a_graph_can_not_hold_is_not_recorded(micro_config: Config) -> None:
+def test_settings_that_a_graph_can_not_hold_are_not_captured(micro_config: Config) -> None:
     alone = DistributedContext(0, 1, GPU)
     assert can_capture(micro_config, alone)
     assert not can_capture(micro_config, DistributedContext(0, 1, CPU))
@@ -75,8 +76,8 @@ def test_what_a_graph_can_not_hold_is_not_recorded(micro_config: Config) -> None
         assert not can_capture(micro_config.with_values(values), alone)
 
 
-def recorded_with_static_gradients(module: nn.Module, samples: tuple[Tensor, ...]) -> Callable[..., Tensor]:
-    """What `torch.cuda.make_graphed_callables` gives, without the graphs: each call's gradients are in one memory."""
+def captured_with_static_gradients(module: nn.Module, samples: tuple[Tensor, ...]) -> Callable[..., Tensor]:
+    """Stand-in for `torch.cuda.make_graphed_callables` without graphs: each call's gradients share one memory."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     static = [torch.zeros_like(parameter) for parameter in parameters]
 
@@ -97,15 +98,15 @@ def recorded_with_static_gradients(module: nn.Module, samples: tuple[Tensor, ...
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
-def test_gradients_of_recorded_micro_batches_add_up(
+def test_gradients_of_captured_micro_batches_accumulate(
     micro_config: Config,
     micro_precomputed: Precomputed,
-    recordings: list[tuple[torch.Size, ...]],
+    captures: list[tuple[torch.Size, ...]],
     monkeypatch: pytest.MonkeyPatch,
     rounds: int,
 ) -> None:
-    """A replay writes its gradients where those of the replay before lie."""
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", recorded_with_static_gradients)
+    """A replay writes its gradients over those of the replay before."""
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", captured_with_static_gradients)
     config = micro_config.with_values(
         {
             "training.gradient_accumulation_steps": rounds,
@@ -122,9 +123,11 @@ def test_gradients_of_recorded_micro_batches_add_up(
         model = (CudaGraphedUNet(unet) if recorded else unet).train()
         found: list[Tensor] = []
         for step in (1, 2):
-            photos = steps.photo_order(len(latent_cache.train), 2 * rounds, seed=0, epoch=step)
-            draws = steps.draw_random_inputs(photos, latent_cache, schedule, config, epoch=1, step=step)
-            steps.backward(model, None, latent_cache, schedule, draws, config, DistributedContext.alone())
+            photos = photo_order(len(latent_cache.train), 2 * rounds, seed=0, epoch=step)
+            draws = draw_random_inputs(photos, latent_cache, schedule, config, random_stream(0, 1, step))
+            steps.backward(
+                steps.LossContext(model, None, latent_cache, schedule, config), draws, DistributedContext.single()
+            )
             found += [parameter.grad.clone() for parameter in parameters.values() if parameter.grad is not None]
             for parameter in parameters.values():
                 parameter.grad = None
@@ -139,7 +142,7 @@ def test_gradients_of_recorded_micro_batches_add_up(
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("rounds", [1, 3])
-def test_a_recorded_run_is_the_run(
+def test_a_captured_run_equals_an_eager_one(
     micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounds: int
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)

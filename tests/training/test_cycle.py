@@ -1,4 +1,4 @@
-"""Every family through one life: train, save, killed, resume, export, load into diffusers' own pipeline."""
+"""Full cycle of each model family: train, save, kill, resume, export, load into diffusers' pipeline."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +14,8 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from woundray.checkpoints.export import Format, export_checkpoint
 from woundray.config import Config
+from woundray.sampling.grids import make_grid
+from woundray.sampling.pipeline import image_seeds
 from woundray.training.checkpoint import read_progress
 from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
@@ -22,17 +24,17 @@ from woundray.training.precompute import precompute
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Sums of a killed worker and of this process have one order."""
+    """Run torch on one thread, so that a killed worker and this process sum in one order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 
 
-def drawn_by(pipeline: Any, config: Config) -> Tensor:
-    """What another program draws, by the seeds of an epoch's grid."""
+def sampled_by(pipeline: Any, config: Config) -> Tensor:
+    """Sample the images of an epoch's grid by diffusers' pipeline, with the same seeds."""
     side = config.model.resolution
-    seeds = pipeline.seeds_of(config.validation.grid)
+    seeds = image_seeds(config.validation.grid)
     noise = [torch.randn(4, side // 8, side // 8, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     pictures = pipeline(
         config.prompts.positive,
@@ -45,7 +47,7 @@ def drawn_by(pipeline: Any, config: Config) -> Tensor:
         width=side,
         output_type="pt",
     ).images
-    return pipeline.grid((pictures * 255).round().to(torch.uint8))
+    return make_grid((pictures * 255).round().to(torch.uint8))
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -58,7 +60,7 @@ def test_train_save_kill_resume_export_load(family_base: Path, tmp_path: Path) -
             config,
             precomputed=precomputed.folder,
             output=output,
-            context=DistributedContext.alone(),
+            context=DistributedContext.single(),
             report=lambda *_: None,
         )
 
@@ -76,11 +78,11 @@ def test_train_save_kill_resume_export_load(family_base: Path, tmp_path: Path) -
     checkpoint = (tmp_path / "killed/latest").resolve()
     trainers = pil_to_tensor(Image.open(checkpoint / "grid.png")).int()
     plain = pipeline_of(family_base.name, family_base)
-    assert (drawn_by(plain, config) - trainers).abs().float().mean() > 1
+    assert (sampled_by(plain, config) - trainers).abs().float().mean() > 1
     outs: dict[Format, str] = {"kohya": "wound.safetensors", "diffusers": "adapter", "merged": "merged"}
     for kind, name in outs.items():
         export_checkpoint(checkpoint, tmp_path / name, kind, progress=lambda *_: None)
         pipeline = pipeline_of(family_base.name, tmp_path / "merged" if kind == "merged" else family_base)
         if kind != "merged":
             pipeline.load_lora_weights(tmp_path / name)
-        assert (drawn_by(pipeline, config) - trainers).abs().max() <= 2, kind
+        assert (sampled_by(pipeline, config) - trainers).abs().max() <= 2, kind

@@ -1,4 +1,4 @@
-"""SIGKILL in the middle of an epoch: a resumed run ends as one that was left in peace, to the bit."""
+"""SIGKILL in the middle of an epoch: the resumed run is bit-identical to one that was not killed."""
 
 from pathlib import Path
 

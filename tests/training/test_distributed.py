@@ -1,4 +1,4 @@
-"""What processes of a run exchange: in disguise, as no GPU is needed to refuse a tensor that lies elsewhere."""
+"""Collectives of a run's processes, on a stand-in for a GPU backend that refuses CPU tensors."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ META = torch.device("meta")
 
 
 class OfOneDevice(dist.ProcessGroup):
-    """A backend of the meta device, as NCCL is one of GPUs. It adds nothing up: there are no numbers."""
+    """Backend of the meta device, as NCCL is of GPUs. It sums nothing: meta tensors hold no numbers."""
 
     def allreduce(self, tensors: list[Tensor], opts: object = None) -> dist.Work:  # type: ignore[override]
         if any(tensor.device != META for tensor in tensors):
@@ -45,28 +45,28 @@ def group_of_one_device(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("group_of_one_device")
-def test_sums_are_added_up_on_the_runs_device() -> None:
+def test_sums_are_reduced_on_the_runs_device() -> None:
     """The epoch's sums and the validation loss were CPU tensors, which NCCL refuses: a run of two GPUs ended there."""
     with pytest.raises(RuntimeError, match="No backend type associated with device type cpu"):
         dist.all_reduce(torch.ones(3))
-    assert DistributedContext(0, 2, META).total(torch.ones(3, dtype=torch.float64)).device == META
+    assert DistributedContext(0, 2, META).all_reduce_sum(torch.ones(3, dtype=torch.float64)).device == META
 
 
 @pytest.mark.parametrize(("gpus", "device_backends"), [(0, {"cpu": "gloo"}), (2, {"cpu": "gloo", "cuda": "nccl"})])
-def test_the_backend_of_a_run_takes_objects_of_the_cpu_whatever_gradients_take(
+def test_the_backend_takes_cpu_objects_whatever_device_gradients_are_on(
     tmp_path: Path, gpus: int, device_backends: dict[str, str]
 ) -> None:
-    """Names of files, metrics and pictures go between ranks, too."""
-    asked = []
+    """Paths, metrics and images are exchanged between ranks, too."""
+    configs = []
 
     class Trainer:
-        def __init__(self, train_function: object, *, torch_config: object, **_: object) -> None:
-            asked.append(torch_config)
+        def __init__(self, work: object, *, torch_config: object, **_: object) -> None:
+            configs.append(torch_config)
             raise KeyboardInterrupt
 
     config = resolve_gpus(Config().with_values({"hardware.workers": 2}), Resources(cpus=8, gpus=gpus, nodes=1))
     folders = {"precomputed": tmp_path, "output": tmp_path / "run", "storage": tmp_path / "ray"}
     with patch("ray.train.torch.TorchTrainer", Trainer), pytest.raises(KeyboardInterrupt):
         fit(RunSetup(config, loop=lambda *_, **__: None, name="run", **folders))
-    found = dist.BackendConfig(dist.Backend(asked[0].backend)).get_device_backend_map()
+    found = dist.BackendConfig(dist.Backend(configs[0].backend)).get_device_backend_map()
     assert {device: str(found[device]) for device in device_backends} == device_backends

@@ -1,4 +1,4 @@
-"""A run whose loss, validation or pictures are not numbers ends at once, names the place, and keeps nothing of it."""
+"""Diverged runs: NaN in loss, validation loss or images ends the run at once, with a message and no checkpoint."""
 
 from pathlib import Path
 from unittest.mock import patch
@@ -10,6 +10,7 @@ from woundray.config import Config
 from woundray.errors import NonFiniteError
 from woundray.ray_cluster.torch_trainer import error_line
 from woundray.sampling import pipeline
+from woundray.training import loop
 from woundray.training import train_step as steps
 from woundray.training.checkpoint import newest_checkpoint
 from woundray.training.distributed import DistributedContext
@@ -20,10 +21,15 @@ NAN = torch.tensor(float("nan"))
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "returned", "said"),
+    ("module", "name", "returned", "message"),
     [
-        (steps, "losses", lambda *_: (NAN.clone().requires_grad_(), NAN), "epoch 1, step 1: the denoising loss is nan"),
-        (steps, "validation_loss", lambda *_: float("nan"), "epoch 1: validation_loss is nan"),
+        (
+            steps,
+            "compute_losses",
+            lambda *_: (NAN.clone().requires_grad_(), NAN),
+            "epoch 1, step 1: the denoising loss is nan",
+        ),
+        (loop, "validation_loss", lambda *_: float("nan"), "epoch 1: validation_loss is nan"),
         (
             pipeline,
             "denoise",
@@ -33,24 +39,27 @@ NAN = torch.tensor(float("nan"))
     ],
     ids=["loss", "validation", "pictures"],
 )
-def test_what_is_not_a_number_ends_the_run_and_is_named(
+def test_nan_ends_the_run_and_is_named(
     micro_config: Config,
     micro_precomputed: Precomputed,
     tmp_path: Path,
     module: object,
     name: str,
     returned: object,
-    said: str,
+    message: str,
 ) -> None:
     def report(metrics: dict[str, float], checkpoint: Path) -> None:
         raise AssertionError(metrics)
 
-    with patch.object(module, name, returned), pytest.raises(NonFiniteError, match=f"^{said}; lower training.learning"):
+    with (
+        patch.object(module, name, returned),
+        pytest.raises(NonFiniteError, match=f"^{message}; lower training.learning"),
+    ):
         train(
             micro_config,
             precomputed=micro_precomputed.folder,
             output=tmp_path,
-            context=DistributedContext.alone(),
+            context=DistributedContext.single(),
             report=report,
         )
     assert newest_checkpoint(tmp_path) is None
@@ -68,7 +77,7 @@ metrics.validation_loss
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("Traceback:\n  a\nValueError: no such thing\n", "ValueError: no such thing"),
         ("Traceback:\n  a\ntorch.OutOfMemoryError: CUDA out of memory.", "OutOfMemoryError: CUDA out of memory."),
@@ -81,5 +90,5 @@ metrics.validation_loss
         ("", ""),
     ],
 )  # fmt: skip
-def test_an_error_is_told_by_its_cause_in_one_line(text: str, said: str) -> None:
-    assert error_line(text) == said
+def test_an_error_line_shows_the_cause(text: str, message: str) -> None:
+    assert error_line(text) == message

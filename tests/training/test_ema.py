@@ -1,14 +1,15 @@
-"""The average against a hand-computed one, and against the user's earlier bug."""
+"""EMA against a hand-computed average, diffusers' EMAModel, and the user's earlier bug."""
 
 import torch
+from diffusers.training_utils import EMAModel
 
-from woundray.training.ema import Ema, ramped_decay
+from woundray.training.ema import EMA, ramped_decay
 
 
-def walk(steps: int, decay: float) -> tuple[Ema, dict[str, torch.Tensor], list[float]]:
-    """An average after `steps` updates of a parameter that walks 1, 2, 3 ... away from 0."""
+def walk(steps: int, decay: float) -> tuple[EMA, dict[str, torch.Tensor], list[float]]:
+    """Return an EMA after `steps` updates of a parameter that walks 1, 2, 3 ... away from 0."""
     parameters = {"a": torch.zeros(1)}
-    ema, values = Ema(parameters, decay), []
+    ema, values = EMA(parameters, decay), []
     for step in range(steps):
         parameters["a"].fill_(step + 1.0)
         ema.update(parameters)
@@ -38,12 +39,24 @@ def test_the_ramp_ends_at_the_decay() -> None:
     assert ramped_decay(0.99, 10_000) == 0.99
 
 
-def test_no_decay_is_no_average() -> None:
+def test_it_is_diffusers_average_from_the_second_update_on() -> None:
+    """EMAModel's first update has decay 0: both agree where the first update changes nothing."""
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    ours, theirs = EMA({"a": parameter}, 0.95), EMAModel([parameter], decay=0.95)
+    for step in range(50):
+        ours.update({"a": parameter})
+        theirs.step([parameter])
+        torch.testing.assert_close(ours.average["a"], theirs.shadow_params[0])
+        with torch.no_grad():
+            parameter.add_(step + 1.0)
+
+
+def test_without_decay_the_average_is_the_parameter() -> None:
     ema, parameters, _ = walk(7, 0.0)
     assert torch.equal(ema.average["a"], parameters["a"])
 
 
-def test_applied_gives_the_own_values_back_to_the_bit_even_after_an_error() -> None:
+def test_applied_restores_the_parameters_to_the_bit_even_after_an_error() -> None:
     ema, parameters, _ = walk(5, 0.9)
     own, average = parameters["a"].clone(), ema.average["a"].clone()
     try:

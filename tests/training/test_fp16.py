@@ -1,4 +1,4 @@
-"""Numbers of 16 bits: an update that overflows is left out, and what is scored is what is drawn."""
+"""fp16: an update that overflows is skipped, and a full UNet samples the images that were scored."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor
 from woundray.checkpoints.generate import SamplingOptions, generate_images
 from woundray.config import Config
 from woundray.errors import NonFiniteError
-from woundray.sampling import pipeline
+from woundray.sampling.grids import make_grid
 from woundray.training import train_step as steps
 from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
@@ -31,9 +31,9 @@ def fp16_config(micro_config: Config) -> Config:
 def run(
     config: Config, precomputed: Precomputed, output: Path, overflows: set[int], dies_after: int = 99
 ) -> list[float]:
-    """Trains; gradients of these updates overflow. Gives the loss of each update, before that."""
+    """Train; gradients of these updates overflow. Return the loss of each update before the overflow."""
     seen: list[float] = []
-    real = steps.losses
+    real = steps.compute_losses
 
     def planted(*arguments: object) -> tuple[Tensor, Tensor]:
         denoising, perceptual = real(*arguments)  # type: ignore[arg-type]
@@ -44,8 +44,14 @@ def run(
         if metrics["epoch"] == dies_after:
             raise KeyboardInterrupt
 
-    with patch.object(steps, "losses", planted):
-        train(config, precomputed=precomputed.folder, output=output, context=DistributedContext.alone(), report=report)
+    with patch.object(steps, "compute_losses", planted):
+        train(
+            config,
+            precomputed=precomputed.folder,
+            output=output,
+            context=DistributedContext.single(),
+            report=report,
+        )
     return seen
 
 
@@ -73,7 +79,7 @@ def test_a_run_that_always_overflows_ends(fp16_config: Config, micro_precomputed
 def test_a_run_that_died_after_an_overflow_resumes_to_the_bit(
     fp16_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
-    """The scale that it had come down to is in the checkpoint."""
+    """The lowered loss scale is in the checkpoint."""
     run(fp16_config, micro_precomputed, tmp_path / "whole", overflows={1, 3})
     with pytest.raises(KeyboardInterrupt):
         run(fp16_config, micro_precomputed, tmp_path / "dies", overflows={1, 3}, dies_after=1)
@@ -90,10 +96,10 @@ def test_a_run_that_died_after_an_overflow_resumes_to_the_bit(
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_a_whole_unet_draws_what_was_scored(
+def test_a_full_unet_samples_the_images_that_were_scored(
     micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path, precision: str
 ) -> None:
-    """Weights of 32 bits that compute in 16 are not weights of 16 bits."""
+    """fp32 weights that compute in fp16 are not fp16 weights."""
     values = {"training.method": "full", "model.precision": precision, "training.epochs": 1, "validation.batch_size": 4}
     config = micro_config.with_values(
         {**values, "training.learning_rate": 1e-3, "validation.pictures": 4, "metrics.baseline_repeats": 2}
@@ -102,9 +108,9 @@ def test_a_whole_unet_draws_what_was_scored(
         config,
         precomputed=micro_precomputed.folder,
         output=tmp_path,
-        context=DistributedContext.alone(),
+        context=DistributedContext.single(),
         report=lambda *_: None,
     )
     checkpoint = tmp_path / "epoch_0001"
-    again = pipeline.grid(generate_images(checkpoint, SamplingOptions(4), lambda *_: None)).permute(1, 2, 0).numpy()
+    again = make_grid(generate_images(checkpoint, SamplingOptions(4), lambda *_: None)).permute(1, 2, 0).numpy()
     assert np.array_equal(again, np.asarray(Image.open(checkpoint / "grid.png")))

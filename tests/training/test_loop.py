@@ -1,4 +1,4 @@
-"""Whole runs of the smallest model: what they leave, that they resume exactly, and that two ranks are one."""
+"""Whole runs of the smallest model: checkpoints, bit-identical resume, two ranks equal to one."""
 
 import json
 import shutil
@@ -19,26 +19,34 @@ from woundray.checkpoints.generate import SamplingOptions, generate_images, open
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.evaluation import embedders, epoch_metrics
-from woundray.models.base_model import load_unet, load_vae
-from woundray.sampling import pipeline
+from woundray.models.unet import load_unet
+from woundray.models.vae import load_vae
+from woundray.sampling.grids import make_grid
+from woundray.sampling.pipeline import image_seeds, sample_images
 from woundray.training import loop
 from woundray.training.checkpoint import link, read_progress, start_from
 from woundray.training.distributed import DistributedContext, Value
 from woundray.training.loop import stopped_early, train
-from woundray.training.precompute import Precomputed, sampler_of
+from woundray.training.precompute import Precomputed, validation_sampler
 from woundray.training.train_state import build_train_state
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 
 def run(config: Config, precomputed: Precomputed, output: Path, until: int = 99) -> None:
-    """A run of one process that dies after the report of epoch `until`."""
+    """Run the loop in one process; it dies after the report of epoch `until`."""
 
     def report(metrics: dict[str, float], folder: Path) -> None:
         assert (folder / WEIGHTS_NAME).is_file(), "a report comes after the checkpoint"
         if metrics["epoch"] == until:
             raise KeyboardInterrupt
 
-    train(config, precomputed=precomputed.folder, output=output, context=DistributedContext.alone(), report=report)
+    train(
+        config,
+        precomputed=precomputed.folder,
+        output=output,
+        context=DistributedContext.single(),
+        report=report,
+    )
 
 
 def results(output: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
@@ -54,12 +62,12 @@ def whole(micro_config: Config, micro_precomputed: Precomputed, tmp_path_factory
     return output
 
 
-def test_a_checkpoint_draws_its_epochs_pictures_again(
+def test_a_checkpoint_samples_its_epochs_images_again(
     whole: Path, micro_config: Config, micro_precomputed: Precomputed
 ) -> None:
-    """Weights, prompt, steps, and what pictures begin with: all of it is in the folder."""
+    """Weights, prompt, steps and signal leak are all in the folder."""
     checkpoint, count = (whole / "latest").resolve(), micro_config.validation.grid
-    again = pipeline.grid(generate_images(checkpoint, SamplingOptions(count), lambda *_: None)).permute(1, 2, 0)
+    again = make_grid(generate_images(checkpoint, SamplingOptions(count), lambda *_: None)).permute(1, 2, 0)
     grid = torch.tensor(np.asarray(Image.open(checkpoint / "grid.png")))
     assert (again.int() - grid.int()).abs().max() <= 1  # of another batch
     kept, known = open_checkpoint(checkpoint, SamplingOptions(1)).sampler.leak, micro_precomputed.leak
@@ -140,48 +148,48 @@ def test_a_run_that_was_killed_before_its_links_moved_does_it_again_and_trains_n
 def test_without_its_last_checkpoint_a_run_goes_on_from_the_one_before(
     micro_config: Config, micro_precomputed: Precomputed, whole: Path, tmp_path: Path
 ) -> None:
-    """What a damaged checkpoint's message advises."""
+    """The message of a damaged checkpoint advises this."""
     output = tmp_path / "run"
     shutil.copytree(whole, output, symlinks=True)
     shutil.rmtree(output / "epoch_0003")
-    told: list[float] = []
+    epochs: list[float] = []
     train(
         micro_config,
         precomputed=micro_precomputed.folder,
         output=output,
-        context=DistributedContext.alone(),
-        report=lambda metrics, _: told.append(metrics["epoch"]),
+        context=DistributedContext.single(),
+        report=lambda metrics, _: epochs.append(metrics["epoch"]),
     )
-    assert told == [3.0]
+    assert epochs == [3.0]
     assert results(output)[1] == results(whole)[1]
 
 
 def test_a_rank_that_sees_the_newest_checkpoint_late_waits_for_it(
     micro_config: Config, micro_precomputed: Precomputed, whole: Path, tmp_path: Path
 ) -> None:
-    """On a file system of several machines a rename may be seen a while after the rank that did it has said so."""
-    output, hidden, said = tmp_path / "run", tmp_path / "hidden", list[object]()
+    """On a shared file system other machines may see a rename later than the rank that did it."""
+    output, hidden, sent = tmp_path / "run", tmp_path / "hidden", list[object]()
     shutil.copytree(whole, output, symlinks=True)
 
     class First(DistributedContext):
-        def from_first(self, value: Value) -> Value:
-            said.append(value)
+        def broadcast(self, value: Value) -> Value:
+            sent.append(value)
             return value
 
     class Second(DistributedContext):
-        def from_first(self, value: Value) -> Value:
-            heard: Any = said.pop(0)
-            return cast(Value, heard)
+        def broadcast(self, value: Value) -> Value:
+            received: Any = sent.pop(0)
+            return cast(Value, received)
 
-    alone = build_train_state(micro_config, micro_precomputed.folder, output, DistributedContext.alone())
-    progress = loop._resume(replace(alone, context=First(0, 2, alone.context.device)))
+    alone = build_train_state(micro_config, micro_precomputed.folder, output, DistributedContext.single())
+    progress = loop.resume(replace(alone, context=First(0, 2, alone.context.device)))
     expected = [parameter.detach().clone() for parameter in alone.parameters.values()]
 
-    second = build_train_state(micro_config, micro_precomputed.folder, output, DistributedContext.alone())
+    second = build_train_state(micro_config, micro_precomputed.folder, output, DistributedContext.single())
     (output / "epoch_0003").rename(hidden)
     timer = threading.Timer(0.5, hidden.rename, [output / "epoch_0003"])
     timer.start()
-    assert loop._resume(replace(second, context=Second(1, 2, second.context.device))) == progress
+    assert loop.resume(replace(second, context=Second(1, 2, second.context.device))) == progress
     timer.join()
     assert all(torch.equal(a, b) for a, b in zip(expected, second.parameters.values(), strict=True))
 
@@ -206,7 +214,7 @@ def _rank(rank: int, config: Config, precomputed: Path, folder: Path) -> None:
     dist.destroy_process_group()
 
 
-def test_two_workers_are_one_with_the_same_global_batch(
+def test_two_workers_equal_one_with_the_same_global_batch(
     micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
     config = micro_config.with_values({"lora.dropout": 0.0, "training.epochs": 2})
@@ -226,19 +234,18 @@ def test_two_workers_are_one_with_the_same_global_batch(
 def test_scores_do_not_depend_on_the_number_of_ranks_or_the_batch(
     micro_config: Config, micro_precomputed: Precomputed
 ) -> None:
-    """Pictures may differ by a rounded grey level here and there."""
+    """A few pixels may differ by one grey level, by rounding."""
     unet = load_unet(micro_precomputed.base, dtype=torch.float32, device=torch.device("cpu"))
     vae = load_vae(micro_precomputed.base, device=torch.device("cpu"))
-    seeds, embedder = pipeline.seeds_of(6), embedders.make_embedder(micro_config, torch.device("cpu"))
+    seeds, embedder = image_seeds(6), embedders.make_embedder(micro_config, torch.device("cpu"))
     found = []
     for world_size, batch_size in ((1, 6), (1, 4), (2, 2)):
-        sampler = sampler_of(
+        sampler = validation_sampler(
             micro_config.with_values({"validation.batch_size": batch_size}), micro_precomputed.schedule
         )
-        shares = [DistributedContext(rank, world_size, torch.device("cpu")).share(6) for rank in range(world_size)]
+        shares = [DistributedContext(rank, world_size, torch.device("cpu")).shard(6) for rank in range(world_size)]
         parts = [
-            pipeline.sample_images(unet, vae, micro_precomputed.prompt, seeds[own.start : own.stop], sampler)
-            for own in shares
+            sample_images(unet, vae, micro_precomputed.prompt, seeds[own.start : own.stop], sampler) for own in shares
         ]
         found.append(epoch_metrics.score(torch.cat(parts), micro_precomputed.reference, embedder))
     for scores in found[1:]:

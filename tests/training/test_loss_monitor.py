@@ -1,4 +1,4 @@
-"""Updates that nobody waits for: what is seen late is named as if it had been seen at once."""
+"""Loss monitor: updates do not wait for the device; NaN is named with its own step however late it is fetched."""
 
 import contextlib
 import math
@@ -10,14 +10,16 @@ from torch import Tensor, nn
 from woundray.config import Config
 from woundray.errors import NonFiniteError
 from woundray.metrics.extractors import Lite0Trunk
-from woundray.models.base_model import decode, load_unet, load_vae
 from woundray.models.lora import add_adapter
+from woundray.models.unet import load_unet
+from woundray.models.vae import decode, load_vae
 from woundray.training import loss_monitor as watching
 from woundray.training import train_step as steps
 from woundray.training.distributed import DistributedContext
 from woundray.training.loss_monitor import LossMonitor, make_scaler
 from woundray.training.perceptual_loss import PerceptualNetworks
 from woundray.training.precompute import Precomputed
+from woundray.training.random_inputs import draw_random_inputs, photo_order, random_stream
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
@@ -25,8 +27,8 @@ CPU, META = torch.device("cpu"), torch.device("meta")
 def test_an_update_never_waits_for_the_device(
     micro_config: Config, micro_precomputed: Precomputed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The meta device stands for a GPU: it has no numbers, so that whatever the host wants to know of it is refused."""
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such device
+    """The meta device stands in for a GPU: it holds no numbers, so that reading a value on the host fails."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # it does not support meta
     config = micro_config.with_values(
         {"training.perceptual_max_timestep": 1000, "training.gradient_accumulation_steps": 2, "training.batch_size": 2}
     )
@@ -41,27 +43,29 @@ def test_an_update_never_waits_for_the_device(
         micro_precomputed.schedule,
         DistributedContext(0, 1, META),
     )
-    photos = steps.photo_order(len(latent_cache.train), 4, seed=0, epoch=1)
-    draws = steps.draw_random_inputs(photos, latent_cache, schedule, config, epoch=1, step=1)
+    photos = photo_order(len(latent_cache.train), 4, seed=0, epoch=1)
+    draws = draw_random_inputs(photos, latent_cache, schedule, config, random_stream(0, 1, 1))
     assert draws.perceptual.any()
 
     loss_monitor = LossMonitor(1, context, make_scaler("fp32", META))
-    for _ in range(watching.LOOK_EVERY - 1):
-        losses = steps.backward(unet, perceptual_networks, latent_cache, schedule, draws, config, context)
+    for _ in range(watching.FETCH_EVERY - 1):
+        losses = steps.backward(
+            steps.LossContext(unet, perceptual_networks, latent_cache, schedule, config), draws, context
+        )
         norm = nn.utils.clip_grad_norm_(parameters, config.training.max_grad_norm)
         loss_monitor.add(losses, norm)
         assert losses.device == norm.device == META
     with pytest.raises(NotImplementedError, match="meta"):
-        loss_monitor.look()
+        loss_monitor.fetch()
 
 
 @pytest.mark.parametrize("every", [1, 4, 16])
-def test_the_first_update_that_is_not_finite_is_named_however_late_it_is_seen(
+def test_the_first_update_that_is_not_finite_is_named_however_late_it_is_fetched(
     monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:
-    monkeypatch.setattr(watching, "LOOK_EVERY", every)
-    loss_monitor = LossMonitor(2, DistributedContext.alone(), make_scaler("fp32", CPU))
-    loss_monitor._every = every
+    monkeypatch.setattr(watching, "FETCH_EVERY", every)
+    loss_monitor = LossMonitor(2, DistributedContext.single(), make_scaler("fp32", CPU))
+    loss_monitor._fetch_every = every
 
     def updates() -> None:
         for step in range(1, 7):
@@ -73,19 +77,19 @@ def test_the_first_update_that_is_not_finite_is_named_however_late_it_is_seen(
         updates()
 
 
-def test_means_are_those_of_all_updates() -> None:
-    loss_monitor = LossMonitor(1, DistributedContext.alone(), make_scaler("fp32", CPU))
-    loss_monitor._every = 2
+def test_means_are_over_all_updates() -> None:
+    loss_monitor = LossMonitor(1, DistributedContext.single(), make_scaler("fp32", CPU))
+    loss_monitor._fetch_every = 2
     for value in (1.0, 2.0, 6.0):
         loss_monitor.add(torch.tensor([value, 2 * value], dtype=torch.float64), torch.tensor(3 * value))
     assert loss_monitor.means() == {"train_loss": 3.0, "perceptual_loss": 6.0, "gradient_norm": 9.0}
 
 
-def test_fp16_bears_overflows_until_the_scale_can_not_be_the_reason() -> None:
+def test_fp16_skips_overflows_until_the_scale_can_not_be_the_cause() -> None:
     scaler = make_scaler("fp16", CPU)
     weight = nn.Parameter(torch.ones(2))
     optimizer = torch.optim.SGD([weight], lr=1.0)
-    loss_monitor = LossMonitor(1, DistributedContext.alone(), scaler)
+    loss_monitor = LossMonitor(1, DistributedContext.single(), scaler)
 
     def update(factor: float) -> None:
         scaler.scale((weight * factor).sum()).backward()  # type: ignore[no-untyped-call]

@@ -1,11 +1,14 @@
-"""The equations of a step against their papers."""
+"""Loss equations against their papers and diffusers."""
 
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 
 from woundray.metrics.extractors import Lite0Trunk
-from woundray.models.base_model import NoiseSchedule
+from woundray.models.noise_schedule import NoiseSchedule
 from woundray.training.losses import add_noise, denoising_loss, perceptual_distance, predicted_x0, snr_weights, target
 
 
@@ -21,12 +24,12 @@ def rows() -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_the_right_answer_gives_x0_back_at_each_rows_own_timestep(kind: str) -> None:
+def test_the_true_target_gives_x0_back_at_each_rows_own_timestep(kind: str) -> None:
     """Guards also against `timesteps[0]` used for the whole batch."""
     schedule, (x0, noise, timesteps) = schedule_of(kind), rows()
     x_t = add_noise(schedule, x0, noise, timesteps)
-    answer = target(schedule, x0, noise, timesteps)
-    torch.testing.assert_close(predicted_x0(schedule, x_t, answer, timesteps), x0, atol=2e-4, rtol=1e-3)
+    prediction = target(schedule, x0, noise, timesteps)
+    torch.testing.assert_close(predicted_x0(schedule, x_t, prediction, timesteps), x0, atol=2e-4, rtol=1e-3)
 
 
 def test_epsilon_and_v_agree_on_x0_of_the_same_denoiser() -> None:
@@ -43,20 +46,18 @@ def test_epsilon_and_v_agree_on_x0_of_the_same_denoiser() -> None:
     torch.testing.assert_close(predicted_x0(v, x_t, as_v, timesteps), guess, atol=1e-4, rtol=1e-3)
 
 
-def test_the_v_target_is_made_of_latents_and_noise_as_diffusers_makes_it() -> None:
+def test_noise_and_v_target_are_diffusers() -> None:
     """Guards against a target made of the model's own prediction."""
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-
     theirs = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
     x0, noise, timesteps = rows()
     schedule = schedule_of("v_prediction")
-    wanted = theirs.get_velocity(x0, noise, timesteps)  # type: ignore[arg-type]
-    torch.testing.assert_close(target(schedule, x0, noise, timesteps), wanted, atol=1e-5, rtol=1e-4)
+    expected = theirs.get_velocity(x0, noise, timesteps)  # type: ignore[arg-type]
+    torch.testing.assert_close(target(schedule, x0, noise, timesteps), expected, atol=1e-5, rtol=1e-4)
     noisy = theirs.add_noise(x0, noise, timesteps)  # type: ignore[arg-type]
     torch.testing.assert_close(add_noise(schedule, x0, noise, timesteps), noisy, atol=1e-5, rtol=1e-4)
 
 
-def test_min_snr_weights_are_the_papers() -> None:
+def test_min_snr_weights_are_as_in_the_paper() -> None:
     """Hang et al. 2023, table 1: epsilon min(SNR, g) / SNR, v min(SNR, g) / (SNR + 1)."""
     timesteps = torch.arange(0, 1000, 7)
     epsilon, v = schedule_of("epsilon"), schedule_of("v_prediction")
@@ -66,6 +67,15 @@ def test_min_snr_weights_are_the_papers() -> None:
         assert float(snr_weights(epsilon, timesteps, 5.0)[index]) == pytest.approx(min(snr, 5) / snr, rel=1e-3)
         assert float(snr_weights(v, timesteps, 5.0)[index]) == pytest.approx(min(snr, 5) / (snr + 1), rel=1e-3)
     assert torch.equal(snr_weights(epsilon, timesteps, 0.0), torch.ones(len(timesteps)))
+
+
+def test_the_snr_is_diffusers() -> None:
+    theirs = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    timesteps = torch.arange(0, 1000, 7)
+    snr = compute_snr(theirs, timesteps)  # type: ignore[no-untyped-call]
+    for kind, divisor in (("epsilon", snr), ("v_prediction", snr + 1)):
+        weights = snr_weights(schedule_of(kind), timesteps, 5.0)
+        torch.testing.assert_close(weights, snr.clamp(max=5.0) / divisor, rtol=1e-3, atol=0.0)
 
 
 def test_debiased_weights_are_over_the_root_of_the_snr() -> None:
@@ -83,9 +93,17 @@ def test_debiased_weights_are_over_the_root_of_the_snr() -> None:
     assert float(snr_weights(ended, torch.tensor([999]), 0.0, debiased=True)) == pytest.approx(1000**0.5)
 
 
+def test_zero_terminal_snr_is_diffusers() -> None:
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    expected = (1 - rescale_zero_terminal_snr(betas)).cumprod(0)
+    found = schedule_of("v_prediction").with_zero_terminal_snr().alphas_cumprod
+    torch.testing.assert_close(found[:-1].double(), expected[:-1], rtol=1e-3, atol=1e-7)
+    assert float(found[-1]) == 2**-24  # theirs is 0, which no solver can divide by
+
+
 def test_weights_scale_each_row() -> None:
-    prediction, wanted = torch.ones(2, 4, 3, 3), torch.zeros(2, 4, 3, 3)
-    assert denoising_loss(prediction, wanted, torch.tensor([0.5, 2.0])).tolist() == [0.5, 2.0]
+    prediction, expected = torch.ones(2, 4, 3, 3), torch.zeros(2, 4, 3, 3)
+    assert denoising_loss(prediction, expected, torch.tensor([0.5, 2.0])).tolist() == [0.5, 2.0]
 
 
 class SmoothTrunk(nn.Module):
@@ -102,13 +120,13 @@ class SmoothTrunk(nn.Module):
 
 def test_the_perceptual_gradient_agrees_with_finite_differences() -> None:
     generator = torch.Generator().manual_seed(0)
-    wanted, direction = torch.randn(2, 2, 3, 16, 16, generator=generator)
-    images = (wanted + 0.5 * torch.randn(wanted.shape, generator=generator)).requires_grad_()
+    expected, direction = torch.randn(2, 2, 3, 16, 16, generator=generator)
+    images = (expected + 0.5 * torch.randn(expected.shape, generator=generator)).requires_grad_()
     trunk, step = SmoothTrunk(), 1e-2
-    (gradient,) = torch.autograd.grad(perceptual_distance(trunk, images, wanted).sum(), images)
+    (gradient,) = torch.autograd.grad(perceptual_distance(trunk, images, expected).sum(), images)
     with torch.no_grad():
-        ahead = perceptual_distance(trunk, images + step * direction, wanted).sum()
-        behind = perceptual_distance(trunk, images - step * direction, wanted).sum()
+        ahead = perceptual_distance(trunk, images + step * direction, expected).sum()
+        behind = perceptual_distance(trunk, images - step * direction, expected).sum()
     slope = float((ahead - behind) / (2 * step))
     assert slope != 0
     assert float((gradient * direction).sum()) == pytest.approx(slope, rel=1e-2)

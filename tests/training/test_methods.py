@@ -1,4 +1,4 @@
-"""What can be trained, and with what: all weights, prior preservation, kinds of adapters, both sets of weights."""
+"""Training methods: full fine-tuning, prior preservation, kinds of adapters, EMA and raw weights."""
 
 import json
 from pathlib import Path
@@ -12,20 +12,27 @@ from safetensors.torch import load_file
 from woundray.checkpoints.generate import SamplingOptions, generate_images
 from woundray.config import Config
 from woundray.errors import UserError
-from woundray.models.base_model import load_unet
 from woundray.models.trainable_weights import load_weights
-from woundray.sampling import pipeline
+from woundray.models.unet import load_unet
+from woundray.sampling.grids import make_grid
 from woundray.training import train_step as steps
 from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train
 from woundray.training.loss_monitor import make_scaler
 from woundray.training.precompute import Precomputed, precompute
+from woundray.training.random_inputs import RandomInputs, draw_random_inputs, photo_order, random_stream, with_prior
 
 CPU = torch.device("cpu")
 
 
 def run(config: Config, precomputed: Path, output: Path) -> list[dict[str, float]]:
-    train(config, precomputed=precomputed, output=output, context=DistributedContext.alone(), report=lambda *_: None)
+    train(
+        config,
+        precomputed=precomputed,
+        output=output,
+        context=DistributedContext.single(),
+        report=lambda *_: None,
+    )
     history: list[dict[str, float]] = json.loads((output / "history.json").read_text())
     return history
 
@@ -45,7 +52,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_trains_and_draws_from_its_checkpoint_what_the_trainer_drew(
+def test_each_kind_trains_and_its_checkpoint_samples_the_same_images(
     kind: str, micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
     if kind == "8 bits":
@@ -55,7 +62,7 @@ def test_each_kind_trains_and_draws_from_its_checkpoint_what_the_trainer_drew(
     assert entry["gradient_norm"] > 0
     checkpoint = tmp_path / "epoch_0001"
     drawn = generate_images(checkpoint, SamplingOptions(4), lambda *_: None)
-    again = pipeline.grid(drawn).permute(1, 2, 0).numpy().astype(float)
+    again = make_grid(drawn).permute(1, 2, 0).numpy().astype(float)
     grids = [again, np.asarray(Image.open(checkpoint / "grid.png"), float)]
     grey_levels = 4 if "bf16" in kind else 1  # other kernels, for another batch, round otherwise
     assert np.abs(grids[0] - grids[1]).max() <= grey_levels
@@ -93,7 +100,7 @@ def test_full_training_resumes_to_the_bit(micro_config: Config, micro_precompute
             config,
             precomputed=micro_precomputed.folder,
             output=tmp_path / "dies",
-            context=DistributedContext.alone(),
+            context=DistributedContext.single(),
             report=die,
         )
     run(config, micro_precomputed.folder, tmp_path / "dies")
@@ -103,7 +110,7 @@ def test_full_training_resumes_to_the_bit(micro_config: Config, micro_precompute
         assert all(torch.equal(tensor, resumed[key]) for key, tensor in whole.items())
 
 
-def test_both_sets_of_weights_are_judged_and_the_better_one_is_kept(
+def test_ema_and_raw_weights_are_evaluated_and_the_better_ones_are_saved(
     micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
     config = micro_config.with_values({"validation.weights": "both", "training.epochs": 2})
@@ -120,44 +127,46 @@ def prior_config(micro_config: Config) -> Config:
 
 
 @pytest.fixture(scope="module")
-def prior_materials(prior_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Precomputed:
+def prior_precomputed(prior_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Precomputed:
     folder = tmp_path_factory.mktemp("prior")
     return precompute(prior_config, folder, device=CPU, progress=lambda *_: None)
 
 
 def test_the_prior_is_the_base_models_own_pictures_of_its_class(
-    prior_config: Config, prior_materials: Precomputed, micro_precomputed: Precomputed
+    prior_config: Config, prior_precomputed: Precomputed, micro_precomputed: Precomputed
 ) -> None:
-    latent_cache = prior_materials.latent_cache
+    latent_cache = prior_precomputed.latent_cache
     assert latent_cache.prior is not None and latent_cache.prior_text is not None
     assert latent_cache.prior.shape == (5, 8, 8, 8)
     assert latent_cache.prior[:, 4:].exp().max() < 1e-12  # latents as drawn, without variance
     assert not torch.equal(latent_cache.prior_text, latent_cache.positive)
-    assert prior_materials.key != micro_precomputed.key
+    assert prior_precomputed.key != micro_precomputed.key
 
 
-def test_the_loss_with_a_prior_is_the_sum_of_both_losses(prior_config: Config, prior_materials: Precomputed) -> None:
+def test_the_loss_with_a_prior_is_the_sum_of_both_losses(prior_config: Config, prior_precomputed: Precomputed) -> None:
     """Ruiz et al. 2023, eq. 2: the subject's loss + lambda times the class's, each a mean over its own pictures."""
     config = prior_config.with_values({"training.perceptual_weight": 0.0, "training.batch_size": 2})
-    latent_cache, schedule = prior_materials.latent_cache, prior_materials.schedule
-    photos = steps.photo_order(len(latent_cache.train), 4, seed=0, epoch=1)
-    rows = steps.with_prior(photos, latent_cache, config, epoch=1, step=1)
+    latent_cache, schedule = prior_precomputed.latent_cache, prior_precomputed.schedule
+    photos = photo_order(len(latent_cache.train), 4, seed=0, epoch=1)
+    rows = with_prior(photos, latent_cache, config, epoch=1, step=1)
     is_prior = rows >= len(latent_cache.train)
     assert is_prior.tolist() == [False, False, True, True] * 2  # every rank's batch holds as many of each
-    draws = steps.draw_random_inputs(rows, latent_cache, schedule, config, epoch=1, step=1)
-    unet = load_unet(prior_materials.base, dtype=torch.float32, device=CPU)
+    draws = draw_random_inputs(rows, latent_cache, schedule, config, random_stream(0, 1, 1))
+    unet = load_unet(prior_precomputed.base, dtype=torch.float32, device=CPU)
 
     def loss_of(chosen: torch.Tensor, settings: Config) -> float:
-        some = steps.RandomInputs(**{name: tensor[chosen] for name, tensor in vars(draws).items()})
+        some = RandomInputs(**{name: tensor[chosen] for name, tensor in vars(draws).items()})
         with torch.no_grad():
-            denoising, _ = steps.losses(unet, None, latent_cache, schedule, some, settings)
+            denoising, _ = steps.compute_losses(steps.LossContext(unet, None, latent_cache, schedule, settings), some)
         return float(denoising) / len(some.photo)
 
     alike = config.with_values({"training.prior_weight": 1.0})
     expected = loss_of(~is_prior, alike) + 0.5 * loss_of(is_prior, alike)
     accumulated = config.with_values({"training.gradient_accumulation_steps": 2})
     unet.requires_grad_(True)
-    parts = steps.backward(unet, None, latent_cache, schedule, draws, accumulated, DistributedContext.alone())
+    parts = steps.backward(
+        steps.LossContext(unet, None, latent_cache, schedule, accumulated), draws, DistributedContext.single()
+    )
     assert float(parts[0]) == pytest.approx(expected, rel=1e-5)
 
 
@@ -168,8 +177,8 @@ def test_a_prior_that_the_study_did_not_draw_is_refused(
         run(prior_config, micro_precomputed.folder, tmp_path)
 
 
-def test_training_with_a_prior_runs(prior_config: Config, prior_materials: Precomputed, tmp_path: Path) -> None:
-    history = run(prior_config.with_values({"training.epochs": 1}), prior_materials.folder, tmp_path)
+def test_training_with_a_prior_runs(prior_config: Config, prior_precomputed: Precomputed, tmp_path: Path) -> None:
+    history = run(prior_config.with_values({"training.epochs": 1}), prior_precomputed.folder, tmp_path)
     assert history[0]["train_loss"] > 0
 
 
@@ -180,10 +189,12 @@ def test_fp16s_loss_scale_leaves_the_gradient_as_it_is(micro_config: Config, mic
     for precision in ("fp32", "fp16"):
         config = micro_config.with_values({"model.precision": precision, "training.perceptual_weight": 0.0})
         unet = load_unet(micro_precomputed.base, dtype=torch.float32, device=CPU).requires_grad_(True)
-        photos = steps.photo_order(len(latent_cache.train), 4, seed=0, epoch=1)
-        draws = steps.draw_random_inputs(photos, latent_cache, schedule, config, epoch=1, step=1)
+        photos = photo_order(len(latent_cache.train), 4, seed=0, epoch=1)
+        draws = draw_random_inputs(photos, latent_cache, schedule, config, random_stream(0, 1, 1))
         scaler, optimizer = make_scaler(precision, CPU), torch.optim.SGD(unet.parameters())
-        steps.backward(unet, None, latent_cache, schedule, draws, config, DistributedContext.alone(), scaler)
+        steps.backward(
+            steps.LossContext(unet, None, latent_cache, schedule, config), draws, DistributedContext.single(), scaler
+        )
         scaler.unscale_(optimizer)
         gradients.append(torch.cat([p.grad.flatten() for p in unet.parameters() if p.grad is not None]))
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-8)

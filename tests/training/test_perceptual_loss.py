@@ -1,4 +1,4 @@
-"""What the perceptual term sees through where other weights are staged: VGG16, and the tiny decoder."""
+"""Perceptual loss with other staged weights: VGG16, and the tiny decoder."""
 
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,14 @@ from woundray.config import TrainingConfig
 from woundray.errors import UserError
 from woundray.metrics.extractors import Lite0Trunk
 from woundray.metrics.lpips import untrained_lpips
-from woundray.models.base_model import decode, load_unet, load_vae
 from woundray.models.lora import add_adapter
+from woundray.models.unet import load_unet
+from woundray.models.vae import decode, load_vae
 from woundray.training import train_step as steps
 from woundray.training.losses import perceptual_distance
 from woundray.training.perceptual_loss import PerceptualNetworks, Vgg16Trunk, make_perceptual_networks
 from woundray.training.precompute import precompute
+from woundray.training.random_inputs import draw_random_inputs, random_stream
 
 CPU = torch.device("cpu")
 LITE0 = TrainingConfig(perceptual_network="lite0")
@@ -52,18 +54,18 @@ def test_vgg16s_maps_are_those_of_lpips(trunk: Vgg16Trunk) -> None:
 
 
 def test_the_distance_of_vgg16s_maps_has_its_gradient(trunk: Vgg16Trunk) -> None:
-    images, wanted = (noise(1, 3, 32, 32, seed=seed).clamp(-1, 1) for seed in (1, 2))
+    images, references = (noise(1, 3, 32, 32, seed=seed).clamp(-1, 1) for seed in (1, 2))
     images.requires_grad_()
-    (gradient,) = torch.autograd.grad(perceptual_distance(trunk, images, wanted).sum(), images)
+    (gradient,) = torch.autograd.grad(perceptual_distance(trunk, images, references).sum(), images)
     direction, step = gradient / gradient.norm(), 1e-2
     with torch.no_grad():
-        ahead, behind = (perceptual_distance(trunk, images + s * direction, wanted).sum() for s in (step, -step))
+        ahead, behind = (perceptual_distance(trunk, images + s * direction, references).sum() for s in (step, -step))
     assert float(gradient.norm()) == pytest.approx(float((ahead - behind) / (2 * step)), rel=0.05)
     assert not any(parameter.requires_grad for parameter in trunk.parameters())
 
 
 @pytest.mark.parametrize("family_base", ["sd15"], indirect=True)
-def test_other_bytes_than_vgg16s_are_refused(
+def test_a_file_that_is_not_vgg16_is_refused(
     family_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -79,7 +81,7 @@ def test_other_bytes_than_vgg16s_are_refused(
 
 @pytest.fixture
 def tiny_decoder(family_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AutoencoderTiny:
-    """A narrow one with random weights, staged for the family's latents."""
+    """Stage a narrow decoder with random weights for the family's latents."""
     monkeypatch.setenv("WOUNDRAY_WEIGHTS", str(tmp_path))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -130,9 +132,9 @@ def test_the_term_reaches_the_adapter_through_tiny_decoder_and_either_network(
     seen: nn.Module = trunk if network == "vgg16" else Lite0Trunk()
     perceptual_networks = PerceptualNetworks(partial(_decoded, tiny_decoder), seen)
     photos = torch.arange(2)
-    draws = steps.draw_random_inputs(photos, precomputed.latent_cache, precomputed.schedule, config, epoch=1, step=1)
-    _, perceptual = steps.losses(
-        unet, perceptual_networks, precomputed.latent_cache, precomputed.schedule, draws, config
+    draws = draw_random_inputs(photos, precomputed.latent_cache, precomputed.schedule, config, random_stream(0, 1, 1))
+    _, perceptual = steps.compute_losses(
+        steps.LossContext(unet, perceptual_networks, precomputed.latent_cache, precomputed.schedule, config), draws
     )
     perceptual.backward()
     ends = ("to_v.lora_B.default.weight", "to_out.0.lora_B.default.weight")

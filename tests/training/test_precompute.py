@@ -1,4 +1,4 @@
-"""What makes a study's shared materials others."""
+"""Precomputed data: when their key changes, refusal of changed inputs, freed memory."""
 
 import shutil
 import weakref
@@ -22,7 +22,7 @@ def key_with(base: Path, config: Config, folder: Path) -> str:
     return precompute(changed, folder, device=torch.device("cpu"), progress=lambda *_: None).key
 
 
-def test_other_weights_of_the_vae_make_other_materials_and_another_place_does_not(
+def test_the_key_changes_with_the_vaes_weights_and_not_with_its_folder(
     micro_base: Path, micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path
 ) -> None:
     base = tmp_path / "base"
@@ -36,7 +36,7 @@ def test_other_weights_of_the_vae_make_other_materials_and_another_place_does_no
     assert key_with(base, micro_config, tmp_path / "other") != micro_precomputed.key
 
 
-def test_a_base_model_that_was_moved_is_found_where_it_is_now(
+def test_a_base_model_that_was_moved_is_found_in_its_new_folder(
     micro_base: Path, micro_config: Config, tmp_path: Path
 ) -> None:
     """As that of a virtual environment, when a study is resumed on another machine."""
@@ -48,10 +48,10 @@ def test_a_base_model_that_was_moved_is_found_where_it_is_now(
     assert open_precomputed(tmp_path / "study/precomputed").base == places[1]
 
 
-def test_who_prepares_materials_keeps_no_model_and_gives_its_memory_back(
+def test_precompute_keeps_no_model_and_frees_gpu_memory(
     micro_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The study's process shares a GPU with its trials, and torch keeps the memory of what is gone for itself."""
+    """The study's process shares a GPU with its trials, and torch caches the memory of deleted models."""
     models: list[weakref.ref[torch.nn.Module]] = []
     alive: list[int] = []
 
@@ -72,7 +72,7 @@ def test_who_prepares_materials_keeps_no_model_and_gives_its_memory_back(
 
 
 def data_set(folder: Path, patients: int) -> Path:
-    """A folder a phase, a picture a patient."""
+    """Make a data set with one folder a phase and one image a patient."""
     (folder / "I").mkdir(parents=True, exist_ok=True)
     for patient in range(patients):
         pixels = np.random.default_rng(patient).integers(0, 255, (6, 6, 3), dtype=np.uint8)
@@ -89,28 +89,28 @@ def test_a_study_whose_photographs_weights_or_settings_changed_is_refused_and_no
     key = key_with(base, config, folder)
     before = {path: path.read_bytes() for path in folder.iterdir()}
 
-    def said(changed: Config) -> str:
+    def message(changed: Config) -> str:
         with pytest.raises(UserError) as error:
             key_with(base, changed, folder)
         assert {path: path.read_bytes() for path in folder.iterdir()} == before
         return str(error.value)
 
-    assert "/study: not as it was when it began: the settings of prompts; put" in said(
+    assert "/study: not as it was when it began: the settings of prompts; put" in message(
         config.with_values({"prompts.positive": "another"})
     )
     data_set(tmp_path / "data", 14)
-    assert "began: photographs that are new: 2, such as I/p12.png; put that back" in said(config)
+    assert "began: photographs that are new: 2, such as I/p12.png; put that back" in message(config)
     (tmp_path / "data/I/p12.png").unlink()
     (tmp_path / "data/I/p13.png").rename(tmp_path / "data/I/p3.png")
-    assert "photographs that are changed (pixels, box, phase or patient): 1, such as I/p3.png" in said(config)
+    assert "photographs that are changed (pixels, box, phase or patient): 1, such as I/p3.png" in message(config)
     (tmp_path / "data/I/p3.png").unlink()
-    assert "photographs that are gone: 1, such as I/p3.png" in said(config)
+    assert "photographs that are gone: 1, such as I/p3.png" in message(config)
     data_set(tmp_path / "data", 12)
     path = base / "unet/diffusion_pytorch_model.safetensors"
     tensors = load_file(path)
     next(iter(tensors.values())).view(-1)[0] += 0.01
     save_file(tensors, path)
-    assert "when it began: the base model's weights; put that back" in said(config)
+    assert "when it began: the base model's weights; put that back" in message(config)
     shutil.copyfile(micro_base / "unet/diffusion_pytorch_model.safetensors", path)
     assert key_with(base, config, folder) == key
 

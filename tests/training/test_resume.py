@@ -1,4 +1,4 @@
-"""Going on from what another run left: `latest`, `best`, a checkpoint's path, or an MLflow run."""
+"""Resume from another run: `latest`, `best`, a checkpoint's path, or an MLflow run."""
 
 from pathlib import Path
 
@@ -37,7 +37,13 @@ def test_a_run_goes_on_from_any_reference_and_ends_as_one_that_never_stopped(
     # a run of three epochs that keeps all of them, in MLflow's database, too
     config = micro_config.with_values({"checkpointing.keep_last": 3})
     journal.append(TrialStarted(trial="whole", number=1, values={}, settings=config.flat()))
-    train(config, precomputed=micro_precomputed.folder, output=whole, context=DistributedContext.alone(), report=report)
+    train(
+        config,
+        precomputed=micro_precomputed.folder,
+        output=whole,
+        context=DistributedContext.single(),
+        report=report,
+    )
     journal.append(TrialEnded(trial="whole", status="FINISHED", stopped_early=False, output=whole))
     with Tracker(journal.path, TrackedStudy("whole", {}, {}, nested=False), uri=uri) as tracker:
         assert tracker.close() == 0
@@ -62,7 +68,7 @@ def test_a_run_goes_on_from_any_reference_and_ends_as_one_that_never_stopped(
             longer,
             precomputed=micro_precomputed.folder,
             output=output,
-            context=DistributedContext.alone(),
+            context=DistributedContext.single(),
             report=lambda *_: None,
         )
         history, state = outcome(output)

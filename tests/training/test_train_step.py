@@ -1,4 +1,4 @@
-"""One update: its draws, its gradient, and that ranks and accumulation change neither."""
+"""Train step: random inputs, gradient, and the same of both for any ranks and accumulation; validation loss."""
 
 import copy
 from dataclasses import replace
@@ -13,14 +13,17 @@ from torch import nn
 
 from woundray.config import Config
 from woundray.metrics.extractors import Lite0Trunk
-from woundray.models.base_model import decode, load_unet, load_vae
 from woundray.models.lora import add_adapter
+from woundray.models.unet import load_unet
+from woundray.models.vae import decode, load_vae
 from woundray.training import loop
 from woundray.training import train_step as steps
 from woundray.training.distributed import DistributedContext
 from woundray.training.perceptual_loss import PerceptualNetworks
 from woundray.training.precompute import Precomputed
+from woundray.training.random_inputs import RandomInputs, draw_random_inputs, photo_order, random_stream
 from woundray.training.train_state import build_train_state
+from woundray.training.validation_loss import validation_loss
 
 CPU = torch.device("cpu")
 
@@ -43,45 +46,47 @@ def gradients(
     precomputed: Precomputed,
     decoder: PerceptualNetworks | None,
     context: DistributedContext,
-    draws: steps.RandomInputs,
+    draws: RandomInputs,
 ) -> list[torch.Tensor]:
     model, parameters = model_of(config, precomputed)
-    steps.backward(model, decoder, precomputed.latent_cache, precomputed.schedule, draws, config, context)
+    steps.backward(
+        steps.LossContext(model, decoder, precomputed.latent_cache, precomputed.schedule, config), draws, context
+    )
     return [parameter.grad.clone() for parameter in parameters.values() if parameter.grad is not None]
 
 
-def draws_of(config: Config, precomputed: Precomputed, rows: int) -> steps.RandomInputs:
-    photos = steps.photo_order(len(precomputed.latent_cache.train), rows, seed=0, epoch=1)
-    return steps.draw_random_inputs(photos, precomputed.latent_cache, precomputed.schedule, config, epoch=1, step=1)
+def random_inputs_of(config: Config, precomputed: Precomputed, rows: int) -> RandomInputs:
+    photos = photo_order(len(precomputed.latent_cache.train), rows, seed=0, epoch=1)
+    return draw_random_inputs(photos, precomputed.latent_cache, precomputed.schedule, config, random_stream(0, 1, 1))
 
 
 def test_draws_are_a_function_of_seed_epoch_and_step(micro_config: Config, micro_precomputed: Precomputed) -> None:
-    first, again = (draws_of(micro_config, micro_precomputed, 8) for _ in range(2))
+    first, again = (random_inputs_of(micro_config, micro_precomputed, 8) for _ in range(2))
     torch.rand(3)  # whatever was drawn elsewhere
     assert all(torch.equal(a, b) for a, b in zip(vars(first).values(), vars(again).values(), strict=True))
-    photos = steps.photo_order(len(micro_precomputed.latent_cache.train), 8, seed=0, epoch=1)
-    other = steps.draw_random_inputs(
-        photos, micro_precomputed.latent_cache, micro_precomputed.schedule, micro_config, epoch=1, step=2
+    photos = photo_order(len(micro_precomputed.latent_cache.train), 8, seed=0, epoch=1)
+    other = draw_random_inputs(
+        photos, micro_precomputed.latent_cache, micro_precomputed.schedule, micro_config, random_stream(0, 1, 2)
     )
     assert not torch.equal(first.noise, other.noise)
 
 
 def test_each_photograph_comes_once_before_any_comes_twice() -> None:
-    order = steps.photo_order(7, 21, seed=0, epoch=3)
-    for turn in order.split(7):  # type: ignore[no-untyped-call]
-        assert sorted(turn.tolist()) == list(range(7))
+    order = photo_order(7, 21, seed=0, epoch=3)
+    for epoch in order.split(7):  # type: ignore[no-untyped-call]
+        assert sorted(epoch.tolist()) == list(range(7))
 
 
 def test_ranks_and_accumulation_give_the_gradient_of_one_worker_with_the_same_global_batch(
     micro_config: Config, micro_precomputed: Precomputed
 ) -> None:
     decoder = decoder_of(micro_precomputed)
-    draws = draws_of(micro_config, micro_precomputed, 8)
+    draws = random_inputs_of(micro_config, micro_precomputed, 8)
     whole = gradients(
         micro_config.with_values({"training.batch_size": 8}),
         micro_precomputed,
         decoder,
-        DistributedContext.alone(),
+        DistributedContext.single(),
         draws,
     )
     by_two = micro_config.with_values({"training.batch_size": 2, "training.gradient_accumulation_steps": 2})
@@ -94,14 +99,14 @@ def test_ranks_and_accumulation_give_the_gradient_of_one_worker_with_the_same_gl
 
 def test_the_perceptual_term_reaches_the_adapter(micro_config: Config, micro_precomputed: Precomputed) -> None:
     """The user's earlier perceptual loss stood inside no_grad: no gradient reached the adapter."""
-    draws = draws_of(micro_config, micro_precomputed, 8)
+    draws = random_inputs_of(micro_config, micro_precomputed, 8)
     decoder = decoder_of(micro_precomputed)
     without, with_it = (
         gradients(
             micro_config.with_values({"training.batch_size": 8, "training.perceptual_weight": weight}),
             micro_precomputed,
             decoder,
-            DistributedContext.alone(),
+            DistributedContext.single(),
             draws,
         )
         for weight in (0.0, 0.1)
@@ -113,23 +118,21 @@ def test_the_gradient_of_the_whole_loss_agrees_with_finite_differences(
     micro_config: Config, micro_precomputed: Precomputed
 ) -> None:
     config = micro_config.with_values({"training.batch_size": 8, "training.perceptual_weight": 1.0})
-    draws, decoder = draws_of(config, micro_precomputed, 8), decoder_of(micro_precomputed)
+    draws, decoder = random_inputs_of(config, micro_precomputed, 8), decoder_of(micro_precomputed)
     model, parameters = model_of(config, micro_precomputed)
 
     @torch.no_grad()
     def loss() -> float:
         latent_cache, schedule = micro_precomputed.latent_cache, micro_precomputed.schedule
-        denoising, perceptual = steps.losses(model, decoder, latent_cache, schedule, draws, config)
+        denoising, perceptual = steps.compute_losses(
+            steps.LossContext(model, decoder, latent_cache, schedule, config), draws
+        )
         return float(denoising / 8 + perceptual / max(1, int(draws.perceptual.sum())))
 
     steps.backward(
-        model,
-        decoder,
-        micro_precomputed.latent_cache,
-        micro_precomputed.schedule,
+        steps.LossContext(model, decoder, micro_precomputed.latent_cache, micro_precomputed.schedule, config),
         draws,
-        config,
-        DistributedContext.alone(),
+        DistributedContext.single(),
     )
     directions = [parameter.grad.clone() for parameter in parameters.values() if parameter.grad is not None]
     length = torch.stack([direction.square().sum() for direction in directions]).sum().sqrt()
@@ -148,7 +151,7 @@ def test_dropout_and_noise_are_drawn_from_different_streams_on_every_rank(
     micro_config: Config, micro_precomputed: Precomputed, tmp_path: Path, rank: int
 ) -> None:
     """numpy takes [seed, epoch, step, 0] for [seed, epoch, step]: rank 0's dropout had the noise's own numbers."""
-    run = build_train_state(micro_config, micro_precomputed.folder, tmp_path, DistributedContext.alone())
+    run = build_train_state(micro_config, micro_precomputed.folder, tmp_path, DistributedContext.single())
     run = replace(run, context=DistributedContext(rank, 2, CPU))
     seeds: list[int] = []
     seed_all = torch.manual_seed
@@ -157,7 +160,7 @@ def test_dropout_and_noise_are_drawn_from_different_streams_on_every_rank(
         patch.object(dist, "all_reduce"),
     ):
         loop.train_epoch(run, 1, 0)
-    noise = {steps.stream(0, 1, step).initial_seed() for step in range(1, len(seeds) + 1)}
+    noise = {random_stream(0, 1, step).initial_seed() for step in range(1, len(seeds) + 1)}
     assert len(set(seeds)) == len(seeds) == run.updates_per_epoch
     assert not noise & set(seeds)
 
@@ -168,24 +171,24 @@ def test_the_validation_loss_never_changes_and_ranks_share_it(
     model, _ = model_of(micro_config, micro_precomputed)
     latent_cache, schedule = micro_precomputed.latent_cache, micro_precomputed.schedule
     values = [
-        steps.validation_loss(copy.deepcopy(model), latent_cache, schedule, micro_config, DistributedContext.alone())
+        validation_loss(copy.deepcopy(model), latent_cache, schedule, micro_config, DistributedContext.single())
         for _ in range(2)
     ]
     assert values[0] == values[1] > 0
 
 
-def test_the_validation_loss_does_not_know_how_a_trial_weighs_its_losses(
+def test_the_validation_loss_does_not_depend_on_loss_weights(
     micro_config: Config, micro_precomputed: Precomputed
 ) -> None:
     """It may be what trials are compared by, and their weights are searched."""
     model, _ = model_of(micro_config, micro_precomputed)
     values = {
-        steps.validation_loss(
+        validation_loss(
             model,
             micro_precomputed.latent_cache,
             micro_precomputed.schedule,
             micro_config.with_values(weights),
-            DistributedContext.alone(),
+            DistributedContext.single(),
         )
         for weights in ({}, {"training.min_snr_gamma": 1.0}, {"training.debiased": True})
     }

@@ -8,7 +8,9 @@ from woundray.checkpoints.generate import SamplingOptions, generate_images
 from woundray.errors import UserError
 from woundray.evaluation.embedders import embed
 from woundray.evaluation.paired_comparison import Difference, paired_differences
-from woundray.sampling import pipeline
+from woundray.sampling.grids import make_labelled_grid
+from woundray.sampling.pipeline import image_seeds
+from woundray.sampling.png_files import write_png
 from woundray.training.precompute import ProgressCallback
 
 MAX_GRID_COLUMNS = 12
@@ -51,9 +53,9 @@ def compare_checkpoints(
     progress("scores", 1, 1)
     columns = min(options.count, MAX_GRID_COLUMNS)
     out.mkdir(parents=True, exist_ok=True)
-    seeds = [f"seed {seed}" for seed in pipeline.seeds_of(columns, first=options.first_seed)]
-    sheet = pipeline.labelled_grid([images[:columns] for images in sets], names, seeds)
-    pipeline.write_png(sheet, out / "compare.png")
+    seeds = [f"seed {seed}" for seed in image_seeds(columns, first=options.first_seed)]
+    sheet = make_labelled_grid([images[:columns] for images in sets], names, seeds)
+    write_png(sheet, out / "compare.png")
     return found
 
 

@@ -13,7 +13,8 @@ from woundray.evaluation.full_evaluation import Evaluation, ImageSets, evaluate
 from woundray.evaluation.networks import ScoringNetworks
 from woundray.evaluation.real_reference import RealReference
 from woundray.evaluation.score_tables import score_values
-from woundray.sampling import pipeline
+from woundray.sampling.grids import make_grid
+from woundray.sampling.png_files import write_png
 from woundray.system.atomic_files import write_json
 from woundray.training.precompute import ProgressCallback
 
@@ -42,7 +43,7 @@ def evaluate_checkpoint(
     evaluation = evaluate(sets, reference, networks, quality, progress=progress)
     out = file.parent
     out.mkdir(parents=True, exist_ok=True)
-    pipeline.write_png(pipeline.grid(images), out / "grid.png")
+    write_png(make_grid(images), out / "grid.png")
     if quality.reporting.save_rejected_images:
         _write_rejected(evaluation, sets, out, limit=quality.reporting.max_rejected_images_to_save)
     nearest = _write_nearest(evaluation_data, reference, sets, out)
@@ -59,9 +60,9 @@ def _write_rejected(evaluation: Evaluation, sets: ImageSets, out: Path, *, limit
     for index, suspect in enumerate(evaluation.suspects[:limit], start=1):
         pair = torch.stack([sets.generated[suspect.generated], sets.real.train[suspect.training]])
         name = f"{index:02d}_seed_{sets.first_seed + suspect.generated:05d}.png"
-        pipeline.write_png(pipeline.grid(pair, columns=2), out / "suspects" / name)
+        write_png(make_grid(pair, columns=2), out / "suspects" / name)
     for row in [row for row, usable in enumerate(evaluation.usable) if not usable][:limit]:
-        pipeline.write_png(sets.generated[row], out / "refused" / f"seed_{sets.first_seed + row:05d}.png")
+        write_png(sets.generated[row], out / "refused" / f"seed_{sets.first_seed + row:05d}.png")
 
 
 def _write_nearest(
@@ -80,7 +81,7 @@ def _write_nearest(
         seed = sets.first_seed + row
         name = f"nearest/seed_{seed:05d}.png"
         row_of_three = torch.stack([image, sets.real.train[seen], sets.real.held_out[unseen]])
-        pipeline.write_png(pipeline.grid(row_of_three, columns=3), out / name)
+        write_png(make_grid(row_of_three, columns=3), out / name)
         distances = {"train": float(to_train[row, seen]), "held_out": float(to_held_out[row, unseen])}
         facts.append({"seed": seed, "file": name, "cosine_distance": distances})
     return facts

@@ -11,12 +11,16 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from woundray.checkpoints.find import config_of
 from woundray.config import Config
 from woundray.evaluation import embedders, epoch_metrics
-from woundray.models.base_model import embed_prompts, free_memory, load_unet, load_vae
+from woundray.models.loading import free_memory
 from woundray.models.signal_leak import SignalLeak
+from woundray.models.text_encoder import embed_prompts
 from woundray.models.trainable_weights import load_weights, mixed_precision, weights_dtype
-from woundray.sampling import pipeline
+from woundray.models.unet import load_unet
+from woundray.models.vae import load_vae
+from woundray.sampling.pipeline import image_seeds, sample_images
+from woundray.sampling.solver import Prompt, Sampler
 from woundray.system.atomic_files import write_json
-from woundray.training.precompute import Precomputed, ProgressCallback, sampler_of, schedule_of
+from woundray.training.precompute import Precomputed, ProgressCallback, load_schedule, validation_sampler
 from woundray.weights.base_models import resolve
 
 NEW_SEEDS_FILE = "base_model_new_seeds.json"
@@ -60,11 +64,11 @@ def score_base_model(
     if file.is_file():
         return
     unet = load_unet(precomputed.base, dtype=weights_dtype(config), device=device)
-    vae, seeds = load_vae(precomputed.base, device=device), pipeline.seeds_of(2 * count, first=count)
-    sampler, name = sampler_of(config, precomputed.schedule), "base model's pictures"
+    vae, seeds = load_vae(precomputed.base, device=device), image_seeds(2 * count, first=count)
+    sampler, name = validation_sampler(config, precomputed.schedule), "base model's pictures"
     progress(name, 0, len(seeds))
     with mixed_precision(config, device):
-        images = pipeline.sample_images(
+        images = sample_images(
             unet, vae, precomputed.prompt, seeds, sampler, lambda done: progress(name, done, len(seeds))
         )
     embedder = embedders.make_embedder(config, device)
@@ -81,13 +85,13 @@ class OpenCheckpoint:
     config: Config
     unet: UNet2DConditionModel
     vae: AutoencoderKL
-    prompt: pipeline.Prompt
-    sampler: pipeline.Sampler
+    prompt: Prompt
+    sampler: Sampler
 
     def generate_images(self, seeds: Sequence[int], progress: Callable[[int], None] | None = None) -> torch.Tensor:
         """Generate one image a seed, uint8 (N, 3, H, W); see `woundray.sampling.pipeline.sample_images`."""
         with mixed_precision(self.config, self.unet.device):
-            return pipeline.sample_images(self.unet, self.vae, self.prompt, seeds, self.sampler, progress)
+            return sample_images(self.unet, self.vae, self.prompt, seeds, self.sampler, progress)
 
 
 def open_checkpoint(checkpoint: Path, options: SamplingOptions) -> OpenCheckpoint:
@@ -97,12 +101,12 @@ def open_checkpoint(checkpoint: Path, options: SamplingOptions) -> OpenCheckpoin
     base = resolve(config.model.base)
     prompt = config.prompts.positive if options.prompt is None else options.prompt
     texts = embed_prompts(base, [prompt, config.prompts.negative], device=device)
-    sampler = sampler_of(config, schedule_of(config, base), SignalLeak.read(checkpoint))
+    sampler = validation_sampler(config, load_schedule(config, base), SignalLeak.read(checkpoint))
     return OpenCheckpoint(
         config,
         load_weights(base, checkpoint, dtype=weights_dtype(config), device=device),
         load_vae(base, device=device),
-        pipeline.Prompt.of(texts),
+        Prompt.from_embeddings(texts),
         replace(
             sampler,
             steps=options.steps or sampler.steps,
@@ -115,7 +119,7 @@ def open_checkpoint(checkpoint: Path, options: SamplingOptions) -> OpenCheckpoin
 def generate_images(checkpoint: Path, options: SamplingOptions, progress: ProgressCallback) -> torch.Tensor:
     """Generate images of a checkpoint, uint8 (N, 3, H, W), one seed each."""
     progress("pictures", 0, options.count)
-    seeds = pipeline.seeds_of(options.count, first=options.first_seed)
+    seeds = image_seeds(options.count, first=options.first_seed)
     return open_checkpoint(checkpoint, options).generate_images(
         seeds, lambda done: progress("pictures", done, len(seeds))
     )

@@ -97,7 +97,7 @@ def measure_pace(config: Config) -> Pace:
                 config,
                 precomputed=precomputed.folder,
                 output=Path(folder) / "run",
-                context=DistributedContext.alone(str(device)),
+                context=DistributedContext.single(str(device)),
                 report=lambda metrics, _: found.append(metrics),
             )
         except torch.OutOfMemoryError as error:

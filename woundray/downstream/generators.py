@@ -117,7 +117,7 @@ class Adapters:
 
 def _trained(config: Config, precomputed: Precomputed, folder: Path) -> Path:
     """The best epoch of one run; goes on where it was stopped."""
-    context = DistributedContext.alone("cuda" if torch.cuda.is_available() else "cpu")
+    context = DistributedContext.single("cuda" if torch.cuda.is_available() else "cpu")
     train(config, precomputed=precomputed.folder, output=folder / "run", context=context, report=lambda *_: None)
     return folder / "run" / "best"
 

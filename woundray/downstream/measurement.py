@@ -22,7 +22,7 @@ from woundray.downstream.result_files import write_outcome
 from woundray.downstream.tables import as_tables
 from woundray.downstream.task_runner import OnRay, Runner, in_turn
 from woundray.errors import UserError
-from woundray.models.base_model import tell_lost_words
+from woundray.models.text_encoder import warn_of_truncation
 from woundray.ray_cluster.connection import cluster
 from woundray.ray_cluster.nodes import Resources
 from woundray.ray_cluster.torch_trainer import resolve_gpus
@@ -110,7 +110,7 @@ def _measured(config: Config, folder: Path, journal: Journal, progress: Progress
     """Verdict and tables; the journal has all figures."""
     effect, features = config.effect, folder / "features"
     search = effect.search
-    _tell_lost_words(config)
+    _warn_of_truncation(config)
     with _hands(config, search, folder, progress) as hands:
         generator = Adapters(
             {phase: for_phase(config, phase) for phase in effect.phases},
@@ -130,12 +130,12 @@ def _measured(config: Config, folder: Path, journal: Journal, progress: Progress
     return as_tables(outcome, measurement, effect, title=title)
 
 
-def _tell_lost_words(config: Config) -> None:
+def _warn_of_truncation(config: Config) -> None:
     """Here, and not in Ray's workers, which can't be heard."""
     base = resolve(config.model.base)
     for phase in config.effect.phases:
         prompts = for_phase(config, phase).prompts
-        tell_lost_words(base, [prompts.positive, prompts.negative])
+        warn_of_truncation(base, [prompts.positive, prompts.negative])
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from woundray.evaluation.image_filter import ImageFilter
 from woundray.generation.generator import Origin, open_generators, origin_of
 from woundray.generation.pass_rate import PassRate
 from woundray.generation.picture_folder import GeneratedImage, PictureFolder
-from woundray.sampling import pipeline
+from woundray.sampling.pipeline import image_seeds
 from woundray.weights.diffusers_layout import read_json
 
 _CHUNK = 16  # images that are filtered and written at a time
@@ -85,7 +85,7 @@ def generate_until_enough(
         progress("models", 1, 1)
         existing = {seed for seed in output.seeds(origin) if seed >= options.first_seed}
         if image_filter is None:  # exactly these seeds
-            existing &= set(pipeline.seeds_of(options.count, first=options.first_seed))
+            existing &= set(image_seeds(options.count, first=options.first_seed))
         pass_rate = PassRate(origin.phase, options.count, existing=min(len(existing), options.count))
         if filter_options and image_filter:
             pass_rate.tries = filter_options.tries

@@ -14,7 +14,7 @@ from torch import Tensor
 from woundray import __version__
 from woundray.checkpoints.find import config_of
 from woundray.checkpoints.generate import SamplingOptions, open_checkpoint
-from woundray.models.base_model import tell_lost_words
+from woundray.models.text_encoder import warn_of_truncation
 from woundray.system.checksums import file_sha256
 from woundray.weights.base_models import resolve
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
@@ -157,9 +157,8 @@ def open_generators(checkpoint: Path, origin: Origin) -> Iterator[tuple[Generato
         return
     from woundray.ray_cluster.connection import cluster
 
-    tell_lost_words(
-        resolve(origin.base), [origin.prompt, origin.negative_prompt]
-    )  # warnings of Ray's workers are not shown
+    # warnings of Ray's workers are not shown
+    warn_of_truncation(resolve(origin.base), [origin.prompt, origin.negative_prompt])
     with cluster(dashboard_port=8265) as connected:
         pool = GeneratorPool(checkpoint, origin, gpus=int(connected.resources.gpus))
         yield pool, replace(origin, batch_size=pool.fitting_batch_size())

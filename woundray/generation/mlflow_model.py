@@ -15,7 +15,8 @@ from mlflow.pyfunc.model import PythonModel
 from woundray.checkpoints.generate import SamplingOptions
 from woundray.generation.generator import ImageGenerator, origin_of
 from woundray.generation.picture_folder import GeneratedImage, provenance
-from woundray.sampling import pipeline
+from woundray.sampling.pipeline import image_seeds
+from woundray.sampling.png_files import encode_png
 
 MAX_IMAGES = 64  # of one row; `woundray generate` has no limit
 
@@ -42,9 +43,9 @@ class WoundImageModel(PythonModel):
             if origin.prompt not in self._generators:
                 # only the latest prompt is kept, to bound memory
                 self._generators = {origin.prompt: ImageGenerator(self._checkpoint, origin)}
-            seeds = pipeline.seeds_of(count, first=first)
+            seeds = image_seeds(count, first=first)
             for number, pixels in zip(seeds, self._generators[origin.prompt].generate(seeds), strict=True):
-                file = pipeline.png(pixels, provenance(GeneratedImage(pixels, number, origin, {})))
+                file = encode_png(pixels, provenance(GeneratedImage(pixels, number, origin, {})))
                 rows.append({"prompt": origin.prompt, "seed": number, "png_base64": base64.b64encode(file).decode()})
         return pd.DataFrame(rows)
 

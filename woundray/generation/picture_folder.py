@@ -24,7 +24,8 @@ from woundray.data.manifest import MANIFEST
 from woundray.data.prepare import BOX_CSV, PHASE_CSV, PICTURES
 from woundray.errors import UserError
 from woundray.generation.generator import Origin
-from woundray.sampling import pipeline
+from woundray.sampling.grids import make_grid
+from woundray.sampling.png_files import write_png
 from woundray.system.atomic_files import atomic_path
 
 REJECTED = "rejected"
@@ -89,7 +90,7 @@ class PictureFolder:
                 continue
             if len(self._rejected) < limit:
                 texts = provenance(image) | {"rejected": reason}
-                pipeline.write_png(image.pixels, self.folder / REJECTED / name, texts)
+                write_png(image.pixels, self.folder / REJECTED / name, texts)
             facts = {"file": name, "seed": str(image.seed), "phase": origin.phase, "reason": reason}
             self._rejected.append(facts | {"source": origin.source})
         if self._rejected:
@@ -99,7 +100,7 @@ class PictureFolder:
         """Write `grid.png` of the first images and return its path."""
         paths = [self.folder / row["path"] for row in self.rows[:limit]]
         images = [torch.tensor(read_photo(path)).permute(2, 0, 1) for path in paths]
-        pipeline.write_png(pipeline.grid(torch.stack(images)), self.folder / "grid.png")
+        write_png(make_grid(torch.stack(images)), self.folder / "grid.png")
         return self.folder / "grid.png"
 
     def _free_numbers(self, phase: str) -> Iterator[ImageNumbers]:
@@ -116,7 +117,7 @@ class PictureFolder:
     def _write(self, image: GeneratedImage, numbers: ImageNumbers) -> Row:
         patient, visit, ulcer = numbers
         path = f"{PICTURES}/{image.seed}_P{patient:03d}{visit:02d}{ulcer}BDMZ.png"
-        pipeline.write_png(image.pixels, self.folder / path, provenance(image))
+        write_png(image.pixels, self.folder / path, provenance(image))
         side = image.pixels.shape[-1]
         edge = round(side * (1 - 1 / 1.3) / 2)  # as in views of photographs: 15 % of the wound's box on each side
         box = {"xmin": edge, "ymin": edge, "xmax": side - edge, "ymax": side - edge}

@@ -7,7 +7,7 @@ from woundray.errors import UserError
 from woundray.generation.generate_until_enough import chunks
 from woundray.generation.generator import ImageGenerator, weights_sha256
 from woundray.generation.picture_folder import GeneratedImage, pixels_sha256, provenance, read_origins
-from woundray.sampling import pipeline
+from woundray.sampling.png_files import write_png
 from woundray.training.precompute import ProgressCallback
 
 
@@ -30,7 +30,7 @@ def regenerate(manifest: Path, out: Path, runs: Path, tracking_uri: str, progres
         for seeds in chunks(iter(expected), origin.batch_size):
             for seed, pixels in zip(seeds, image_generator.generate(seeds), strict=True):
                 name = f"{origin.phase}_{origin.weights_sha256[:8]}_seed_{seed:05d}.png"
-                pipeline.write_png(pixels, out / name, provenance(GeneratedImage(pixels, seed, origin, {})))
+                write_png(pixels, out / name, provenance(GeneratedImage(pixels, seed, origin, {})))
                 same += pixels_sha256(pixels) == expected[seed]
             done += len(seeds)
             progress(f"pictures of phase {origin.phase}", done, len(expected))

@@ -1,8 +1,8 @@
-"""A trained adapter in the formats of other programs.
+"""Export of a trained adapter: diffusers, kohya, or a merged pipeline; each verified before it appears.
 
-Each export is written beside its place, loaded again by diffusers into a fresh pipeline, compared with the adapter
-that was trained, and renamed into place only then: every tensor must have been read, and the UNet must compute what
-it computed in training, and something else than the base.
+An export is written to a temporary folder, loaded again by diffusers into a fresh pipeline and compared with the
+trained adapter; only then it is renamed to its own name. Every tensor must have been read, and the UNet must compute
+the same as in training, and something else than the base model.
 """
 
 import json
@@ -26,26 +26,26 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from woundray.errors import UserError
-from woundray.models.base_model import NoiseSchedule
-from woundray.models.kohya import Layer, is_sdxl, kohya_file, layers_of, merge_kohya
+from woundray.models.kohya import KohyaMetadata, Layer, adapter_layers, is_sdxl, kohya_file, merge_kohya
 from woundray.models.lora import load_adapter
+from woundray.models.noise_schedule import NoiseSchedule
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 log = logging.getLogger(__name__)
 
 _TOLERANCE = 0.01  # largest deviation from the trained adapter, as a share of what the adapter changes
-_ROUNDING = 1e-5  # that of fp32 in a deep UNet, as a share of its largest prediction
+_ROUNDING = 1e-5  # of fp32 in a deep UNet, as a share of its largest prediction
 
 
 @dataclass(frozen=True)
 class ExportReference:
-    """What an export must reproduce.
+    """Layers and predictions that an export must reproduce.
 
     Attributes:
         base: folder of the base model.
         layers: the adapter.
         adapted: predictions of the UNet with the adapter for fixed inputs, fp32.
-        plain: those of the base alone.
+        plain: predictions of the base alone.
     """
 
     base: Path
@@ -55,101 +55,103 @@ class ExportReference:
 
     @property
     def effect(self) -> float:
-        """Largest change that the adapter makes."""
+        """Largest change of a prediction by the adapter."""
         return float((self.adapted - self.plain).abs().max())
 
 
 def load_reference(adapter: Path, base: Path) -> tuple[UNet2DConditionModel, ExportReference]:
-    """A UNet with the adapter of a file, as the trainer loads it, fp32 on the CPU; and what it computes.
+    """Load a UNet with the adapter of a file, as training does, fp32 on the CPU; and compute what exports must match.
 
     Raises:
-        UserError: the file is no adapter of this base, or one that changes nothing.
+        UserError: the file is no adapter of this base, or changes nothing.
     """
     unet = _load_unet(base)
     plain = _predictions(unet)
     load_adapter(unet, adapter)
-    reference = ExportReference(base, layers_of(unet), _predictions(unet), plain)
+    reference = ExportReference(base, adapter_layers(unet), _predictions(unet), plain)
     if reference.effect <= 10 * _ROUNDING * float(plain.abs().max()):
         raise UserError(f"{adapter}: this adapter changes nothing: it has not been trained; give a later checkpoint")
     return unet, reference
 
 
 def export_diffusers(adapter: Path, base: Path, out: Path) -> None:
-    """Writes a folder for `pipeline.load_lora_weights(out)`.
+    """Write a folder for `pipeline.load_lora_weights(out)`.
 
     Raises:
-        UserError: `out` exists, the adapter can not be used, or what was written is not read as it should be.
+        UserError: `out` exists, the adapter can not be used, or the folder is not read back as written.
     """
-    with _beside(out) as part:
+    with _renamed_at_end(out) as temporary:
         _, reference = load_reference(adapter, base)
-        part.mkdir()
-        shutil.copyfile(adapter, part / WEIGHTS_NAME)
-        check_diffusers(part, reference)
+        temporary.mkdir()
+        shutil.copyfile(adapter, temporary / WEIGHTS_NAME)
+        check_diffusers(temporary, reference)
 
 
 def export_kohya(adapter: Path, base: Path, out: Path, training: Mapping[str, str] | None = None) -> None:
-    """Writes one .safetensors for WebUI and ComfyUI; `training` is more of its metadata.
+    """Write one .safetensors for WebUI and ComfyUI; with DoRA warn that these programs compute variants of it.
 
-    Of DoRA these programs compute variants of their own: a warning says so.
+    Args:
+        training: further metadata, such as ss_learning_rate.
 
     Raises:
         UserError: as `export_diffusers`.
     """
     if out.suffix != ".safetensors":
         raise UserError(f"--out: {out}: give a name that ends with .safetensors, as kohya's format wants")
-    with _beside(out) as part:
+    with _renamed_at_end(out) as temporary:
         unet, reference = load_reference(adapter, base)
-        data = kohya_file(
-            reference.layers,
-            unet.config,
+        about = KohyaMetadata(
             title=out.stem,
             date=datetime.fromtimestamp(adapter.stat().st_mtime),
-            prediction_type=NoiseSchedule.of(base).prediction_type,
+            prediction_type=NoiseSchedule.load(base).prediction_type,
             training=training or {},
         )
+        data = kohya_file(reference.layers, unet.config, about)
         del unet
-        part.write_bytes(data)
+        temporary.write_bytes(data)
         if any(layer.magnitude is not None for layer in reference.layers.values()):
             log.warning(
                 "DoRA in %s: ComfyUI divides by the norms of the base's weights and WebUI by those of columns, so that "
                 "they draw other pictures; --format merged has no such doubt",
                 out,
             )
-        check_kohya(part, reference)
+        check_kohya(temporary, reference)
 
 
 def export_merged(adapter: Path, base: Path, out: Path) -> None:
-    """Writes a whole pipeline in diffusers' layout, the adapter merged into its UNet in fp32.
+    """Write a whole pipeline in diffusers' layout, the adapter merged into its UNet in fp32.
 
     Raises:
         UserError: as `export_diffusers`.
     """
-    with _beside(out) as part:
+    with _renamed_at_end(out) as temporary:
         unet, reference = load_reference(adapter, base)
         unet.fuse_lora(safe_fusing=True)  # type: ignore[no-untyped-call]
         unet.unload_lora()  # type: ignore[no-untyped-call]
-        unet.save_pretrained(part / "unet", max_shard_size="20GB")
+        unet.save_pretrained(temporary / "unet", max_shard_size="20GB")
         del unet
-        shutil.copyfile(base / "unet/config.json", part / "unet/config.json")  # without the path it was loaded from
+        shutil.copyfile(
+            base / "unet/config.json", temporary / "unet/config.json"
+        )  # without the path it was loaded from
         index = _index(base)
         for name in _parts(index) - {"unet"}:
             if (base / name).is_dir():
-                _copy_part(base / name, part / name)
+                _copy_part(base / name, temporary / name)
             else:
                 index[name] = [None, None]  # such as a safety checker that was not fetched
-        (part / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        check_merged(part, reference)
+        (temporary / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        check_merged(temporary, reference)
 
 
 def check_diffusers(folder: Path, reference: ExportReference) -> None:
-    """Raises UserError if a fresh pipeline that loads the folder is not the trained one."""
+    """Raise UserError if a fresh pipeline that loads the folder does not match the trained adapter."""
     _check_loaded(folder, folder / WEIGHTS_NAME, reference, tensors_a_layer=2)
 
 
 def check_kohya(file: Path, reference: ExportReference) -> None:
-    """Raises UserError if a fresh pipeline that loads the file is not the trained one.
+    """Raise UserError if a fresh pipeline that loads the file does not match the trained adapter.
 
-    diffusers leaves `dora_scale` away: DoRA is checked by the format's definition.
+    diffusers ignores `dora_scale`: DoRA is checked by the format's definition.
     """
     if any(layer.magnitude is not None for layer in reference.layers.values()):
         unet = _load_unet(reference.base)
@@ -164,7 +166,7 @@ def check_kohya(file: Path, reference: ExportReference) -> None:
 
 
 def check_merged(folder: Path, reference: ExportReference) -> None:
-    """Raises UserError if the pipeline in the folder can not be loaded whole, or is not the trained one."""
+    """Raise UserError if the pipeline in the folder can not be loaded whole, or does not match the trained adapter."""
     try:
         unet, notes = UNet2DConditionModel.from_pretrained(
             folder / "unet", torch_dtype=torch.float32, local_files_only=True, output_loading_info=True
@@ -179,18 +181,18 @@ def check_merged(folder: Path, reference: ExportReference) -> None:
     _check_predictions(unet.eval(), folder, reference)
 
 
-def _check_loaded(place: Path, file: Path, reference: ExportReference, *, tensors_a_layer: int) -> None:
-    """Loads an adapter by diffusers; compares its tensors and factors, how many there are, and what the UNet does."""
+def _check_loaded(path: Path, file: Path, reference: ExportReference, *, tensors_a_layer: int) -> None:
+    """Load an adapter by diffusers; check its tensors and scales, their number, and the UNet's predictions."""
     absent = {name: None for name in _parts(_index(reference.base)) - {"unet", "scheduler"}}
     try:
         with _quiet():
             pipeline = DiffusionPipeline.from_pretrained(
                 reference.base, unet=_load_unet(reference.base), local_files_only=True, **absent
             )
-            pipeline.load_lora_weights(place, adapter_name="default")
+            pipeline.load_lora_weights(path, adapter_name="default")
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{place.name}: not exported: diffusers does not load it: {_first_line(error)}") from None
-    loaded, expected = layers_of(pipeline.unet), reference.layers
+        raise UserError(f"{path.name}: not exported: diffusers does not load it: {_first_line(error)}") from None
+    loaded, expected = adapter_layers(pipeline.unet), reference.layers
     wrong = sorted(
         name
         for name in loaded.keys() | expected.keys()
@@ -198,17 +200,18 @@ def _check_loaded(place: Path, file: Path, reference: ExportReference, *, tensor
     )
     if wrong:
         raise UserError(
-            f"{place.name}: not exported: {len(wrong)} of {len(expected)} layers are read otherwise than they were "
+            f"{path.name}: not exported: {len(wrong)} of {len(expected)} layers are read otherwise than they were "
             f"trained, such as {wrong[0]}"
         )
     with safe_open(file, framework="pt") as opened:
         count = len(list(opened.keys()))
-    due = sum(tensors_a_layer + (layer.magnitude is not None) for layer in expected.values())
-    if count != due:
+    expected_count = sum(tensors_a_layer + (layer.magnitude is not None) for layer in expected.values())
+    if count != expected_count:
         raise UserError(
-            f"{place.name}: not exported: it holds {count} tensors, of which {due} are read; use another --format"
+            f"{path.name}: not exported: it holds {count} tensors, of which {expected_count} are read; "
+            "use another --format"
         )
-    _check_predictions(pipeline.unet.eval(), place, reference)
+    _check_predictions(pipeline.unet.eval(), path, reference)
 
 
 def _same(one: Layer, other: Layer) -> bool:
@@ -220,19 +223,19 @@ def _same(one: Layer, other: Layer) -> bool:
     return all(not left.is_meta and torch.equal(left, right) for left, right in pairs)  # meta: not in the file
 
 
-def _check_predictions(unet: UNet2DConditionModel, place: Path, reference: ExportReference) -> None:
+def _check_predictions(unet: UNet2DConditionModel, path: Path, reference: ExportReference) -> None:
     deviation = float((_predictions(unet) - reference.adapted).abs().max())
     allowed = _TOLERANCE * reference.effect + _ROUNDING * float(reference.adapted.abs().max())
     if not deviation <= allowed:  # also where it is not finite
         raise UserError(
-            f"{place.name}: not exported: loaded again it deviates by {deviation:.3g} from the trained adapter, which "
+            f"{path.name}: not exported: loaded again it deviates by {deviation:.3g} from the trained adapter, which "
             f"changes the base by {reference.effect:.3g}"
         )
 
 
 @torch.inference_mode()
 def _predictions(unet: UNet2DConditionModel) -> Tensor:
-    """What a UNet predicts for fixed random inputs at three noise levels, (3, 4, 16, 16)."""
+    """Return a UNet's predictions for fixed random inputs at three noise levels, (3, 4, 16, 16)."""
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(3, unet.config["in_channels"], 16, 16, generator=generator)
     text = torch.randn(3, 8, unet.config["cross_attention_dim"], generator=generator)
@@ -251,11 +254,11 @@ def _predictions(unet: UNet2DConditionModel) -> Tensor:
 
 
 def _load_unet(base: Path) -> UNet2DConditionModel:
-    plain = list((base / "unet").glob("diffusion_pytorch_model.safetensors*"))
+    full_precision = list((base / "unet").glob("diffusion_pytorch_model.safetensors*"))
     unet: UNet2DConditionModel = UNet2DConditionModel.from_pretrained(
         base / "unet",
         torch_dtype=torch.float32,
-        variant=None if plain else "fp16",  # a base that was staged in half precision only
+        variant=None if full_precision else "fp16",  # a base that was staged in half precision only
         use_safetensors=True,
         local_files_only=True,
     )
@@ -263,7 +266,7 @@ def _load_unet(base: Path) -> UNet2DConditionModel:
 
 
 def _copy_part(source: Path, target: Path) -> None:
-    """Copies a part of a pipeline; weights that are there in half precision only get the plain name."""
+    """Copy a part of a pipeline; weights that exist in half precision only get the plain name."""
     target.mkdir()
     for path in source.iterdir():
         plain = path.name.replace(".fp16.", ".")
@@ -278,13 +281,13 @@ def _index(base: Path) -> dict[str, Any]:
 
 
 def _parts(index: Mapping[str, Any]) -> set[str]:
-    """Names of the parts of a pipeline: each has a library and a class."""
+    """Return the names of a pipeline's parts: each has a library and a class."""
     return {name for name, value in index.items() if isinstance(value, list)}
 
 
 @contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """A place beside `out` that is renamed to it at the end; after an error nothing is left."""
+def _renamed_at_end(out: Path) -> Iterator[Path]:
+    """Yield a temporary path that is renamed to `out` at the end; after an error nothing is left."""
     if out.exists():
         raise UserError(f"--out: {out} exists already; remove it or give another name")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -295,7 +298,7 @@ def _beside(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps remarks on absent parts and progress bars of libraries off the terminal; errors stay errors."""
+    """Silence libraries' progress bars and warnings of absent parts; errors stay errors."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     level = diffusers_logging.get_verbosity()
     diffusers_logging.set_verbosity_error()

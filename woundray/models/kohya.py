@@ -1,4 +1,4 @@
-"""Adapters in kohya's format, which WebUI and ComfyUI read: the names, metadata and values that sd-scripts writes.
+"""Kohya's LoRA format, for WebUI and ComfyUI: the names, metadata and values that sd-scripts writes.
 
 Every adapted layer has `NAME.lora_down.weight`, `NAME.lora_up.weight` and `NAME.alpha`; readers add
 alpha / rank * up @ down to its weight. DoRA (Liu et al. 2024, arXiv 2402.09353) adds `NAME.dora_scale`, the norms of
@@ -52,12 +52,12 @@ class Layer:
 
     @property
     def alpha(self) -> float:
-        """What readers divide by the rank."""
+        """alpha, which readers divide by the rank."""
         return self.scale * len(self.down)
 
 
-def layers_of(unet: UNet2DConditionModel, adapter: str = "default") -> dict[str, Layer]:
-    """The adapted layers of a UNet by their names, as peft applies them."""
+def adapter_layers(unet: UNet2DConditionModel, adapter: str = "default") -> dict[str, Layer]:
+    """Return the adapted layers of a UNet by name, as peft applies them."""
     layers = {}
     for name, module in unet.named_modules():
         if isinstance(module, LoraLayer) and adapter in module.scaling:
@@ -78,42 +78,45 @@ def _weight(modules: torch.nn.ModuleDict, adapter: str) -> Tensor:
 
 
 def is_sdxl(config: Mapping[str, Any]) -> bool:
-    """Whether the configuration of a UNet is of the SDXL family, which is told sizes and crops beside the text."""
+    """Whether the configuration of a UNet is of the SDXL family, with sizes and crops as inputs beside the text."""
     return bool(config["addition_embed_type"] == "text_time")
 
 
 def kohya_name(layer: str, config: Mapping[str, Any]) -> str:
-    """Kohya's name of a UNet's layer: diffusers' own in Stable Diffusion 1 and 2, the original UNet's in SDXL."""
+    """Return kohya's name of a UNet's layer: diffusers' in Stable Diffusion 1 and 2, the original UNet's in SDXL."""
     return "lora_unet_" + (_original_name(layer, config) if is_sdxl(config) else layer).replace(".", "_")
 
 
 def _original_name(layer: str, config: Mapping[str, Any]) -> str:
-    """`down_blocks.1.attentions.0.proj_in` -> `input_blocks.4.1.proj_in`: the blocks are counted through."""
+    """Return `input_blocks.4.1.proj_in` for `down_blocks.1.attentions.0.proj_in`: blocks are numbered consecutively."""
     if layer in _OUTSIDE_BLOCKS:
         return _OUTSIDE_BLOCKS[layer]
     side, *parts = layer.split(".")
     if side == "mid_block":
         kind, index, *rest = parts
-        place = f"middle_block.{1 if kind == 'attentions' else 2 * int(index)}"
+        prefix = f"middle_block.{1 if kind == 'attentions' else 2 * int(index)}"
     else:
         block, kind, index, *rest = parts
         per_block = config["layers_per_block"] + 1
         blocks = "input_blocks" if side == "down_blocks" else "output_blocks"
         first = int(block) * per_block + (side == "down_blocks")  # input block 0 is conv_in
         if kind == "downsamplers":
-            place, rest = f"{blocks}.{first + per_block - 1}.0", ["op"]
+            prefix, rest = f"{blocks}.{first + per_block - 1}.0", ["op"]
         elif kind == "upsamplers":
             after = 2 if config["up_block_types"][int(block)].startswith("CrossAttn") else 1
-            place = f"{blocks}.{first + per_block - 1}.{after}"
+            prefix = f"{blocks}.{first + per_block - 1}.{after}"
         else:
-            place = f"{blocks}.{first + int(index)}.{1 if kind == 'attentions' else 0}"
+            prefix = f"{blocks}.{first + int(index)}.{1 if kind == 'attentions' else 0}"
     if kind == "resnets":
         rest = [_IN_RESNET[rest[0]]]
-    return ".".join([place, *rest])
+    return ".".join([prefix, *rest])
 
 
 def kohya_tensors(layers: Mapping[str, Layer], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What the file holds, fp32. With rsLoRA alpha becomes alpha * sqrt(rank), since readers divide by the rank."""
+    """Return the tensors of the file, fp32.
+
+    With rsLoRA alpha becomes alpha * sqrt(rank), since readers divide by the rank.
+    """
     tensors = {}
     for layer, update in layers.items():
         name = kohya_name(layer, config)
@@ -126,51 +129,56 @@ def kohya_tensors(layers: Mapping[str, Layer], config: Mapping[str, Any]) -> dic
 
 
 def merge_kohya(unet: UNet2DConditionModel, tensors: Mapping[str, Tensor]) -> None:
-    """Adds an adapter in kohya's format to the weights of a bare UNet, in fp32, by the format's definition.
+    """Add an adapter in kohya's format to the weights of a bare UNet, in fp32, by the format's definition.
 
     Raises:
-        KeyError: a tensor that belongs to no layer, or a layer that lacks one.
+        KeyError: a tensor belongs to no layer, or a layer lacks one.
     """
-    left = dict(tensors)
+    unused = dict(tensors)
     for layer, module in unet.named_modules():
         if not isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
             continue
         name = kohya_name(layer, unet.config)
-        if f"{name}.lora_down.weight" not in left:
+        if f"{name}.lora_down.weight" not in unused:
             continue
-        down, up = left.pop(f"{name}.lora_down.weight"), left.pop(f"{name}.lora_up.weight")
+        down, up = unused.pop(f"{name}.lora_down.weight"), unused.pop(f"{name}.lora_up.weight")
         update = (up.flatten(1) @ down.flatten(1)).reshape(module.weight.shape)
-        weight = module.weight.data + left.pop(f"{name}.alpha") / len(down) * update
-        if f"{name}.dora_scale" in left:
+        weight = module.weight.data + unused.pop(f"{name}.alpha") / len(down) * update
+        if f"{name}.dora_scale" in unused:
             norm = weight.flatten(1).norm(dim=1).reshape(-1, *[1] * (weight.ndim - 1))
-            weight = left.pop(f"{name}.dora_scale") / norm * weight
+            weight = unused.pop(f"{name}.dora_scale") / norm * weight
         module.weight.data = weight
-    if left:
-        raise KeyError(min(left))
+    if unused:
+        raise KeyError(min(unused))
 
 
-def kohya_file(
-    layers: Mapping[str, Layer],
-    config: Mapping[str, Any],
-    *,
-    title: str,
-    date: datetime,
-    prediction_type: str,
-    training: Mapping[str, str],
-) -> bytes:
-    """A whole .safetensors file with the metadata of sd-scripts and of modelspec 1.0.1.
+@dataclass(frozen=True)
+class KohyaMetadata:
+    """Metadata of a file that its tensors do not show.
 
-    Args:
-        config: of the UNet.
+    Attributes:
         title: name of the file without its ending.
         date: when the adapter was trained.
         prediction_type: epsilon or v_prediction.
-        training: more of sd-scripts' metadata, such as ss_learning_rate.
+        training: further metadata of sd-scripts, such as ss_learning_rate.
+    """
+
+    title: str
+    date: datetime
+    prediction_type: str
+    training: Mapping[str, str]
+
+
+def kohya_file(layers: Mapping[str, Layer], config: Mapping[str, Any], about: KohyaMetadata) -> bytes:
+    """Build a whole .safetensors file with the metadata of sd-scripts and of modelspec 1.0.1.
+
+    Args:
+        config: of the UNet.
     """
     tensors = kohya_tensors(layers, config)
     bare = save(tensors)
     digest = hashlib.sha256(bare[8 + int.from_bytes(bare[:8], "little") :]).hexdigest()  # of the tensors alone
-    version, architecture = family(config, prediction_type)
+    version, architecture = base_version(config, about.prediction_type)
     ranks = {len(layer.down) for layer in layers.values()}
     alphas = {layer.alpha for layer in layers.values()}
     dora = any(layer.magnitude is not None for layer in layers.values())
@@ -181,23 +189,23 @@ def kohya_file(
         "ss_network_args": json.dumps({"algo": "lora", "dora_wd": "True", "wd_on_output": "True"} if dora else {}),
         "ss_base_model_version": version,
         "ss_v2": str("v2" in version),
-        "ss_output_name": title,
+        "ss_output_name": about.title,
         "sshs_model_hash": digest,
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": f"{architecture}/lora",
         "modelspec.implementation": (
             "https://github.com/Stability-AI/generative-models" if is_sdxl(config) else "diffusers"
         ),
-        "modelspec.title": title,
-        "modelspec.date": date.isoformat(timespec="seconds"),
-        "modelspec.prediction_type": "v" if prediction_type == "v_prediction" else "epsilon",
+        "modelspec.title": about.title,
+        "modelspec.date": about.date.isoformat(timespec="seconds"),
+        "modelspec.prediction_type": "v" if about.prediction_type == "v_prediction" else "epsilon",
         "modelspec.hash_sha256": f"0x{digest}",
     }
-    return save(tensors, metadata={**training, **metadata})
+    return save(tensors, metadata={**about.training, **metadata})
 
 
-def family(config: Mapping[str, Any], prediction_type: str) -> tuple[str, str]:
-    """A base's version and architecture as sd-scripts spells them, e.g. sd_v2_v and stable-diffusion-v2-768-v."""
+def base_version(config: Mapping[str, Any], prediction_type: str) -> tuple[str, str]:
+    """Return version and architecture of a base model in sd-scripts' spelling: sd_v2_v, stable-diffusion-v2-768-v."""
     if is_sdxl(config):
         return "sdxl_base_v1-0", "stable-diffusion-xl-v1-base"
     v = "_v" if prediction_type == "v_prediction" else ""

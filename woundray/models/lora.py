@@ -1,4 +1,4 @@
-"""Low-rank adapters of the UNet (Hu et al. 2021, arXiv 2106.09685), by peft, in diffusers' file format."""
+"""LoRA: low-rank adapters of the UNet (Hu et al. 2021, arXiv 2106.09685), by peft, in diffusers' file format."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ PRESETS = {
 
 
 def add_adapter(unet: UNet2DConditionModel, config: LoraConfig, *, seed: int) -> dict[str, torch.nn.Parameter]:
-    """Adds a new adapter to a frozen UNet; at first it changes nothing, since B = 0.
+    """Add a new adapter to a frozen UNet; at first it changes nothing, since B = 0.
 
     Returns:
         The trainable parameters by name, fp32: the adapter's and no others.
@@ -61,7 +61,7 @@ def add_adapter(unet: UNet2DConditionModel, config: LoraConfig, *, seed: int) ->
     parameters = {name: p for name, p in unet.named_parameters() if p.requires_grad}
     assert parameters and all("lora_" in name for name in parameters)
 
-    # peft draws A from the global generator: draw it again from ours, N(0, 1 / rank^2), on the CPU
+    # peft draws A from the global generator: draw it again from a seeded one, N(0, 1 / rank^2), on the CPU
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in sorted(parameters.items()):
@@ -72,13 +72,13 @@ def add_adapter(unet: UNet2DConditionModel, config: LoraConfig, *, seed: int) ->
 
 
 def adapter_tensors(unet: UNet2DConditionModel) -> dict[str, Tensor]:
-    """The adapter's tensors by peft's names, on the CPU."""
+    """Return the adapter's tensors by peft's names, on the CPU."""
     tensors = get_peft_model_state_dict(unet, adapter_name=_ADAPTER)
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def save_adapter(unet: UNet2DConditionModel, path: Path) -> None:
-    """Writes what `pipeline.load_lora_weights(path)` reads: tensors and, as metadata, rank, alpha and targets."""
+    """Write a file for `pipeline.load_lora_weights(path)`: tensors and, as metadata, rank, alpha and targets."""
     settings = unet.peft_config[_ADAPTER].to_dict()
     settings["target_modules"] = sorted(settings["target_modules"])
     metadata = {_PREFIX + name: value for name, value in settings.items()}
@@ -90,7 +90,7 @@ def save_adapter(unet: UNet2DConditionModel, path: Path) -> None:
 
 
 def load_adapter(unet: UNet2DConditionModel, path: Path) -> None:
-    """Adds the adapter of a file to a fresh UNet; every tensor of the file must find its place, and every place one.
+    """Add the adapter of a file to a fresh UNet; the tensors of file and UNet must match exactly.
 
     Raises:
         UserError: the file is missing, damaged, no adapter, or made for another base model.
@@ -115,9 +115,9 @@ def load_adapter(unet: UNet2DConditionModel, path: Path) -> None:
         seed=0,
     )
     expected = {name: tensor.shape for name, tensor in adapter_tensors(unet).items()}
-    given = {name: tensor.shape for name, tensor in tensors.items()}
-    if expected != given:
-        wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    if expected != found:
+        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise UserError(
             f"{path}: made for another base model: {len(wrong)} tensors do not fit, such as "
             f"{wrong[0]}; set model.base to the one it was trained on"
@@ -129,20 +129,20 @@ def load_adapter(unet: UNet2DConditionModel, path: Path) -> None:
 
 @contextmanager
 def merged(unet: UNet2DConditionModel) -> Iterator[None]:
-    """Within the context the adapter is part of the weights, W + (alpha / rank) B A, whose own products it saves.
+    """Within the context the adapter is merged into the weights, W + (alpha / rank) B A, which saves its products.
 
-    Afterwards the weights are what they were, to the bit. Weights of half precision are left apart: what an adapter
-    adds to one is often below their rounding.
+    Afterwards the weights are what they were, to the bit. Weights of half precision are not merged: an adapter's
+    update is often below their rounding.
     """
     layers = [layer for layer in unet.modules() if isinstance(layer, LoraLayer)] if unet.dtype == torch.float32 else []
     weights = [cast(Tensor, layer.base_layer.weight) for layer in layers]
-    own = [weight.data for weight in weights]  # kept, and not computed back; they may be mapped from a file, too
+    originals = [weight.data for weight in weights]  # kept, not computed back; they may be memory-mapped
     try:
         for layer, weight in zip(layers, weights, strict=True):
             weight.data = weight.data.clone()
             layer.merge()
         yield
     finally:
-        for layer, weight, data in zip(layers, weights, own, strict=True):
+        for layer, weight, data in zip(layers, weights, originals, strict=True):
             layer.unmerge()
             weight.data = data

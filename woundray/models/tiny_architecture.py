@@ -1,6 +1,6 @@
-"""A Stable Diffusion in miniature: the classes of diffusers and transformers at a few million parameters.
+"""Tiny Stable Diffusion: the classes of diffusers and transformers at a few million parameters.
 
-It has what woundray touches in Stable Diffusion 1.5 and 2.1-base (Rombach et al., "High-Resolution Image
+It has what woundray uses of Stable Diffusion 1.5 and 2.1-base (Rombach et al., "High-Resolution Image
 Synthesis with Latent Diffusion Models", CVPR 2022): a VAE of factor 8 with 4 latent channels, a UNet with
 cross-attention that predicts epsilon, a CLIP text model, and diffusers' folder layout.
 """
@@ -72,7 +72,7 @@ TINY = TinyShape(
     text_layers=4,
     text_heads=4,
 )
-"""What woundray ships."""
+"""The model that woundray ships."""
 
 MICRO = TinyShape(
     unet_channels=(8, 16),
@@ -84,7 +84,7 @@ MICRO = TinyShape(
     text_layers=1,
     text_heads=2,
 )
-"""For tests: untrained, built and saved in under a second."""
+"""A smaller one for tests: untrained, built and saved in under a second."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _cast(module: M, dtype: torch.dtype) -> M:
 
 
 def _name_load_dtype(config_path: Path) -> None:
-    """Let a text encoder load as float32, as diffusers loads the other parts whatever they were saved as."""
+    """Set float32 as the dtype that a text encoder is loaded in, as diffusers loads the other parts."""
     config = json.loads(config_path.read_text())
     config_path.write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n")
 
@@ -233,7 +233,7 @@ def _build_text_encoder(shape: TinyShape, tokenizer: CLIPTokenizer) -> CLIPTextM
 
 
 def _build_scheduler() -> DDPMScheduler:
-    """The noise schedule of Stable Diffusion 1.5 and 2.1-base."""
+    """Build the noise schedule of Stable Diffusion 1.5 and 2.1-base."""
     scheduler: DDPMScheduler = DDPMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,

@@ -1,4 +1,4 @@
-"""What is trained of a UNet, an adapter or all of it, and how it is kept and loaded."""
+"""Trainable weights of a UNet, an adapter or all of it: make, save, load."""
 
 from pathlib import Path
 
@@ -7,13 +7,14 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
 from woundray.config import Config
-from woundray.models.base_model import DTYPES, load_unet
+from woundray.models.loading import DTYPES
 from woundray.models.lora import add_adapter, load_adapter, save_adapter
+from woundray.models.unet import load_unet
 from woundray.weights.diffusers_layout import UNET_FOLDER, WEIGHTS_NAME
 
 
 def make_trainable(unet: UNet2DConditionModel, config: Config) -> dict[str, nn.Parameter]:
-    """Adds an adapter to a frozen UNet, or frees all its weights: the trainable parameters by name, fp32."""
+    """Add an adapter to a frozen UNet, or unfreeze all its weights; return the trainable parameters by name, fp32."""
     if config.training.method == "lora":
         return add_adapter(unet, config.lora, seed=config.reproducibility.seed)
     unet.requires_grad_(True)
@@ -23,18 +24,18 @@ def make_trainable(unet: UNet2DConditionModel, config: Config) -> dict[str, nn.P
 
 
 def weights_dtype(config: Config) -> torch.dtype:
-    """Number format that a UNet's weights are kept in: model.precision; fp32 where all of them are trained."""
+    """Return the dtype of a UNet's weights: model.precision; fp32 where all of them are trained."""
     return DTYPES["fp32" if config.training.method == "full" else config.model.precision]
 
 
 def mixed_precision(config: Config, device: torch.device) -> torch.autocast:
-    """Context in which a UNet of `weights_dtype` computes in model.precision, in training and in drawing alike."""
+    """Return the context in which a UNet of `weights_dtype` computes in model.precision, for training and sampling."""
     is_mixed = weights_dtype(config) != DTYPES[config.model.precision]
     return torch.autocast(device.type, DTYPES[config.model.precision], enabled=is_mixed)
 
 
 def save_weights(unet: UNet2DConditionModel, folder: Path) -> None:
-    """Writes the adapter as diffusers reads it, or, of a UNet without one, all weights to `unet/`."""
+    """Save the adapter in diffusers' format, or, of a UNet without one, all weights to `unet/`."""
     if getattr(unet, "peft_config", None):
         save_adapter(unet, folder / WEIGHTS_NAME)
     else:
@@ -42,7 +43,7 @@ def save_weights(unet: UNet2DConditionModel, folder: Path) -> None:
 
 
 def load_weights(base: Path, checkpoint: Path, *, dtype: torch.dtype, device: torch.device) -> UNet2DConditionModel:
-    """The UNet that `save_weights` wrote to a checkpoint, frozen.
+    """Load the UNet that `save_weights` saved in a checkpoint, frozen.
 
     Raises:
         UserError: the file is missing, damaged, or made for another base model.

@@ -10,7 +10,7 @@ from typing import Any
 from woundray.config import Config
 from woundray.errors import NonFiniteError, UserError
 from woundray.system.shared_files import wait_until_seen
-from woundray.training.entry_point import Loop
+from woundray.training.entry_point import TrainLoop
 
 CHECKPOINT, METRICS = "checkpoint_folder", "metrics"
 """Keys of a report to Ray: the epoch's folder, and the metrics as the loop reported them."""
@@ -33,7 +33,7 @@ class RunSetup:
     """
 
     config: Config
-    loop: Loop
+    loop: TrainLoop
     precomputed: Path
     output: Path
     name: str
@@ -106,7 +106,7 @@ def run_worker(
     for name, expected in fingerprints.items():
         wait_until_seen(setup.precomputed / name, expected)
     # The process that records reports may have died earlier. Checkpoints may be gone: only the history is read
-    for entry in context.from_first(_unreported(output, last_reported) if context.is_first else []):
+    for entry in context.broadcast(_unreported(output, last_reported) if context.is_main_process else []):
         send(entry, output / f"epoch_{int(entry['epoch']):04d}", {})
     try:
         setup.loop(config, precomputed=setup.precomputed, output=output, context=context, report=report)

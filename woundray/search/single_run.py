@@ -26,7 +26,7 @@ from woundray.search.trial import ERROR_FILE
 from woundray.system.redaction import redact
 from woundray.system.storage import lost_storage
 from woundray.tracking.journal import Journal, TrialEnded, TrialStarted
-from woundray.training.entry_point import Loop
+from woundray.training.entry_point import TrainLoop
 
 
 class TrainJournalCallback(UserCallback):
@@ -46,7 +46,7 @@ class TrainJournalCallback(UserCallback):
             journal.append(event)
 
 
-def fit_single_run(config: Config, *, loop: Loop, precomputed: Path, output: Path, folder: Path) -> None:
+def fit_single_run(config: Config, *, loop: TrainLoop, precomputed: Path, output: Path, folder: Path) -> None:
     """Train one configuration on the connected cluster; resume a run that is in `output`.
 
     Args:

@@ -19,7 +19,7 @@ from woundray.search.study_folders import journal_path
 from woundray.system.redaction import redact
 from woundray.system.storage import refuse_lost
 from woundray.tracking.journal import Journal, TrialEnded
-from woundray.training.entry_point import Loop
+from woundray.training.entry_point import TrainLoop
 
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
@@ -44,7 +44,7 @@ def make_trainable(driver: Callable[[dict[str, Any]], None]) -> type[FunctionTra
     return Trial
 
 
-def run_trial(proposal: dict[str, Any], *, base: Config, loop: Loop, precomputed: Path, study: Path) -> None:
+def run_trial(proposal: dict[str, Any], *, base: Config, loop: TrainLoop, precomputed: Path, study: Path) -> None:
     """Train one configuration to its end. Ray Tune calls it, and again if its process died.
 
     Args:

@@ -36,7 +36,7 @@ from woundray.system.atomic_files import atomic_path
 from woundray.system.storage import lost_storage
 from woundray.tracking.journal import Journal, StudyEnded, StudyStarted
 from woundray.training.checkpoint import newest_checkpoint, read_progress
-from woundray.training.entry_point import Loop, train
+from woundray.training.entry_point import TrainLoop, train
 
 SPACE_FILE = "space.yaml"
 """File in a study's folder: copy of its search space."""
@@ -63,7 +63,7 @@ class StudySetup:
     folder: Path
     precomputed: Path
     resources: Resources
-    loop: Loop = train
+    loop: TrainLoop = train
 
     def resolved(self) -> "StudySetup":
         """Return the setup with absolute folders, and with a number for `hardware.gpus_per_worker: auto`."""

@@ -1,4 +1,4 @@
-"""Training of one adapter: precompute -> train_state -> loop -> train_step -> checkpoint.
+"""Training of one adapter: precompute -> train_state -> loop (random_inputs, train_step) -> checkpoint.
 
-It knows neither Ray nor MLflow: a `report(metrics, checkpoint)` callable comes in.
+Without Ray and MLflow: the caller passes a `report(metrics, checkpoint)` callback.
 """

@@ -1,4 +1,4 @@
-"""Where one process of a run stands among the others, and the few things that they exchange."""
+"""Rank, world size and device of one process of a run, and its collectives."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,56 +23,56 @@ class DistributedContext:
     device: torch.device
 
     @classmethod
-    def alone(cls, device: str = "cpu") -> "DistributedContext":
-        """A run of one process."""
+    def single(cls, device: str = "cpu") -> "DistributedContext":
+        """Make the context of a run of one process."""
         return cls(0, 1, torch.device(device))
 
     @property
-    def is_first(self) -> bool:
-        """Whether this process writes files."""
+    def is_main_process(self) -> bool:
+        """Whether this is rank 0, the only one that writes files."""
         return self.rank == 0
 
-    def share(self, count: int) -> range:
-        """The part of range(count) that is this process's: parts are consecutive, disjoint and cover everything."""
+    def shard(self, count: int) -> range:
+        """Return this rank's part of range(count): parts are consecutive, disjoint and cover everything."""
         return range(count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size)
 
-    def total(self, value: Tensor) -> Tensor:
-        """Sum of a tensor over all processes, on all processes, on the run's device.
+    def all_reduce_sum(self, value: Tensor) -> Tensor:
+        """Sum a tensor over all ranks; the sum is on all ranks, on the run's device.
 
-        It is added up there, too: the backend that a run's gradients take may refuse tensors on other devices.
+        It is computed there, too: the backend of the gradients may refuse tensors on other devices.
         """
         value = value.to(self.device)
         if self.world_size > 1:
             dist.all_reduce(value)
         return value
 
-    def gather(self, rows: Tensor) -> Tensor:
-        """All processes' rows, (n_rank, ...) -> (sum of n_rank, ...), in the order of ranks, on all processes."""
+    def all_gather(self, rows: Tensor) -> Tensor:
+        """Concatenate all ranks' rows, (n_rank, ...) -> (sum of n_rank, ...), in the order of ranks, on all ranks."""
         if self.world_size == 1:
             return rows
         parts: list[Tensor | None] = [None] * self.world_size
         dist.all_gather_object(parts, rows.cpu())
         return torch.cat([part for part in parts if part is not None])
 
-    def from_first(self, value: Value) -> Value:
-        """The first process's value, on all processes; it is pickled."""
+    def broadcast(self, value: Value) -> Value:
+        """Return rank 0's value on all ranks; it is pickled."""
         if self.world_size == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+        objects = [value]
+        dist.broadcast_object_list(objects, src=0)
+        return objects[0]
 
-    def wait_until_seen(self, path: Path) -> None:
-        """Until this process sees a file as the first one does.
+    def wait_for_file(self, path: Path) -> None:
+        """Wait until this rank sees a file with the content that rank 0 sees.
 
         Raises:
             UserError: see `woundray.system.shared_files.wait_until_seen`.
         """
-        expected = self.from_first(fingerprint(path) if self.is_first and self.world_size > 1 else "")
-        if not self.is_first:
+        expected = self.broadcast(fingerprint(path) if self.is_main_process and self.world_size > 1 else "")
+        if not self.is_main_process:
             wait_until_seen(path, expected)
 
-    def wait(self) -> None:
-        """Until all processes are here."""
+    def barrier(self) -> None:
+        """Wait for all ranks."""
         if self.world_size > 1:
             dist.barrier()

@@ -1,4 +1,4 @@
-"""The exponential moving average of what is trained."""
+"""Exponential moving average (EMA) of the trained parameters."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,15 +8,18 @@ from torch import Tensor
 
 
 def ramped_decay(decay: float, step: int) -> float:
-    """min(decay, (1 + step) / (10 + step)), step = 0 for the first update.
+    """Return min(decay, (1 + step) / (10 + step)), step = 0 for the first update, as diffusers' EMAModel.
 
     Without the ramp an average of decay 0.9999 is still 95 % initial weights after 500 updates.
     """
     return min(decay, (1 + step) / (10 + step))
 
 
-class Ema:
-    """Average of some parameters, and of nothing else: the frozen base is not copied.
+class EMA:
+    """Moving average of some parameters by name; the frozen base is not copied.
+
+    Own code beside diffusers.training_utils.EMAModel, whose first update has decay 0 and drops the initial weights,
+    whose state has no names, and which swaps weights with a second copy of all of them.
 
     Attributes:
         average: name -> tensor like the parameter.
@@ -30,7 +33,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, parameters: Mapping[str, Tensor]) -> None:
-        """average <- d average + (1 - d) parameter, with the ramped decay d."""
+        """Set average <- d average + (1 - d) parameter, with the ramped decay d."""
         decay = ramped_decay(self.decay, self.step)
         values = [parameters[name].detach() for name in self.average]
         torch._foreach_lerp_(list(self.average.values()), values, 1 - decay)
@@ -40,7 +43,7 @@ class Ema:
     def applied(self, parameters: Mapping[str, Tensor]) -> Iterator[None]:
         """Within the context the parameters hold the average; after it their own values, to the bit.
 
-        Parameter and average change places one tensor at a time: no second copy of all of them is made.
+        Parameter and average are swapped one tensor at a time: no second copy of all of them is made.
         """
         self._swap(parameters)
         try:

@@ -1,4 +1,4 @@
-"""The training loop's door: what is sent to other processes, light enough that those who only pass it on stay light."""
+"""Worker entry point of the training loop; imports torch only in the worker."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,22 +10,30 @@ if TYPE_CHECKING:
     from woundray.training.distributed import DistributedContext
 
 
-Report = Callable[[dict[str, float], Path], None]
-"""Told the metrics of an epoch and its checkpoint, after both are on disk."""
+ReportCallback = Callable[[dict[str, float], Path], None]
+"""Called with the metrics of an epoch and its checkpoint, after both are on disk."""
 
 
-class Loop(Protocol):
+class TrainLoop(Protocol):
     """A training loop. Every rank calls `report` once an epoch: Ray waits for all, and takes rank 0's."""
 
     def __call__(
-        self, config: Config, *, precomputed: Path, output: Path, context: "DistributedContext", report: Report
+        self,
+        config: Config,
+        *,
+        precomputed: Path,
+        output: Path,
+        context: "DistributedContext",
+        report: ReportCallback,
     ) -> None: ...
 
 
-def train(config: Config, *, precomputed: Path, output: Path, context: "DistributedContext", report: Report) -> None:
-    """`woundray.training.loop.train`, imported with torch and diffusers where it runs and nowhere else.
+def train(
+    config: Config, *, precomputed: Path, output: Path, context: "DistributedContext", report: ReportCallback
+) -> None:
+    """Run `woundray.training.loop.train`; torch and diffusers are imported here and not with this module.
 
-    Each trial has a driver and a controller that only hand the loop to its workers.
+    Each trial has a driver and a controller that only pass the loop on to its workers.
     """
     from woundray.training import loop
 

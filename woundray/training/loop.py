@@ -1,4 +1,4 @@
-"""The training of one adapter. It knows neither Ray nor MLflow: a `report` comes in."""
+"""Training loop of one adapter: train an epoch, evaluate it, save a checkpoint, report. No Ray and no MLflow here."""
 
 import contextlib
 import logging
@@ -7,82 +7,96 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypedDict
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from woundray.config import Config
 from woundray.errors import NonFiniteError
 from woundray.evaluation import checkpoint_selection, epoch_metrics
 from woundray.evaluation.objective import resolve_objective
 from woundray.models.trainable_weights import mixed_precision, save_weights
-from woundray.sampling import pipeline
-from woundray.training import train_step as steps
+from woundray.sampling.grids import make_grid
+from woundray.sampling.pipeline import image_seeds, sample_images
+from woundray.sampling.png_files import write_png
 from woundray.training.checkpoint import (
+    GRID_NAME,
     STATE_NAME,
+    Retention,
     TrainingProgress,
-    follow,
     newest_checkpoint,
     publish,
     read_progress,
     read_state,
+    update_links,
     write_config,
     write_state,
 )
 from woundray.training.distributed import DistributedContext
-from woundray.training.entry_point import Report
+from woundray.training.entry_point import ReportCallback
 from woundray.training.loss_monitor import LossMonitor
-from woundray.training.optimizer import at_averages, learning_rate
-from woundray.training.precompute import sampler_of
+from woundray.training.lr_schedule import learning_rate
+from woundray.training.optimizer import averaged_weights
+from woundray.training.precompute import validation_sampler
+from woundray.training.random_inputs import draw_random_inputs, dropout_seed, photo_order, random_stream, with_prior
 from woundray.training.train_state import TrainState, build_train_state
+from woundray.training.train_step import train_step
+from woundray.training.validation_loss import validation_loss
 
 logger = logging.getLogger(__name__)
 
 
-def train(config: Config, *, precomputed: Path, output: Path, context: DistributedContext, report: Report) -> None:
-    """Trains until the last epoch or until the score stops falling; goes on from its last checkpoint if it has one.
+def train(
+    config: Config, *, precomputed: Path, output: Path, context: DistributedContext, report: ReportCallback
+) -> None:
+    """Train until the last epoch or until the score stops falling; resume from the run's last checkpoint if any.
 
     Args:
         precomputed: folder of `precompute`.
         output: the run's own folder.
-        report: told the metrics of each epoch and its checkpoint, on every rank, after both are on disk.
+        report: called with the metrics of each epoch and its checkpoint, on every rank, after both are on disk.
 
     Raises:
-        NonFiniteError: a loss, gradient, picture or score is infinite or not a number; names it, epoch and step.
+        NonFiniteError: a loss, gradient, image or score is infinite or NaN; names it, epoch and step.
     """
     config = resolve_objective(config)
     state = build_train_state(config, precomputed, output, context)
-    progress = _resume(state)
-    last = min(config.training.last_epoch or config.training.epochs, config.training.epochs)
-    while progress.epoch < last and not stopped_early(progress.history, config):
+    progress = resume(state)
+    last_epoch = min(config.training.last_epoch or config.training.epochs, config.training.epochs)
+    while progress.epoch < last_epoch and not stopped_early(progress.history, config):
         epoch = progress.epoch + 1
         started = time.perf_counter()
         metrics = {"epoch": float(epoch)} | train_epoch(state, epoch, progress.updates)
         trained = time.perf_counter()
         try:
-            metrics |= _judge(state) if state.precomputed.held_out else _keep(state)
+            metrics |= evaluate_epoch(state)
         except NonFiniteError as error:
             raise _diverged(f"epoch {epoch}: {error}") from None
         metrics["seconds_training"] = trained - started
         metrics["seconds_scoring"] = time.perf_counter() - trained
-        metrics = context.from_first(metrics)
+        metrics = context.broadcast(metrics)
         _check_finite(metrics)
         progress = TrainingProgress(epoch, progress.updates + state.updates_per_epoch, [*progress.history, metrics])
-        folder = _save(state, progress)
-        report(metrics, folder)
+        checkpoint = save_checkpoint(state, progress)
+        report(metrics, checkpoint)
 
 
-def _check_finite(metrics: dict[str, float]) -> None:
-    """Raises NonFiniteError, on every rank alike, before the epoch is kept: nobody could go on from it."""
-    for name, value in metrics.items():
-        if not math.isfinite(value):
-            raise _diverged(f"epoch {metrics['epoch']:.0f}: {name} is {value}")
-
-
-def _diverged(what: object) -> NonFiniteError:
-    """With the mend."""
-    return NonFiniteError(f"{what}; lower training.learning_rate or use model.precision bf16")
+def resume(state: TrainState) -> TrainingProgress:
+    """Restore the state of the run's newest checkpoint, on all ranks; return its progress."""
+    context = state.context
+    checkpoint = context.broadcast(newest_checkpoint(state.output) if context.is_main_process else None)
+    if checkpoint is None:
+        if context.is_main_process:
+            write_config(state.config, state.output)
+        return TrainingProgress(0, 0, [])
+    # on a shared file system other ranks may see a checkpoint later than the rank that wrote it
+    progress = context.broadcast(read_progress(checkpoint) if context.is_main_process else TrainingProgress(0, 0, []))
+    context.wait_for_file(checkpoint / STATE_NAME)
+    if context.is_main_process:  # it may have been killed between the checkpoint's renaming and the links
+        update_links(state.output, progress, _retention(state, progress))
+    read_state(checkpoint / STATE_NAME, state.restorable)
+    logger.info("goes on after epoch %d of %s", progress.epoch, state.output)
+    return progress
 
 
 def stopped_early(history: list[dict[str, float]], config: Config) -> bool:
@@ -96,194 +110,139 @@ def stopped_early(history: list[dict[str, float]], config: Config) -> bool:
     return history[-1]["epoch"] - best >= patience
 
 
-def _resume(state: TrainState) -> TrainingProgress:
-    checkpoint = state.context.from_first(newest_checkpoint(state.output) if state.context.is_first else None)
-    if checkpoint is None:
-        if state.context.is_first:
-            write_config(state.config, state.output)
-        return TrainingProgress(0, 0, [])
-    # a shared file system may show the other ranks a checkpoint later than the one that wrote it
-    progress = state.context.from_first(
-        read_progress(checkpoint) if state.context.is_first else TrainingProgress(0, 0, [])
-    )
-    state.context.wait_until_seen(checkpoint / STATE_NAME)
-    if state.context.is_first:  # it may have been killed between the checkpoint's renaming and the links
-        follow(state.output, progress, **_kept(state, progress))
-    read_state(
-        checkpoint / STATE_NAME,
-        state.parameters,
-        state.ema,
-        state.optimizer,
-        state.scaler,
-        optimizer_name=state.config.training.optimizer,
-        precomputed_key=state.precomputed.key,
-    )
-    logger.info("goes on after epoch %d of %s", progress.epoch, state.output)
-    return progress
-
-
 def train_epoch(state: TrainState, epoch: int, updates_before: int) -> dict[str, float]:
-    """All optimizer updates of an epoch; mean losses over the global batches."""
-    config, context = state.config, state.context
+    """Do all optimizer updates of an epoch; return mean losses over the global batches."""
+    config, context, precomputed = state.config, state.context, state.precomputed
+    latent_cache, seed = precomputed.latent_cache, config.reproducibility.seed
     rows = config.training.batch_size * config.training.gradient_accumulation_steps * context.world_size
     total_updates = config.training.epochs * state.updates_per_epoch
-    order = steps.photo_order(
-        len(state.precomputed.latent_cache.train), rows * state.updates_per_epoch, config.reproducibility.seed, epoch
-    )
+    order = photo_order(len(latent_cache.train), rows * state.updates_per_epoch, seed, epoch)
     loss_monitor = LossMonitor(epoch, context, state.scaler)
     state.model.train()
     try:
-        for step, own_photos in enumerate(torch.split(order, rows), start=1):
-            update = updates_before + step - 1
-            rate = learning_rate(update, total_updates, config.training)
+        for step, photos in enumerate(torch.split(order, rows), start=1):
+            rate = learning_rate(updates_before + step - 1, total_updates, config.training)
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
 
-            # dropout of adapters draws from torch's own generator: make that, too, a function of where we are
-            torch.manual_seed(steps.dropout_seed(config.reproducibility.seed, epoch, step, context.rank))
-            photos = steps.with_prior(own_photos, state.precomputed.latent_cache, config, epoch=epoch, step=step)
-            random_inputs = steps.draw_random_inputs(
-                photos, state.precomputed.latent_cache, state.precomputed.schedule, config, epoch=epoch, step=step
+            # adapters' dropout draws from torch's global generator: seed it by epoch, step and rank, too
+            torch.manual_seed(dropout_seed(seed, epoch, step, context.rank))
+            batch = with_prior(photos, latent_cache, config, epoch=epoch, step=step)
+            random_inputs = draw_random_inputs(
+                batch, latent_cache, precomputed.schedule, config, random_stream(seed, epoch, step)
             )
-            loss_monitor.add(*_update(state, random_inputs))
+            loss_monitor.add(*train_step(state, random_inputs))
         means = loss_monitor.means()
     except NonFiniteError as error:
         raise _diverged(error) from None
     return means | {"learning_rate": rate, "updates": float(state.updates_per_epoch)}
 
 
-def _update(state: TrainState, random_inputs: steps.RandomInputs) -> tuple[Tensor, Tensor]:
-    """One optimizer update; this rank's parts of the losses, (2,), and the norm of the gradient. Waits for no device.
+def evaluate_epoch(state: TrainState) -> dict[str, float]:
+    """Evaluate the EMA weights, the raw ones, or both; save the better ones to the epoch's checkpoint.
 
-    Where the loss is scaled, an update whose gradient overflowed is left out.
-    """
-    losses = steps.backward(
-        state.model,
-        state.perceptual_networks,
-        state.precomputed.latent_cache,
-        state.precomputed.schedule,
-        random_inputs,
-        state.config,
-        state.context,
-        state.scaler,
-    )
-    state.scaler.unscale_(state.optimizer)
-    norm = nn.utils.clip_grad_norm_(state.parameters.values(), state.config.training.max_grad_norm)
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.optimizer.zero_grad(set_to_none=True)
-    state.ema.update(state.parameters)
-    return losses, norm
-
-
-def _judge(state: TrainState) -> dict[str, float]:
-    """Scores of the averaged weights, of the raw ones, or of both; the better ones go to the epoch's folder.
-
-    Where both are judged, `score` is that of the better ones, `score_ema` and `score_raw` stand beside it, and `ema`
-    is 1 where the average is better, else 0.
+    With both, the scores are those of the better weights; `score_ema` and `score_raw` stand beside `score`, and `ema`
+    is 1 where the EMA is better, else 0. Without held-out images the images are sampled, and there are no scores.
     """
     state.model.eval()
-    judged: dict[str, dict[str, float]] = {}
-    pictures: dict[str, Tensor] = {}
-    kinds = ("ema", "raw") if state.config.validation.weights == "both" else (state.config.validation.weights,)
+    weights = state.config.validation.weights
+    if not state.precomputed.held_out:
+        kind = "raw" if weights == "raw" else "ema"
+        with _weights_applied(state, kind):
+            images = sample_epoch_images(state)
+            _save_evaluated_weights(state, images)
+        return {}
+    kinds = ("ema", "raw") if weights == "both" else (weights,)
+    scores: dict[str, dict[str, float]] = {}
+    samples: dict[str, Tensor] = {}
     for kind in kinds:
-        with _weights(state, kind):
-            judged[kind], pictures[kind] = score(state)
+        with _weights_applied(state, kind):
+            scores[kind], samples[kind] = evaluate_weights(state)
     objective = state.config.metrics.objective
-    better = min(kinds, key=lambda kind: judged[kind].get(objective, 0.0))  # the first process alone has all scores
-    if state.context.is_first:
-        with _weights(state, better):
-            _write_part(state, pictures[better])
+    better = min(kinds, key=lambda kind: scores[kind].get(objective, 0.0))  # only the main process has all scores
+    if state.context.is_main_process:
+        with _weights_applied(state, better):
+            _save_evaluated_weights(state, samples[better])
     if len(kinds) == 1:
-        return judged[better]
-    apart = {f"{name}_{kind}": value for kind in kinds for name, value in judged[kind].items()}
-    return judged[better] | apart | {"ema": float(better == "ema")}
+        return scores[better]
+    by_kind = {f"{name}_{kind}": value for kind in kinds for name, value in scores[kind].items()}
+    return scores[better] | by_kind | {"ema": float(better == "ema")}
 
 
-def _keep(state: TrainState) -> dict[str, float]:
-    """Where nobody is held out: the average, or else the raw weights, go to the epoch's folder, and no scores."""
-    kind = "raw" if state.config.validation.weights == "raw" else "ema"
-    state.model.eval()
-    with _weights(state, kind):
-        pictures = _draw(state)
-        if state.context.is_first:
-            _write_part(state, pictures)
-    return {}
-
-
-@contextlib.contextmanager
-def _weights(state: TrainState, kind: str) -> Iterator[None]:
-    """Within the context the model holds its averaged weights ("ema"), or those that the optimizer stands for."""
-    average = state.ema.applied(state.parameters) if kind == "ema" else contextlib.nullcontext()
-    with at_averages(state.optimizer), average:
-        yield
-
-
-def score(state: TrainState) -> tuple[dict[str, float], Tensor]:
-    """Validation loss, pictures of all ranks, and on the first of them their scores."""
+def evaluate_weights(state: TrainState) -> tuple[dict[str, float], Tensor]:
+    """Return the validation loss and, on the main process, scores of the epoch's images; and the images."""
     precomputed, context = state.precomputed, state.context
-    loss = steps.validation_loss(state.unet, precomputed.latent_cache, precomputed.schedule, state.config, context)
-    pictures = _draw(state)
-    scores = epoch_metrics.score(pictures, precomputed.reference, state.embedder) if context.is_first else {}
-    return {"validation_loss": loss} | scores, pictures
+    loss = validation_loss(state.unet, precomputed.latent_cache, precomputed.schedule, state.config, context)
+    images = sample_epoch_images(state)
+    scores = epoch_metrics.score(images, precomputed.reference, state.embedder) if context.is_main_process else {}
+    return {"validation_loss": loss} | scores, images
 
 
-def _draw(state: TrainState) -> Tensor:
-    """The epoch's pictures, of all ranks, uint8 (N, 3, H, W)."""
+def sample_epoch_images(state: TrainState) -> Tensor:
+    """Sample the epoch's images, on all ranks together: uint8 (N, 3, H, W)."""
     config, context, precomputed = state.config, state.context, state.precomputed
-    seeds = pipeline.seeds_of(config.validation.pictures)
-    own = context.share(len(seeds))
-    sampler = sampler_of(config, precomputed.schedule, precomputed.leak)
+    seeds = image_seeds(config.validation.pictures)
+    shard = context.shard(len(seeds))
+    sampler = validation_sampler(config, precomputed.schedule, precomputed.leak)
     with mixed_precision(config, context.device):
-        drawn = pipeline.sample_images(state.unet, state.vae, precomputed.prompt, seeds[own.start : own.stop], sampler)
-    return context.gather(drawn)
+        images = sample_images(state.unet, state.vae, precomputed.prompt, seeds[shard.start : shard.stop], sampler)
+    return context.all_gather(images)
 
 
-def _write_part(state: TrainState, pictures: Tensor) -> None:
-    """Weights and grid of the epoch that was just scored, in a folder that `_save` completes and renames."""
-    part = _part(state)
-    if part.exists():
-        shutil.rmtree(part)
-    part.mkdir()
-    save_weights(state.unet, part)
-    if state.precomputed.leak is not None:
-        state.precomputed.leak.write(part)
-    pipeline.write_png(pipeline.grid(pictures[: state.config.validation.grid]), part / "grid.png")
-
-
-def _save(state: TrainState, progress: TrainingProgress) -> Path:
+def save_checkpoint(state: TrainState, progress: TrainingProgress) -> Path:
+    """Complete and publish the checkpoint that `evaluate_epoch` began, on the main process; return its folder."""
     folder = state.output / f"epoch_{progress.epoch:04d}"
-    if state.context.is_first:
-        write_state(
-            _part(state) / STATE_NAME,
-            state.parameters,
-            state.ema,
-            state.optimizer,
-            state.scaler,
-            optimizer_name=state.config.training.optimizer,
-            precomputed_key=state.precomputed.key,
-        )
-        write_config(state.config, _part(state))
-        publish(_part(state), state.output, progress, **_kept(state, progress))
-    state.context.wait()
+    if state.context.is_main_process:
+        temporary = _temporary_checkpoint(state)
+        write_state(temporary / STATE_NAME, state.restorable)
+        write_config(state.config, temporary)
+        publish(temporary, state.output, progress, _retention(state, progress))
+    state.context.barrier()
     return folder
 
 
-class _Kept(TypedDict):
-    """Checkpoints of a run that stay."""
+@contextlib.contextmanager
+def _weights_applied(state: TrainState, kind: str) -> Iterator[None]:
+    """Within the context the model holds the EMA weights ("ema"), or those that the optimizer evaluates at ("raw")."""
+    ema = state.ema.applied(state.parameters) if kind == "ema" else contextlib.nullcontext()
+    with averaged_weights(state.optimizer), ema:
+        yield
 
-    best_epoch: int
-    contenders: set[int]
-    keep_last: int
+
+def _save_evaluated_weights(state: TrainState, images: Tensor) -> None:
+    """Write weights and grid of the epoch to the temporary checkpoint, on the main process."""
+    if not state.context.is_main_process:
+        return
+    temporary = _temporary_checkpoint(state)
+    if temporary.exists():
+        shutil.rmtree(temporary)
+    temporary.mkdir()
+    save_weights(state.unet, temporary)
+    if state.precomputed.leak is not None:
+        state.precomputed.leak.write(temporary)
+    write_png(make_grid(images[: state.config.validation.grid]), temporary / GRID_NAME)
 
 
-def _kept(state: TrainState, progress: TrainingProgress) -> _Kept:
+def _retention(state: TrainState, progress: TrainingProgress) -> Retention:
+    """Return which checkpoints stay on disk."""
     best, contenders = progress.epoch, set[int]()
     if state.precomputed.held_out:
         best = checkpoint_selection.best_epoch(progress.history, state.config.metrics.objective)
         contenders = checkpoint_selection.contenders(progress.history, state.config.metrics.objective)
-    return _Kept(best_epoch=best, contenders=contenders, keep_last=state.config.checkpointing.keep_last)
+    return Retention(best, contenders, state.config.checkpointing.keep_last)
 
 
-def _part(state: TrainState) -> Path:
+def _temporary_checkpoint(state: TrainState) -> Path:
     return state.output / ".epoch.part"
+
+
+def _check_finite(metrics: dict[str, float]) -> None:
+    """Raise NonFiniteError, on every rank alike, before a checkpoint is saved that no run could resume from."""
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise _diverged(f"epoch {metrics['epoch']:.0f}: {name} is {value}")
+
+
+def _diverged(problem: object) -> NonFiniteError:
+    """Make the error of a run that diverged, with the settings that help."""
+    return NonFiniteError(f"{problem}; lower training.learning_rate or use model.precision bf16")

@@ -1,8 +1,7 @@
-"""The optimizer, what it keeps, and the course of its learning rate, counted in optimizer updates."""
+"""Optimizer, and its state as tensors by name."""
 
 import importlib
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
@@ -16,7 +15,7 @@ from woundray.errors import UserError
 
 
 def make_optimizer(parameters: Iterable[torch.nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
-    """The optimizer of training.optimizer, from its own library.
+    """Make the optimizer of training.optimizer, from its own library.
 
     Raises:
         UserError: its package is not installed.
@@ -53,9 +52,12 @@ def make_optimizer(parameters: Iterable[torch.nn.Parameter], config: TrainingCon
 
 
 @contextmanager
-def at_averages(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Within the context the parameters of a schedule-free optimizer hold its average x, and not the point y at which
-    gradients are taken (arXiv 2405.15682, eq. 1-3); those of any other optimizer stay as they are."""
+def averaged_weights(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Within the context the parameters of a schedule-free optimizer hold its averaged weights.
+
+    That is x, and not the point y at which gradients are taken (arXiv 2405.15682, eq. 1-3). With any other optimizer
+    nothing changes.
+    """
     if not hasattr(optimizer, "eval"):
         yield
         return
@@ -66,33 +68,13 @@ def at_averages(optimizer: torch.optim.Optimizer) -> Iterator[None]:
         optimizer.train()  # type: ignore[attr-defined]
 
 
-def learning_rate(update: int, total_updates: int, config: TrainingConfig) -> float:
-    """Learning rate of optimizer update 0, 1, ... total_updates - 1.
-
-    It rises linearly over warmup_steps, then stays, or falls to 0 linearly or by half a cosine, once or in equal
-    rounds (Loshchilov & Hutter 2017, arXiv 1608.03983). The warm-up takes a quarter of the run at most.
-    """
-    warmup = min(config.warmup_steps, total_updates // 4)
-    if update < warmup:
-        return config.learning_rate * (update + 1) / (warmup + 1)
-    progress = (update - warmup) / max(1, total_updates - warmup)
-    in_round = config.restarts * progress % 1
-    schedule = "constant" if config.optimizer == "schedule_free_adamw" else config.schedule
-    factor = {
-        "constant": 1.0,
-        "linear": 1 - progress,
-        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
-        "cosine_with_restarts": 0.5 * (1 + math.cos(math.pi * in_round)),
-    }[schedule]
-    return config.learning_rate * factor
-
-
 def optimizer_state(
     optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]
 ) -> tuple[dict[str, Tensor], str]:
-    """What an optimizer keeps: its tensors, as "key/parameter", and as JSON everything that is no tensor.
+    """Return an optimizer's state: its tensors, as "key/parameter", and as JSON everything that is no tensor.
 
-    `parameters` are those that it was made of, in that order.
+    Args:
+        parameters: those that the optimizer was made of, in that order.
     """
     names, state = list(parameters), optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
@@ -113,17 +95,17 @@ def restore_optimizer(
     tensors: Mapping[str, Tensor],
     rest: str,
 ) -> None:
-    """Puts back what `optimizer_state` gave, for parameters of the same names and order."""
+    """Restore what `optimizer_state` returned, for parameters of the same names and order."""
     indices = {name: index for index, name in enumerate(parameters)}
     values = json.loads(rest)
-    state: dict[int, dict[str, Any]] = {indices[name]: dict(kept) for name, kept in values["parameters"].items()}
+    state: dict[int, dict[str, Any]] = {indices[name]: dict(saved) for name, saved in values["parameters"].items()}
     for path, tensor in tensors.items():
         key, _, name = path.partition("/")
         state.setdefault(indices[name], {})[key] = tensor
     groups = []
-    for group, kept in zip(optimizer.state_dict()["param_groups"], values["groups"], strict=True):
-        # JSON knows no tuples: betas come back as a list
-        settings = {key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()}
+    for group, saved in zip(optimizer.state_dict()["param_groups"], values["groups"], strict=True):
+        # JSON has no tuples: betas come back as a list
+        settings = {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
         groups.append(settings | {"params": group["params"]})
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

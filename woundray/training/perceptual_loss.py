@@ -1,4 +1,4 @@
-"""What the perceptual term sees through: a differentiable decoder and a frozen feature network."""
+"""Networks of the perceptual loss: a differentiable decoder and a frozen feature network."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torchvision.models import vgg16
 from woundray.config import Config, TrainingConfig
 from woundray.errors import UserError
 from woundray.metrics.extractors import Lite0Trunk, check_weights
-from woundray.models.base_model import decode
+from woundray.models.vae import decode
 from woundray.weights.feature_weights import WEIGHTS, path_of
 from woundray.weights.repositories import weights_home
 from woundray.weights.staging import weights_file
@@ -26,11 +26,11 @@ _VGG16 = "vgg16"  # name of its weights
 
 @dataclass(frozen=True)
 class PerceptualNetworks:
-    """How x0 estimates are seen.
+    """Decoder and feature network that x0 estimates are compared by.
 
     Attributes:
-        decode: scaled latents (N, 4, h, w) -> pictures (N, 3, 8h, 8w), about [-1, 1], with gradient.
-        trunk: pictures -> feature maps, frozen, fp32.
+        decode: scaled latents (N, 4, h, w) -> images (N, 3, 8h, 8w), about [-1, 1], with gradient.
+        trunk: images -> feature maps, frozen, fp32.
     """
 
     decode: Callable[[Tensor], Tensor]
@@ -38,9 +38,9 @@ class PerceptualNetworks:
 
 
 class Vgg16Trunk(nn.Module):
-    """Maps of VGG16 after relu1_2, 2_2, 3_3, 4_3, 5_3, as in LPIPS (Zhang et al. 2018), with gradient to the pictures.
+    """Feature maps of VGG16 after relu1_2, 2_2, 3_3, 4_3, 5_3, as in LPIPS (Zhang et al. 2018), with gradient.
 
-    Frozen, float32 also under autocast; pictures (N, 3, H, W) in [-1, 1], 32 px a side or more.
+    Frozen, float32 also under autocast; images (N, 3, H, W) in [-1, 1], 32 px a side or more.
     """
 
     ENDS = (3, 8, 15, 22, 29)
@@ -61,7 +61,7 @@ class Vgg16Trunk(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Maps (NCHW, float32), one an end."""
+        """Return feature maps (NCHW, float32), one for each of ENDS."""
         maps = []
         with torch.autocast(images.device.type, enabled=False):
             x = ((images.float() + 1) / 2 - self._mean) / self._sd
@@ -73,26 +73,26 @@ class Vgg16Trunk(nn.Module):
 
 
 def resolve_perceptual(config: Config, base: Path) -> Config:
-    """The configuration with `auto` made the decoder and network that this machine has: a study keeps them.
+    """Replace `auto` by the decoder and network that this machine has: a study keeps them.
 
     Args:
         base: folder of the base model.
     """
     facts = json.loads((base / "vae/config.json").read_text(encoding="utf-8"))
     tiny = _tiny_decoder(float(facts.get("scaling_factor", 0.18215)))
-    settled = {
+    resolved = {
         "training.perceptual_decoder": "vae" if tiny is None else "tiny",
         "training.perceptual_network": "vgg16" if weights_file(_VGG16) else "lite0",
     }
     given = config.flat()
-    return config.with_values({name: value for name, value in settled.items() if given[name] == "auto"})
+    return config.with_values({name: value for name, value in resolved.items() if given[name] == "auto"})
 
 
 def make_perceptual_networks(config: TrainingConfig, vae: AutoencoderKL) -> PerceptualNetworks | None:
-    """Decoder and network of the perceptual term; None where its weight is 0.
+    """Load decoder and network of the perceptual term; return None where its weight is 0.
 
     Raises:
-        UserError: a decoder or network that is asked for is not staged, or its file is not the published one.
+        UserError: the configured decoder or network is not staged, or its file is not the published one.
     """
     if config.perceptual_weight == 0:
         return None
@@ -103,8 +103,8 @@ def _decoder(config: TrainingConfig, vae: AutoencoderKL) -> Callable[[Tensor], T
     folder = _tiny_decoder(vae.config["scaling_factor"])
     if config.perceptual_decoder == "tiny" and folder is None:
         name = _TINY_DECODERS.get(vae.config["scaling_factor"])
-        context = f"in {weights_home() / name}" if name else "for this base model"
-        raise UserError(f"training.perceptual_decoder: no tiny decoder {context}; stage one there, or set auto or vae")
+        where = f"in {weights_home() / name}" if name else "for this base model"
+        raise UserError(f"training.perceptual_decoder: no tiny decoder {where}; stage one there, or set auto or vae")
     if folder is None or config.perceptual_decoder == "vae":
         return lambda latents: decode(vae, latents)
     tiny: AutoencoderTiny = AutoencoderTiny.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
@@ -118,7 +118,7 @@ def _decoder(config: TrainingConfig, vae: AutoencoderKL) -> Callable[[Tensor], T
 
 
 def _tiny_decoder(scaling_factor: float) -> Path | None:
-    """Folder of the staged small autoencoder that shares a VAE's latents."""
+    """Return the folder of the staged small autoencoder that shares a VAE's latents; None: there is none."""
     name = _TINY_DECODERS.get(scaling_factor)
     folder = weights_home() / name if name else None
     return folder if folder is not None and (folder / "config.json").is_file() else None

@@ -23,29 +23,36 @@ from woundray.data.split import Split, write_split
 from woundray.errors import UserError
 from woundray.evaluation import embedders, epoch_metrics, real_reference
 from woundray.evaluation.comparable_split import comparable_split
-from woundray.models.base_model import NoiseSchedule, embed_prompts, encode_moments, free_memory, load_unet, load_vae
+from woundray.models.loading import free_memory
+from woundray.models.noise_schedule import NoiseSchedule
 from woundray.models.signal_leak import LEAK_NAME, SignalLeak
+from woundray.models.text_encoder import embed_prompts
 from woundray.models.trainable_weights import mixed_precision, weights_dtype
-from woundray.sampling import pipeline
+from woundray.models.unet import load_unet
+from woundray.models.vae import encode_moments, load_vae
+from woundray.sampling.grids import make_grid
+from woundray.sampling.pipeline import image_seeds, sample_images, sample_latents
+from woundray.sampling.png_files import write_png
+from woundray.sampling.solver import Prompt, Sampler
 from woundray.system.atomic_files import write_json
-from woundray.training.precompute_inputs import origin_of, photographs_of, what_changed
+from woundray.training.precompute_inputs import change_message, fingerprint_inputs, hash_photographs
 from woundray.weights.base_models import resolve
 
-_PRIOR_SEED = 2**20  # beyond the seeds of pictures that are judged
+_PRIOR_SEED = 2**20  # first seed of prior images, beyond the seeds of evaluated images
 
-ProgressCallback = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
+ProgressCallback = Callable[[str, int, int], None]  # name of the stage, number done, total
 
 
 @dataclass(frozen=True)
 class Precomputed:
-    """Opened materials.
+    """Opened precomputed data.
 
     Attributes:
         base: folder of the base model.
-        held_out: what pictures are scored against; None where nobody is held out.
-        leak: what pictures of trained models begin with beside noise.
+        held_out: real photographs' features that images are scored against; None without held-out patients.
+        leak: signal in the initial noise of trained models' images.
         baseline: scores of the base model without an adapter, as an epoch reports them.
-        key: hash of everything that the bank was computed from.
+        key: hash of everything that the latent cache was computed from.
     """
 
     folder: Path
@@ -59,19 +66,19 @@ class Precomputed:
 
     @property
     def reference(self) -> real_reference.RealReference:
-        """What pictures are scored against."""
-        assert self.held_out is not None, "nobody is held out"
+        """Real photographs' features that images are scored against."""
+        assert self.held_out is not None, "no held-out patients"
         return self.held_out
 
     @property
-    def prompt(self) -> pipeline.Prompt:
-        """Embeddings that pictures are drawn from."""
+    def prompt(self) -> Prompt:
+        """Prompt embeddings that images are sampled from."""
         return _prompt(self.latent_cache)
 
 
-def sampler_of(config: Config, schedule: NoiseSchedule, leak: SignalLeak | None = None) -> pipeline.Sampler:
-    """How an epoch's pictures are drawn, or, without a leak, those of the base model."""
-    return pipeline.Sampler(
+def validation_sampler(config: Config, schedule: NoiseSchedule, leak: SignalLeak | None = None) -> Sampler:
+    """Return the sampler of an epoch's images, or, without a leak, of the base model's."""
+    return Sampler(
         schedule,
         config.model.resolution,
         config.validation.sampling_steps,
@@ -82,23 +89,23 @@ def sampler_of(config: Config, schedule: NoiseSchedule, leak: SignalLeak | None 
 
 
 def open_precomputed(folder: Path) -> Precomputed:
-    """Materials that `precompute` wrote; the bank is memory-mapped."""
+    """Open the data that `precompute` wrote; the latent cache is memory-mapped."""
     facts = json.loads((folder / "base_model_scores.json").read_text(encoding="utf-8"))
     base = Path(facts["base"])
     held_out = real_reference.read_reference(folder) if (folder / "reference.json").is_file() else None
     latent_cache = read_latent_cache(folder / "latent_cache.safetensors")
-    schedule = _schedule(base, facts["zero_terminal_snr"])
+    schedule = _load_schedule(base, facts["zero_terminal_snr"])
     leak = SignalLeak.read(folder)
     return Precomputed(folder, base, latent_cache, schedule, held_out, leak, facts["scores"], facts["key"])
 
 
-def schedule_of(config: Config, base: Path) -> NoiseSchedule:
-    """The noise schedule of a base model as model.zero_terminal_snr wants it."""
-    return _schedule(base, config.model.zero_terminal_snr)
+def load_schedule(config: Config, base: Path) -> NoiseSchedule:
+    """Load the noise schedule of a base model, rescaled where model.zero_terminal_snr is set."""
+    return _load_schedule(base, config.model.zero_terminal_snr)
 
 
-def _schedule(base: Path, zero_terminal_snr: bool) -> NoiseSchedule:
-    schedule = NoiseSchedule.of(base)
+def _load_schedule(base: Path, zero_terminal_snr: bool) -> NoiseSchedule:
+    schedule = NoiseSchedule.load(base)
     return schedule.with_zero_terminal_snr() if zero_terminal_snr else schedule
 
 
@@ -111,30 +118,41 @@ def precompute(
     source: ImageSource | None = None,
     embedder: embedders.Embedder | None = None,
 ) -> Precomputed:
-    """Reads the photographs, splits them by patient, encodes them, and scores the base model.
+    """Read the photographs, split them by patient, encode them, and score the base model.
 
-    Where the folder holds all of it already it is opened; the base model may lie in another place by now.
+    A folder that is complete already is opened; the base model may have moved to another folder since.
 
-    source: photographs to take instead of all of config.data; embedder: instead of the one of the objective.
+    Args:
+        source: photographs to use instead of all of config.data.
+        embedder: to use instead of the one of the objective.
 
     Raises:
-        UserError: photographs, base model or settings are others than those that the folder was made of.
+        UserError: photographs, base model or settings have changed since the folder was written.
     """
     base = resolve(config.model.base)
     source = source or open_image_source(config)
-    origin = origin_of(config, base, source)
+    origin = fingerprint_inputs(config, base, source)
     key = latent_cache_key(origin)
     facts_file = folder / "base_model_scores.json"
     if facts_file.is_file():
         facts = json.loads(facts_file.read_text(encoding="utf-8"))
         if facts["key"] != key:
-            raise UserError(what_changed(folder, facts, origin, photographs_of(source)))
+            raise UserError(change_message(folder, facts, origin, hash_photographs(source)))
         if facts["base"] != str(base):
             write_json(facts | {"base": str(base)}, facts_file)
         return open_precomputed(folder)
     folder.mkdir(parents=True, exist_ok=True)
     scores = _compute(
-        config, folder, base, source, embedder or embedders.make_embedder(config, device), device, progress
+        _Inputs(
+            config=config,
+            folder=folder,
+            base=base,
+            source=source,
+            embedder=embedder or embedders.make_embedder(config, device),
+            split=usable_split(source, config),
+            device=device,
+            progress=progress,
+        )
     )
     free_memory()
     facts = {
@@ -143,125 +161,116 @@ def precompute(
         "zero_terminal_snr": config.model.zero_terminal_snr,
         "scores": scores,
         "origin": {name: repr(value) for name, value in origin.items()},
-        "photographs": photographs_of(source),
+        "photographs": hash_photographs(source),
     }
     write_json(facts, facts_file)
     return open_precomputed(folder)
 
 
 def usable_split(source: ImageSource, config: Config) -> Split:
-    """The sides of the photographs, which share no picture and are large enough to be compared.
+    """Split the photographs into sides that share no image and are large enough to be compared.
 
     Raises:
-        UserError: they share one, or are too small.
+        UserError: they share an image, or are too small.
     """
     split = comparable_split(source.photos, config)
     refuse_shared(split, source, config.data)
     return split
 
 
-def _compute(
-    config: Config,
-    folder: Path,
-    base: Path,
-    source: ImageSource,
-    embedder: embedders.Embedder,
-    device: torch.device,
-    progress: ProgressCallback,
-) -> dict[str, float]:
-    """Writes split, reference, bank and the base model's pictures; gives its scores. It keeps no model."""
-    split = usable_split(source, config)
-    write_split(split, folder / "split.json")
-    reference = _reference(config, source, split, folder, embedder, progress) if split.validation else None
+@dataclass(frozen=True)
+class _Inputs:
+    """Everything that the data are computed from, and where they are written."""
 
-    # the bank
-    schedule = schedule_of(config, base)
+    config: Config
+    folder: Path
+    base: Path
+    source: ImageSource
+    split: Split
+    embedder: embedders.Embedder
+    device: torch.device
+    progress: ProgressCallback
+
+
+def _compute(inputs: _Inputs) -> dict[str, float]:
+    """Write split, reference, latent cache and the base model's images; return its scores. No model is kept."""
+    config, folder, base, device = inputs.config, inputs.folder, inputs.base, inputs.device
+    write_split(inputs.split, folder / "split.json")
+    reference = _compute_reference(inputs) if inputs.split.validation else None
+
+    # latent cache
+    schedule = load_schedule(config, base)
     vae = load_vae(base, device=device)
-    latent_cache = _encode(config, source, split, vae, base, device, progress)
+    latent_cache = _encode(inputs, vae)
     unet = load_unet(base, dtype=weights_dtype(config), device=device)
     if config.training.prior_weight > 0:
-        latent_cache = _with_prior(latent_cache, unet, config, base, schedule, device)
+        latent_cache = _add_prior(inputs, latent_cache, unet, schedule)
     write_latent_cache(latent_cache, folder / "latent_cache.safetensors")
     (folder / LEAK_NAME).unlink(missing_ok=True)  # of other settings in the same folder
     if config.validation.signal_leak:
-        SignalLeak.of(latent_cache.train.flatten(0, 1).chunk(2, dim=1)[0]).write(folder)
+        SignalLeak.fit(latent_cache.train.flatten(0, 1).chunk(2, dim=1)[0]).write(folder)
 
-    # the base model without an adapter, by the same seeds as every epoch of every trial
-    seeds = pipeline.seeds_of(config.validation.pictures)
+    # images of the base model without an adapter, by the same seeds as every epoch of every trial
+    seeds = image_seeds(config.validation.pictures)
     with mixed_precision(config, device):
-        pictures = pipeline.sample_images(
+        images = sample_images(
             unet,
             vae,
             _prompt(latent_cache),
             seeds,
-            sampler_of(config, schedule),
-            lambda done: progress("base model's pictures", done, len(seeds)),
+            validation_sampler(config, schedule),
+            lambda done: inputs.progress("base model's pictures", done, len(seeds)),
         )
-    pipeline.write_png(pipeline.grid(pictures[: config.validation.grid]), folder / "base_model.png")
-    return {} if reference is None else epoch_metrics.score(pictures, reference, embedder)
+    write_png(make_grid(images[: config.validation.grid]), folder / "base_model.png")
+    return {} if reference is None else epoch_metrics.score(images, reference, inputs.embedder)
 
 
-def _reference(
-    config: Config,
-    source: ImageSource,
-    split: Split,
-    folder: Path,
-    embedder: embedders.Embedder,
-    progress: ProgressCallback,
-) -> real_reference.RealReference:
-    """What real photographs reach; also a grid of held-out ones."""
+def _compute_reference(inputs: _Inputs) -> real_reference.RealReference:
+    """Compute the features of real photographs and the real-vs-real baseline; also write a grid of held-out ones."""
+    config, folder, source, split = inputs.config, inputs.folder, inputs.source, inputs.split
     images = real_reference.RealImages.of(source, split)
-    pipeline.write_png(pipeline.grid(images.held_out[: config.validation.grid]), folder / "reference.png")
-    progress("features of photographs", 0, 1)
+    write_png(make_grid(images.held_out[: config.validation.grid]), folder / "reference.png")
+    inputs.progress("features of photographs", 0, 1)
     options = real_reference.ReferenceOptions.of(config, config.validation.pictures)
-    reference = real_reference.make_reference(images, embedder, options)
-    progress("features of photographs", 1, 1)
+    reference = real_reference.make_reference(images, inputs.embedder, options)
+    inputs.progress("features of photographs", 1, 1)
     real_reference.write_reference(reference, folder)
     return reference
 
 
-def _encode(
-    config: Config,
-    source: ImageSource,
-    split: Split,
-    vae: AutoencoderKL,
-    base: Path,
-    device: torch.device,
-    progress: ProgressCallback,
-) -> LatentCache:
-    """Moments of K seeded views a training photograph, of the plain held-out ones, and the prompts' embeddings."""
-    texts = embed_prompts(base, [config.prompts.positive, config.prompts.negative], device=device)
+def _encode(inputs: _Inputs, vae: AutoencoderKL) -> LatentCache:
+    """Encode K seeded views of each training photograph, the plain held-out ones, and the prompts."""
+    config, source, split = inputs.config, inputs.source, inputs.split
+    texts = embed_prompts(inputs.base, [config.prompts.positive, config.prompts.negative], device=inputs.device)
     views = config.data.views_per_photo
     train = []
     for index, photo in enumerate(split.train):
         seeds = [config.reproducibility.seed * 1_000_003 + index * views + view for view in range(views)]
         train.append(encode_moments(vae, torch.stack([source.view(photo, seed) for seed in seeds])))
-        progress("latents", index + 1, len(split.train))
-    encoded = torch.stack(train)  # photographs, views, 8, h, w
+        inputs.progress("latents", index + 1, len(split.train))
+    encoded = torch.stack(train)  # (photographs, views, 8, h, w)
     plain = [encode_moments(vae, source.plain(photo)[None]) for photo in split.validation]
     validation = torch.cat([encoded.new_empty(0, *encoded.shape[2:]), *plain])
-    return LatentCache(encoded, validation, **vars(pipeline.Prompt.of(texts)))
+    return LatentCache(encoded, validation, **vars(Prompt.from_embeddings(texts)))
 
 
-def _prompt(latent_cache: LatentCache) -> pipeline.Prompt:
-    return pipeline.Prompt(
+def _prompt(latent_cache: LatentCache) -> Prompt:
+    """Return the cached embeddings of prompts.positive and prompts.negative."""
+    return Prompt(
         latent_cache.positive, latent_cache.negative, latent_cache.positive_pooled, latent_cache.negative_pooled
     )
 
 
-def _with_prior(
-    latent_cache: LatentCache,
-    unet: UNet2DConditionModel,
-    config: Config,
-    base: Path,
-    schedule: NoiseSchedule,
-    device: torch.device,
+def _add_prior(
+    inputs: _Inputs, latent_cache: LatentCache, unet: UNet2DConditionModel, schedule: NoiseSchedule
 ) -> LatentCache:
-    """The bank with latents that the base model draws of prompts.prior, by seeds of their own."""
-    prompt = pipeline.Prompt.of(embed_prompts(base, [config.prompts.prior, config.prompts.negative], device=device))
-    seeds = pipeline.seeds_of(config.training.prior_pictures, first=_PRIOR_SEED)
-    with mixed_precision(config, device):
-        latents = pipeline.draw_latents(unet, prompt, seeds, sampler_of(config, schedule))
-    no_variance = torch.full_like(latents, -30.0)  # log variance: they are what they are
+    """Add latents that the base model samples from prompts.prior, by seeds of their own."""
+    config = inputs.config
+    texts = embed_prompts(inputs.base, [config.prompts.prior, config.prompts.negative], device=inputs.device)
+    prompt = Prompt.from_embeddings(texts)
+    seeds = image_seeds(config.training.prior_pictures, first=_PRIOR_SEED)
+    with mixed_precision(config, inputs.device):
+        latents = sample_latents(unet, prompt, seeds, validation_sampler(config, schedule))
+    no_variance = torch.full_like(latents, -30.0)  # log variance: each draw gives the same latents
     prior = torch.cat([latents, no_variance], dim=1)
     return replace(latent_cache, prior=prior, prior_text=prompt.positive, prior_pooled=prompt.positive_pooled)

@@ -1,4 +1,4 @@
-"""Everything that materials are computed from, and the message of a change since they were."""
+"""Inputs of precomputed data: their fingerprint, and the message of what has changed since."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ from woundray.data.image_source import ImageSource
 from woundray.system.checksums import file_sha256
 
 
-def origin_of(config: Config, base: Path, source: ImageSource) -> dict[str, object]:
-    """All that materials are made of, by name."""
+def fingerprint_inputs(config: Config, base: Path, source: ImageSource) -> dict[str, object]:
+    """Collect everything that precomputed data depend on, by name: hashes of files, settings."""
     return {
         "photos": source.content_hash,
         "base": {str(path.relative_to(base)): file_sha256(path) for path in sorted(base.glob("*/*.safetensors"))},
         "resolution": config.model.resolution,
-        # what says which photographs are one patient's is seen in their groups
+        # settings that group photographs by patient are covered by the groups
         "data": config.data.model_dump(exclude={"root", "similar_patients", "likeness"}),
         "prompts": config.prompts.model_dump(),
         "validation": config.validation.model_dump(),
@@ -29,7 +29,7 @@ def origin_of(config: Config, base: Path, source: ImageSource) -> dict[str, obje
     }
 
 
-_NAMES = {
+_SETTINGS = {
     "base": "the base model's weights",
     "resolution": "model.resolution",
     "baseline_repeats": "metrics.baseline_repeats",
@@ -41,8 +41,8 @@ _NAMES = {
 }
 
 
-def photographs_of(source: ImageSource) -> dict[str, str]:
-    """Path of each photograph -> hash of its pixels, box, phase and group."""
+def hash_photographs(source: ImageSource) -> dict[str, str]:
+    """Return the path of each photograph -> hash of its pixels, box, phase and group."""
     return {
         photo.path.as_posix(): hashlib.sha256(
             f"{photo.sha256} {photo.phase} {photo.box} {photo.group}".encode()
@@ -51,23 +51,23 @@ def photographs_of(source: ImageSource) -> dict[str, str]:
     }
 
 
-def what_changed(
+def change_message(
     folder: Path, facts: Mapping[str, Any], origin: Mapping[str, object], photographs: Mapping[str, str]
 ) -> str:
-    """Message of what changed since materials were made, and the mend."""
+    """Return the message of what changed since the data were computed, with the remedy."""
     before: dict[str, str] = facts.get("photographs", {})
     changed = [
-        _NAMES.get(name, f"the settings of {name}")
+        _SETTINGS.get(name, f"the settings of {name}")
         for name, text in facts.get("origin", {}).items()
         if name != "photos" and repr(origin.get(name)) != text
     ]
-    for what, names in (
+    for change, names in (
         ("new", photographs.keys() - before.keys()),
         ("gone", before.keys() - photographs.keys()),
         ("changed (pixels, box, phase or patient)", {n for n, h in before.items() if photographs.get(n, h) != h}),
     ):
         if names and before:
-            changed.append(f"photographs that are {what}: {len(names)}, such as {min(names)}")
+            changed.append(f"photographs that are {change}: {len(names)}, such as {min(names)}")
     return (
         f"{folder.parent}: not as it was when it began: {'; '.join(changed) or 'photographs or base model'}; "
         "put that back, or begin another under a new --study.name"

@@ -1,4 +1,4 @@
-"""Models, data, optimizer and average of one process of a run, loaded and made before its first update."""
+"""Train state: models, data, optimizer and EMA of one process of a run, made before its first update."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,13 @@ from torch.nn.parallel import DistributedDataParallel
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.evaluation import embedders
-from woundray.models.base_model import load_unet, load_vae
 from woundray.models.trainable_weights import make_trainable, weights_dtype
+from woundray.models.unet import load_unet
+from woundray.models.vae import load_vae
+from woundray.training.checkpoint import RestorableState
 from woundray.training.cuda_graphs import CudaGraphedUNet, can_capture
 from woundray.training.distributed import DistributedContext
-from woundray.training.ema import Ema
+from woundray.training.ema import EMA
 from woundray.training.loss_monitor import make_scaler
 from woundray.training.optimizer import make_optimizer
 from woundray.training.perceptual_loss import PerceptualNetworks, make_perceptual_networks
@@ -25,16 +27,21 @@ from woundray.training.precompute import Precomputed, open_precomputed
 
 @dataclass(frozen=True)
 class TrainState:
-    """State of one process of a run."""
+    """Models, data, optimizer and EMA of one process of a run.
+
+    Attributes:
+        unet: bare.
+        model: the UNet, wrapped for DDP where there are several processes, for CUDA graphs on one GPU.
+    """
 
     config: Config
     precomputed: Precomputed
     context: DistributedContext
     output: Path
     unet: UNet2DConditionModel
-    model: nn.Module  # the UNet, wrapped for DDP where there are several processes, for replay on one GPU
+    model: nn.Module
     parameters: dict[str, nn.Parameter]
-    ema: Ema
+    ema: EMA
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     vae: AutoencoderKL
@@ -42,17 +49,29 @@ class TrainState:
     embedder: embedders.Embedder
     updates_per_epoch: int
 
+    @property
+    def restorable(self) -> RestorableState:
+        """The part that checkpoints save and restore."""
+        return RestorableState(
+            parameters=self.parameters,
+            ema=self.ema,
+            optimizer=self.optimizer,
+            scaler=self.scaler,
+            optimizer_name=self.config.training.optimizer,
+            precomputed_key=self.precomputed.key,
+        )
+
 
 def build_train_state(
     config: Config, precomputed_folder: Path, output: Path, context: DistributedContext
 ) -> TrainState:
-    """Loads and makes everything that a run holds, before its first update."""
+    """Load and make everything that a run needs, before its first update."""
     precomputed = open_precomputed(precomputed_folder)
     output.mkdir(parents=True, exist_ok=True)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.hardware.tf32
     unet = load_unet(precomputed.base, dtype=weights_dtype(config), device=context.device)
     parameters = make_trainable(unet, config)
-    _set_speed(unet, config)
+    _apply_speed_settings(unet, config)
     model: nn.Module = CudaGraphedUNet(unet) if can_capture(config, context) else unet
     if context.world_size > 1:
         model = DistributedDataParallel(unet, broadcast_buffers=False)
@@ -66,7 +85,7 @@ def build_train_state(
         unet=unet,
         model=model,
         parameters=parameters,
-        ema=Ema(parameters, config.training.ema_decay),
+        ema=EMA(parameters, config.training.ema_decay),
         optimizer=make_optimizer(parameters.values(), config.training),
         scaler=make_scaler(config.model.precision, context.device),
         vae=vae,
@@ -76,8 +95,8 @@ def build_train_state(
     )
 
 
-def _set_speed(unet: UNet2DConditionModel, config: Config) -> None:
-    """Settings of speed and memory, which change results by rounding at most."""
+def _apply_speed_settings(unet: UNet2DConditionModel, config: Config) -> None:
+    """Apply settings of speed and memory, which change results by rounding at most."""
     if config.model.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if config.model.channels_last:
