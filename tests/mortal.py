@@ -35,7 +35,7 @@ def _rank(rank: int, world_size: int, config: Config, precomputed: Path, output:
 
     register_optimizer_step_post_hook(count)
     place = DistributedContext(rank, world_size, torch.device("cpu"))
-    train(config, precomputed=precomputed, output=output, place=place, report=lambda *_: None)
+    train(config, precomputed=precomputed, output=output, context=place, report=lambda *_: None)
     if world_size > 1:
         dist.destroy_process_group()
 

@@ -24,7 +24,7 @@ from woundray.generation.picture_folder import (
     provenance,
     read_origins,
 )
-from woundray.sampling.pipeline import png
+from woundray.sampling.png_files import encode_png
 from woundray.tracking.connection import connect
 from woundray.tracking.journal import TrialStarted
 from woundray.tracking.mlflow_runs import MlflowRuns
@@ -132,7 +132,7 @@ ORIGIN = Origin("source", "0" * 64, "tiny", "I", "", "", 64, 2, 1.0, 1)
 def test_a_picture_and_its_manifest_hold_what_was_typed(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     origin = replace(ORIGIN, prompt=text, negative_prompt=f"no {text}", base=text)
     picture = GeneratedImage(torch.zeros(3, 8, 8, dtype=torch.uint8), 1, origin, {})
-    with Image.open(io.BytesIO(png(picture.pixels, provenance(picture)))) as opened:
+    with Image.open(io.BytesIO(encode_png(picture.pixels, provenance(picture)))) as opened:
         opened.load()
         assert opened.text["prompt"] == text  # type: ignore[attr-defined]
         assert opened.text["negative_prompt"] == f"no {text}"  # type: ignore[attr-defined]
