@@ -21,7 +21,7 @@ from woundray.diagnosis.step_timing import OutOfMemory, Pace
 from woundray.doctor import Doctor
 from woundray.errors import UserError
 from woundray.ray_cluster.nodes import Resources
-from woundray.system.private_folder import held_port
+from woundray.system.ports import claimed_port
 from woundray.training.checkpoint import write_config
 from woundray.weights.feature_weights import path_of
 
@@ -183,7 +183,7 @@ def test_the_answer_is_a_table_for_a_person(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_port_that_the_dashboard_would_get_is_named() -> None:
-    with held_port(20000) as first:
+    with claimed_port(20000) as first:
         found = doctor("--study.dashboard_port", first)
         assert found.services.dashboard_port is not None and found.services.dashboard_port > first
         told = f"port {first} is in use: the Ray dashboard would be at port {found.services.dashboard_port}"

@@ -10,8 +10,8 @@ from families import build_family
 
 from woundray.errors import UserError
 from woundray.system.checksums import file_sha256
-from woundray.weights.archive import bring_in, export
-from woundray.weights.base_models import staged
+from woundray.weights.archive import export, import_archive
+from woundray.weights.base_models import staged_folder
 from woundray.weights.feature_weights import WEIGHTS
 
 
@@ -40,9 +40,9 @@ def test_weights_come_whole_to_another_machine(tmp_path: Path, monkeypatch: pyte
     (folder / "unet/diffusion_pytorch_model.bin").write_bytes(b"a pickle that nobody opens")
     assert export([], tmp_path / "out/weights.tar") == ["sdxl"]
     at_home(tmp_path / "there", monkeypatch)
-    assert staged("sdxl") is None
-    assert bring_in(tmp_path / "out/weights.tar") == ["sdxl"]
-    assert staged("sdxl") == tmp_path / "there/weights/sdxl"
+    assert staged_folder("sdxl") is None
+    assert import_archive(tmp_path / "out/weights.tar") == ["sdxl"]
+    assert staged_folder("sdxl") == tmp_path / "there/weights/sdxl"
     assert files_of(tmp_path / "there") == {f"weights/sdxl/{path}": content for path, content in sent.items()}
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["weights.tar"]
 
@@ -106,7 +106,7 @@ def test_what_has_no_business_there_is_refused(
     good = (member("base/sd21/vae/config.json"), b"{}")
     path = archive_of(tmp_path / "weights.tar", [good, (info, content)])
     with pytest.raises(UserError, match=message):
-        bring_in(path)
+        import_archive(path)
     assert files_of(machine) == {}
     assert not (tmp_path / "outside.json").exists()
 
@@ -119,7 +119,7 @@ def test_damage_is_refused_and_leaves_what_was_there(machine: Path, tmp_path: Pa
 
     def refused(message: str) -> None:
         with pytest.raises(UserError, match=message):
-            bring_in(path)
+            import_archive(path)
         assert files_of(machine) == {"weights/sd21/model_index.json": b"old"}
 
     refused("not an archive of weights")  # missing
@@ -141,5 +141,5 @@ def test_damage_is_refused_and_leaves_what_was_there(machine: Path, tmp_path: Pa
     refused("not an archive of weights")
 
     archive_of(path, [(member(name), b"new")])
-    bring_in(path)
+    import_archive(path)
     assert file_sha256(old) == hashlib.sha256(b"new").hexdigest()

@@ -17,7 +17,7 @@ from woundray.models.trainable_weights import load_weights, mixed_precision, wei
 from woundray.sampling import pipeline
 from woundray.system.atomic_files import write_json
 from woundray.training.precompute import Precomputed, ProgressCallback, sampler_of, schedule_of
-from woundray.weights.base_models import resolve
+from woundray.weights.base_models import base_model_folder
 
 NEW_SEEDS_FILE = "base_model_new_seeds.json"
 """In the folder of materials: what the base model scores by the seeds of finalists."""
@@ -94,7 +94,7 @@ def open_checkpoint(checkpoint: Path, options: SamplingOptions) -> OpenCheckpoin
     """What draws as a wish asks; its count and seed are left to the caller."""
     config = config_of(checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    base = resolve(config.model.base)
+    base = base_model_folder(config.model.base)
     prompt = config.prompts.positive if options.prompt is None else options.prompt
     texts = embed_prompts(base, [prompt, config.prompts.negative], device=device)
     sampler = sampler_of(config, schedule_of(config, base), SignalLeak.read(checkpoint))

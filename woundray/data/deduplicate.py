@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from woundray.data.dataset import Box, Photo
-from woundray.data.duplicates import LIKENESS, group_patients, near_duplicate_pairs, thumbnail
+from woundray.data.duplicates import DUPLICATE_CORRELATION, group_patients, near_duplicate_pairs, thumbnail
 
 Pixels = NDArray[np.uint8]
 
@@ -33,7 +33,7 @@ class Scene:
     @classmethod
     def of(cls, picture: Pixels, box: Box | None, photograph: Pixels | None = None) -> "Scene":
         """Of uint8 HWC RGB, and its photograph where it was cut from one; without a box of all of it."""
-        left, top, right, bottom = with_context(box, picture.shape[1], picture.shape[0])
+        left, top, right, bottom = context_square(box, picture.shape[1], picture.shape[0])
         small = thumbnail(picture[top:bottom, left:right])
         sha256 = pixels_sha256(picture)
         return cls(sha256, sha256 if photograph is None else pixels_sha256(photograph), small)
@@ -44,7 +44,7 @@ def pixels_sha256(picture: Pixels) -> str:
     return hashlib.sha256(f"{picture.shape} ".encode() + np.ascontiguousarray(picture).tobytes()).hexdigest()
 
 
-def with_context(box: Box | None, width: int, height: int) -> Box:
+def context_square(box: Box | None, width: int, height: int) -> Box:
     """A square around the box with CONTEXT on each side, as far as the picture goes; without a box all of it.
 
     Around a small box there is more, so that no side gets under LEAST_HALF_PX.
@@ -62,7 +62,7 @@ def with_context(box: Box | None, width: int, height: int) -> Box:
 
 
 @dataclass(frozen=True)
-class Sorted:
+class Deduplicated:
     """Photographs with their groups, without copies.
 
     Attributes:
@@ -78,15 +78,19 @@ class Sorted:
     contradictions: tuple[tuple[Photo, Photo], ...] = ()
 
 
-def sort_out(photos: Sequence[Photo], scenes: Sequence[Scene], *, likeness: float = LIKENESS) -> Sorted:
+def deduplicate(
+    photos: Sequence[Photo], scenes: Sequence[Scene], *, duplicate_correlation: float = DUPLICATE_CORRELATION
+) -> Deduplicated:
     """Joins the groups of near-duplicates, and leaves out all but one of several pictures with the same pixels and box.
 
     Same pixels with other boxes are several wounds in one photograph, and with other phases a contradiction: all of
     them stay, in one group.
     """
     if not photos:
-        return Sorted(())
-    pairs = near_duplicate_pairs(np.stack([scene.thumbnail for scene in scenes]), likeness=likeness)
+        return Deduplicated(())
+    pairs = near_duplicate_pairs(
+        np.stack([scene.thumbnail for scene in scenes]), duplicate_correlation=duplicate_correlation
+    )
     same: dict[str, list[int]] = defaultdict(list)
     for index, scene in enumerate(scenes):
         same[scene.photograph_sha256].append(index)
@@ -97,7 +101,7 @@ def sort_out(photos: Sequence[Photo], scenes: Sequence[Scene], *, likeness: floa
     kept = [index for index, original in enumerate(originals) if index == original]
     copies = [(photos[index], photos[original]) for index, original in enumerate(originals) if index != original]
     both = [(i, j) for i, j in pairs if originals[i] == i and originals[j] == j]
-    return Sorted(
+    return Deduplicated(
         tuple(replace(photos[index], group=groups[index]) for index in kept),
         tuple(copies),
         tuple((photos[i], photos[j]) for i, j in both if photos[i].group != photos[j].group),

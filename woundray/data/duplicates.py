@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 THUMBNAIL_PX = 24
 # Correlation of thumbnails from which two pictures count as one scene. In 320 photographs of the Foot Ulcer
 # Segmentation Challenge, cut to the wound, different wounds reach 0.894; one wound taken for two patients 0.91 to 0.94.
-LIKENESS = 0.91
+DUPLICATE_CORRELATION = 0.91
 _BLOCK = 512
 
 
@@ -24,22 +24,28 @@ def thumbnail(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.ravel(values / np.float32(length))
 
 
-def near_duplicate_pairs(thumbnails: NDArray[np.float32], *, likeness: float = LIKENESS) -> list[tuple[int, int]]:
-    """Index pairs (i < j) of thumbnails (N, d) that correlate by `likeness` or more, as they are or mirrored."""
-    return [(i, j) for i, j in alike(thumbnails, thumbnails, likeness=likeness) if i < j]
-
-
-def alike(
-    first: NDArray[np.float32], second: NDArray[np.float32], *, likeness: float = LIKENESS
+def near_duplicate_pairs(
+    thumbnails: NDArray[np.float32], *, duplicate_correlation: float = DUPLICATE_CORRELATION
 ) -> list[tuple[int, int]]:
-    """Index pairs (i, j) of thumbnails (N, d) and (M, d) that correlate by `likeness` or more, also mirrored."""
+    """Index pairs (i < j) of thumbnails (N, d) that correlate by `duplicate_correlation` or more, as they are or mirrored."""
+    return [
+        (i, j) for i, j in similar_pairs(thumbnails, thumbnails, duplicate_correlation=duplicate_correlation) if i < j
+    ]
+
+
+def similar_pairs(
+    first: NDArray[np.float32], second: NDArray[np.float32], *, duplicate_correlation: float = DUPLICATE_CORRELATION
+) -> list[tuple[int, int]]:
+    """Index pairs (i, j) of thumbnails (N, d) and (M, d) that correlate by `duplicate_correlation` or more, also mirrored."""
     side = first.reshape(len(first), THUMBNAIL_PX, THUMBNAIL_PX, 3)
     mirrored = side[:, :, ::-1].reshape(len(first), -1)
     pairs: list[tuple[int, int]] = []
     for start in range(0, len(first), _BLOCK):  # a block at a time: N x M numbers may not fit into memory
         rows = slice(start, start + _BLOCK)
-        likenesses = np.maximum(first[rows] @ second.T, mirrored[rows] @ second.T)
-        pairs += [(start + int(i), int(j)) for i, j in zip(*np.nonzero(likenesses >= likeness), strict=True)]
+        correlations = np.maximum(first[rows] @ second.T, mirrored[rows] @ second.T)
+        pairs += [
+            (start + int(i), int(j)) for i, j in zip(*np.nonzero(correlations >= duplicate_correlation), strict=True)
+        ]
     return pairs
 
 

@@ -78,7 +78,7 @@ def kinds_of(paths: Iterable[Path]) -> str:
     return ", ".join(f"{suffix} {count}" for suffix, count in sorted(counts.items()))
 
 
-class Places:
+class PathLookup:
     """Finds the picture that a table means: whatever the case, the slashes, the Unicode, and the drive before it."""
 
     def __init__(self, paths: Collection[Path]) -> None:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from woundray.config import Config
-from woundray.data.duplicates import LIKENESS
+from woundray.data.duplicates import DUPLICATE_CORRELATION
 from woundray.data.image_files import read_photo
-from woundray.data.manifest import Dataset, Photo, none_of_phase, read_as_set
+from woundray.data.manifest import Dataset, Photo, none_of_phase, read_configured_dataset
 from woundray.data.phantoms.render import PHASES, Phantom, render_cohort
 from woundray.data.transforms import Augmentation, plain_view, view
 from woundray.errors import UserError
@@ -29,7 +29,7 @@ class ImageSource:
         photos: what the manifest says of each.
         pixels: uint8 HWC of each, by path.
         content_hash: changes with every pixel, box, phase and group.
-        likeness: from which two of them are near-duplicates (see `woundray.data.duplicates`).
+        duplicate_correlation: from which two of them are near-duplicates (see `woundray.data.duplicates`).
     """
 
     photos: tuple[Photo, ...]
@@ -37,7 +37,7 @@ class ImageSource:
     content_hash: str
     resolution: int
     augmentation: Augmentation
-    likeness: float = LIKENESS
+    duplicate_correlation: float = DUPLICATE_CORRELATION
 
     def only(self, photos: Collection[Photo]) -> "ImageSource":
         """The same with some of its photographs."""
@@ -74,7 +74,7 @@ def open_image_source(config: Config) -> ImageSource:
         photos, pixels = _phantoms(config)
         content_hash = Dataset(Path(), photos).content_hash
     else:
-        dataset = read_as_set(config.data.root, config.data)
+        dataset = read_configured_dataset(config.data.root, config.data)
         if config.phase != "all":
             dataset = dataset.of_phase(config.phase)
         if not dataset.photos:
@@ -90,7 +90,9 @@ def open_image_source(config: Config) -> ImageSource:
         scale=(1 - config.data.scale, 1 + config.data.scale),
         jitter=config.data.jitter,
     )
-    return ImageSource(photos, pixels, content_hash, config.model.resolution, augmentation, config.data.likeness)
+    return ImageSource(
+        photos, pixels, content_hash, config.model.resolution, augmentation, config.data.duplicate_correlation
+    )
 
 
 def _phantoms(config: Config) -> tuple[tuple[Photo, ...], dict[Path, NDArray[np.uint8]]]:

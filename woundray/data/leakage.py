@@ -12,7 +12,7 @@ import numpy as np
 from woundray.config.data import DataConfig, SimilarPatients
 from woundray.data.dataset import Photo
 from woundray.data.deduplicate import Scene
-from woundray.data.duplicates import LIKENESS, alike
+from woundray.data.duplicates import DUPLICATE_CORRELATION, similar_pairs
 from woundray.data.patient_names import patient_key
 from woundray.errors import UserError
 
@@ -29,7 +29,7 @@ class LeakError(UserError):
 
 
 @dataclass(frozen=True)
-class Seen:
+class PhotoWithScene:
     """A photograph that is used, and what it shows."""
 
     photo: Photo
@@ -56,29 +56,29 @@ class Leak:
 
 
 def find_leaks(
-    train: Sequence[Seen],
-    test: Sequence[Seen],
+    train: Sequence[PhotoWithScene],
+    test: Sequence[PhotoWithScene],
     *,
     similar_patients: SimilarPatients = "refuse",
-    likeness: float | None = LIKENESS,
+    duplicate_correlation: float | None = DUPLICATE_CORRELATION,
 ) -> Iterator[Leak]:
     """Pairs of photographs that two sides must not have: of one patient, one group, the same pixels, or one scene.
 
     Args:
         similar_patients: with `apart` only equal names are one patient, else similar ones, too (see `patient_key`).
-        likeness: of near-duplicates (see `woundray.data.duplicates`); None: they are not looked for.
+        duplicate_correlation: of near-duplicates (see `woundray.data.duplicates`); None: they are not looked for.
     """
     name = _exact if similar_patients == "apart" else _similar
     yield from _sharing("patient", train, test, lambda seen: name(seen.photo))
     yield from _sharing("group", train, test, lambda seen: seen.photo.group)
     yield from _sharing("copy", train, test, lambda seen: seen.scene.pixels_sha256)
-    if likeness is not None and train and test:
+    if duplicate_correlation is not None and train and test:
         first, second = (np.stack([seen.scene.thumbnail for seen in side]) for side in (train, test))
-        for i, j in alike(first, second, likeness=likeness + _SLACK):
+        for i, j in similar_pairs(first, second, duplicate_correlation=duplicate_correlation + _SLACK):
             yield Leak("near-duplicate", train[i].photo, test[j].photo)
 
 
-def refuse_shared(split: Split, source: ImageSource, data: DataConfig) -> None:
+def refuse_leaks(split: Split, source: ImageSource, data: DataConfig) -> None:
     """Raises LeakError where the sides of a split share a patient, group or picture of those that are used.
 
     Drawn wounds (no data.root) may look alike: they are known to be of different patients, so near-duplicates of them
@@ -86,10 +86,15 @@ def refuse_shared(split: Split, source: ImageSource, data: DataConfig) -> None:
     """
     if not split.validation:
         return
-    sides = ([Seen(photo, Scene.of(source.pixels[photo.path], photo.box)) for photo in side] for side in _sides(split))
+    sides = (
+        [PhotoWithScene(photo, Scene.of(source.pixels[photo.path], photo.box)) for photo in side]
+        for side in _sides(split)
+    )
     drawn = data.root is None
-    likeness = None if drawn else data.likeness
-    leaks = list(find_leaks(*sides, similar_patients=data.similar_patients, likeness=likeness))
+    duplicate_correlation = None if drawn else data.duplicate_correlation
+    leaks = list(
+        find_leaks(*sides, similar_patients=data.similar_patients, duplicate_correlation=duplicate_correlation)
+    )
     if leaks:
         shown = "; ".join(str(leak) for leak in leaks[:_SHOWN])
         raise LeakError(
@@ -104,9 +109,9 @@ def _sides(split: Split) -> tuple[Sequence[Photo], Sequence[Photo]]:
 
 def _sharing(
     kind: Literal["patient", "group", "copy"],
-    train: Sequence[Seen],
-    test: Sequence[Seen],
-    key: Callable[[Seen], str],
+    train: Sequence[PhotoWithScene],
+    test: Sequence[PhotoWithScene],
+    key: Callable[[PhotoWithScene], str],
 ) -> Iterator[Leak]:
     """Each training photograph with the first of the test side that has its key; an empty key is none."""
     first: dict[str, Photo] = {}

@@ -10,17 +10,27 @@ from typing import Any
 
 from woundray.config.data import DataConfig, SimilarPatients
 from woundray.data.dataset import MANIFEST, PHASES, PREPARED_FROM, Box, Candidate, Dataset, LeftOut, Photo
-from woundray.data.deduplicate import Scene, copy_of, sort_out
-from woundray.data.duplicates import LIKENESS
+from woundray.data.deduplicate import Scene, copy_of, deduplicate
+from woundray.data.duplicates import DUPLICATE_CORRELATION
 from woundray.data.image_files import MAX_PIXELS, TURNED, PhotoError, open_photo
 from woundray.data.manifest_rows import read_manifest
 from woundray.data.notes import Notes
-from woundray.data.patient_names import settle_names
+from woundray.data.patient_names import canonical_names
 from woundray.data.phase_folders import read_phase_folders
 from woundray.errors import UserError
 from woundray.system.atomic_files import atomic_path
 
-__all__ = ["MANIFEST", "PHASES", "Box", "Dataset", "LeftOut", "Photo", "read_as_set", "read_dataset", "write_manifest"]
+__all__ = [
+    "MANIFEST",
+    "PHASES",
+    "Box",
+    "Dataset",
+    "LeftOut",
+    "Photo",
+    "read_configured_dataset",
+    "read_dataset",
+    "write_manifest",
+]
 
 _MOST_TOLD = 10
 
@@ -42,7 +52,7 @@ def read_dataset(
     *,
     max_pixels: int = MAX_PIXELS,
     similar_patients: SimilarPatients = "refuse",
-    likeness: float = LIKENESS,
+    duplicate_correlation: float = DUPLICATE_CORRELATION,
 ) -> Dataset:
     """Reads a folder with `manifest.csv` (columns path, phase, patient at least), or `I/`, `P/`, `R/`, or `rgb/I/` ...
 
@@ -51,7 +61,7 @@ def read_dataset(
 
     Args:
         similar_patients: what is done with patients of similar names (see `woundray.data.patient_names`).
-        likeness: from which two pictures count as near-duplicates (see `woundray.data.duplicates`).
+        duplicate_correlation: from which two pictures count as near-duplicates (see `woundray.data.duplicates`).
 
     Raises:
         UserError: no such folder, raw photographs, nothing to read; similar names that are refused; in the manifest a
@@ -71,7 +81,7 @@ def read_dataset(
     if not candidates:
         why = f"; left out was {left_out[0].reason}" if left_out else ""
         raise UserError(f"--data: {root} has neither {MANIFEST} nor pictures in I/, P/, R/ (or rgb/I/ ...){why}")
-    candidates = _with_settled_names(candidates, similar_patients, manifest or root, notes)
+    candidates = _with_canonical_names(candidates, similar_patients, manifest or root, notes)
 
     photos, scenes = [], []
     for candidate in candidates:
@@ -82,7 +92,7 @@ def read_dataset(
         else:
             photos.append(photo)
             scenes.append(scene)
-    result = sort_out(photos, scenes, likeness=likeness)
+    result = deduplicate(photos, scenes, duplicate_correlation=duplicate_correlation)
     for first, second in result.across:
         notes.add("near-duplicates of different patients, who stay on one side", f"{first.path} and {second.path}")
     for first, second in result.contradictions:
@@ -104,10 +114,13 @@ def _tell(root: Path, left_out: Sequence[LeftOut], total: int, notes: Notes) -> 
         logger.warning("%s: %s", root, line)
 
 
-def read_as_set(root: Path, data: DataConfig) -> Dataset:
+def read_configured_dataset(root: Path, data: DataConfig) -> Dataset:
     """`read_dataset` by the settings."""
     return read_dataset(
-        root, max_pixels=data.max_pixels, similar_patients=data.similar_patients, likeness=data.likeness
+        root,
+        max_pixels=data.max_pixels,
+        similar_patients=data.similar_patients,
+        duplicate_correlation=data.duplicate_correlation,
     )
 
 
@@ -133,7 +146,7 @@ def _manifest_of(root: Path) -> Path | None:
     return None
 
 
-def _with_settled_names(
+def _with_canonical_names(
     candidates: list[Candidate], similar: SimilarPatients, place: Path, notes: Notes
 ) -> list[Candidate]:
     """Patients and groups of similar names, refused, joined or left apart as `similar` says."""
@@ -143,7 +156,7 @@ def _with_settled_names(
             if item.named and (name := getattr(item.photo, column)):
                 places.setdefault(name, item.place)
         try:
-            settled = settle_names(places, similar, column)
+            settled = canonical_names(places, similar, column)
         except UserError as error:
             raise UserError(f"{place}: {error}") from None
         for name, first in settled.items():

@@ -3,7 +3,7 @@
 from pathlib import Path, PurePosixPath
 
 from woundray.data.dataset import MANIFEST, PHASES, Box, Candidate, LeftOut, Photo
-from woundray.data.folder_listing import Places, list_folder
+from woundray.data.folder_listing import PathLookup, list_folder
 from woundray.data.notes import Notes
 from woundray.data.table_cells import CellError, is_missing, phase_of, pixels, whole_number
 from woundray.data.tables import Row, RowError, Table, header_of, read_table
@@ -42,7 +42,7 @@ class _Rows:
     """Makes candidates of rows, which may name a picture in any spelling that leads to one file."""
 
     def __init__(self, root: Path, table: Table, notes: Notes) -> None:
-        self.places = Places(list_folder(root, Notes()).pictures)
+        self.places = PathLookup(list_folder(root, Notes()).pictures)
         self.seen: set[Path] = set()
         self._root, self._table, self._notes = root, table, notes
 

@@ -30,7 +30,7 @@ def similar_names(names: Iterable[str]) -> list[list[str]]:
     return [list(alike) for alike in found.values() if len(alike) > 1]
 
 
-def settle_names(places: Mapping[str, str], similar: SimilarPatients, column: str) -> dict[str, str]:
+def canonical_names(places: Mapping[str, str], similar: SimilarPatients, column: str) -> dict[str, str]:
     """The name that each similar one is to be read as: with `join` the first of its kind, with `apart` none.
 
     places: name -> where it stands first, in the order of the data set.

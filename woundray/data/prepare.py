@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from woundray.data.dataset import MANIFEST, PHASES, PREPARED_FROM, Box, Dataset, LeftOut, Photo
-from woundray.data.deduplicate import Scene, Sorted, copy_of, sort_out, with_context
-from woundray.data.duplicates import LIKENESS
+from woundray.data.deduplicate import Deduplicated, Scene, context_square, copy_of, deduplicate
+from woundray.data.duplicates import DUPLICATE_CORRELATION
 from woundray.data.folder_listing import Listing, kinds_of, list_folder, refuse_pictures
 from woundray.data.image_files import TURNED, PhotoError, open_photo, write_photo
 from woundray.data.manifest import write_manifest
@@ -47,7 +47,7 @@ def prepare(
     out: Path,
     *,
     max_side_px: int = 1024,
-    likeness: float = LIKENESS,
+    duplicate_correlation: float = DUPLICATE_CORRELATION,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Writes `out/rgb/{phase}/*.png`, `out/manifest.csv` and `out/summary.txt`; it can be run again after a stop.
@@ -93,7 +93,7 @@ def prepare(
             f"--raw: none of {len(files)} pictures can be used, such as {first.path}: {first.reason}{_such_as(rows)}"
         )
 
-    result = sort_out(photos, scenes, likeness=likeness)
+    result = deduplicate(photos, scenes, duplicate_correlation=duplicate_correlation)
     for copy, original in result.copies:
         left_out.append(LeftOut(used[copy.path], copy_of(copy, original, used[original.path])))
         (out / copy.path).unlink()
@@ -170,7 +170,7 @@ def _one_of_each_name(folder: Path, pictures: Sequence[Path]) -> tuple[list[Path
 
 
 def _note_rest(
-    raw: Path, folder: Path, listing: Listing, source: _Raw, files: Sequence[Path], result: Sorted, notes: Notes
+    raw: Path, folder: Path, listing: Listing, source: _Raw, files: Sequence[Path], result: Deduplicated, notes: Notes
 ) -> None:
     """Other files of the raw folder, and contradictions in it."""
     for first, second in result.contradictions:
@@ -209,7 +209,7 @@ def _prepare_one(name: Path, out: Path, source: _Raw, max_side_px: int, notes: N
         notes.add(TURNED, name.as_posix())
 
     # the box and its surroundings
-    left, top, right, bottom = with_context(box, picture.shape[1], picture.shape[0])
+    left, top, right, bottom = context_square(box, picture.shape[1], picture.shape[0])
     cut = Image.fromarray(picture[top:bottom, left:right])
     factor = min(1.0, max_side_px / max(cut.size))
     if factor < 1:

@@ -16,7 +16,7 @@ from woundray.checkpoints.find import config_of
 from woundray.checkpoints.generate import SamplingOptions, open_checkpoint
 from woundray.models.base_model import tell_lost_words
 from woundray.system.checksums import file_sha256
-from woundray.weights.base_models import resolve
+from woundray.weights.base_models import base_model_folder
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 
@@ -154,7 +154,9 @@ def open_generators(checkpoint: Path, origin: Origin) -> Iterator[tuple[Generato
         return
     from woundray.ray_cluster.connection import cluster
 
-    tell_lost_words(resolve(origin.base), [origin.prompt, origin.negative_prompt])  # Ray's workers can't be heard
+    tell_lost_words(
+        base_model_folder(origin.base), [origin.prompt, origin.negative_prompt]
+    )  # Ray's workers can't be heard
     with cluster(dashboard_port=8265) as connected:
         many = GeneratorPool(checkpoint, origin, gpus=int(connected.resources.gpus))
         yield many, replace(origin, batch_size=many.fitting_batch_size())

@@ -19,7 +19,8 @@ from woundray.ray_cluster.address import no_answer, refuse_dead
 from woundray.ray_cluster.fork_server import server
 from woundray.ray_cluster.nodes import Resources, check_model, check_shared, gpus_to_come, resources, wait_for_nodes
 from woundray.ray_cluster.token import make_token_private
-from woundray.system.private_folder import LOOPBACK, fits_sockets, held_port, runtime_folder
+from woundray.system.ports import LOOPBACK, claimed_port
+from woundray.system.private_folder import fits_sockets, runtime_folder
 
 __all__ = [
     "Cluster",
@@ -137,7 +138,7 @@ def cluster(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -
     workers = {**_STUDY_SETTINGS, "OMP_NUM_THREADS": str(threads)}
     try:
         if _LOCAL:
-            with held_port(dashboard_port) as port:
+            with claimed_port(dashboard_port) as port:
                 if port != dashboard_port:
                     log.info("port %d is in use: the Ray dashboard is at http://%s:%d", dashboard_port, LOOPBACK, port)
                 _start(port, cpus, workers)

@@ -13,7 +13,7 @@ from typing import Any
 from woundray.errors import UserError
 from woundray.ray_cluster.fork_server.server import KNOWN_RAY
 from woundray.system.checksums import fingerprint
-from woundray.system.shared_files import SEEN_WITHIN_S, why_not_seen
+from woundray.system.shared_files import VISIBLE_WITHIN_S, why_not_visible
 
 _NODES_POLL_S = 2.0
 _LOOK_AGAIN_S = 0.2
@@ -84,7 +84,7 @@ def _share(there: Resources, needed: dict[str, float]) -> float:
 
 
 def check_shared(folder: Path) -> None:
-    """Makes sure that every node of the cluster sees a folder, and within SEEN_WITHIN_S what is written there.
+    """Makes sure that every node of the cluster sees a folder, and within VISIBLE_WITHIN_S what is written there.
 
     Raises:
         UserError: names the node that does not.
@@ -94,7 +94,7 @@ def check_shared(folder: Path) -> None:
     probe = folder / f".nodes-{os.getpid()}"
     probe.write_text(secrets.token_hex(8), encoding="ascii")
     try:
-        for address, reason in _on_each_node(_wait_to_see, {str(probe): fingerprint(probe)}, SEEN_WITHIN_S).items():
+        for address, reason in _on_each_node(_wait_to_see, {str(probe): fingerprint(probe)}, VISIBLE_WITHIN_S).items():
             if reason:
                 raise UserError(
                     f"study.output: node {address} does not see {folder} ({reason}); "
@@ -162,7 +162,7 @@ def _wait_to_see(files: Mapping[str, str], wait_s: float) -> str:
     """
     give_up = time.monotonic() + wait_s
     for path, expected in files.items():
-        while reason := why_not_seen(Path(path), expected):
+        while reason := why_not_visible(Path(path), expected):
             if time.monotonic() > give_up:
                 return f"{path}: {reason}"
             time.sleep(_LOOK_AGAIN_S)

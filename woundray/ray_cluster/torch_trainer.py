@@ -13,7 +13,7 @@ from woundray.ray_cluster.actor_names import actors_named
 from woundray.ray_cluster.nodes import Resources
 from woundray.ray_cluster.train_worker import CHECKPOINT, FAILURE_FILE, METRICS, Failure, work_on
 from woundray.system.checksums import fingerprint
-from woundray.system.storage import refuse_lost
+from woundray.system.storage import check_not_lost
 from woundray.tracking.journal import EpochReported
 from woundray.training.entry_point import Loop
 
@@ -172,7 +172,7 @@ def fit(
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
             failure = Failure.read(output)
             if failure is None:
-                refuse_lost(output)
+                check_not_lost(output)
                 time.sleep(_KILLED_WITHIN_S)
                 failure = Failure.read(output)  # a shared file system may show it late
             if failure is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from woundray.config import Config
 from woundray.errors import NonFiniteError, UserError
-from woundray.system.shared_files import wait_until_seen
+from woundray.system.shared_files import wait_until_visible
 from woundray.training.entry_point import Loop
 
 CHECKPOINT, METRICS = "checkpoint_folder", "metrics"
@@ -86,7 +86,7 @@ def work_on(
         pass_on(metrics, checkpoint, usage(metrics, config, context))
 
     for name, expected in shared.items():
-        wait_until_seen(precomputed / name, expected)
+        wait_until_visible(precomputed / name, expected)
     # The listener may have died while the loop went on. Checkpoints may be gone: only the history is read
     for entry in context.from_first(_unreported(output, last_reported) if context.is_first else []):
         pass_on(entry, output / f"epoch_{int(entry['epoch']):04d}", {})

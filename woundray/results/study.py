@@ -12,7 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from woundray.checkpoints.find import EVALUATION
 from woundray.config import Config
-from woundray.config.layers import read_yaml
+from woundray.config.saved import read_saved_config
 from woundray.errors import UserError
 from woundray.evaluation.real_reference import RealReference, read_reference
 from woundray.results.trials import TrialSummary, best_trial, ranked, summarise
@@ -73,7 +73,7 @@ def read_study(folder: Path) -> StudyFacts:
         raise UserError(
             f"{folder}: no study with trials: it holds no {JOURNAL_NAME}, or no precomputed/; give the folder of one"
         )
-    config = Config.from_nested(read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
+    config = read_saved_config(folder / "config.yaml")
     events = Journal(folder / JOURNAL_NAME).events()
     trials = summarise(events, config.metrics.objective)
     best = best_trial(trials, config.metrics.objective)

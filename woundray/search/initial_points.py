@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from woundray.config import Config
-from woundray.config.layers import read_yaml
+from woundray.config.saved import read_saved_config
 from woundray.errors import UserError
 from woundray.results.trials import ranked, summarise
 from woundray.search.search_space import Space, Value
@@ -37,7 +37,7 @@ def _best_values(study: Path, config: Config) -> list[dict[str, object]]:
         raise UserError(
             f"study.begin_with: neither {study} nor {config.study.output / study} is a study; give the folder of one"
         )
-    earlier = Config.from_nested(read_yaml(places[0] / "config.yaml"), source=str(places[0] / "config.yaml"))
+    earlier = read_saved_config(places[0] / "config.yaml")
     trials = ranked(summarise(Journal(journal_path(places[0])).events(), earlier.metrics.objective))
     if not trials:
         raise UserError(f"study.begin_with: no trial of {places[0]} has a score; name another study")

@@ -6,7 +6,7 @@ from woundray.config import Config
 from woundray.errors import UserError
 from woundray.search.search_space import load_space
 from woundray.search.study_folders import journal_path, refuse_bad_name, refuse_taken
-from woundray.weights.base_models import resolve
+from woundray.weights.base_models import base_model_folder
 from woundray.weights.repositories import REPOSITORIES
 
 Check = Callable[[Config], object]
@@ -22,7 +22,7 @@ def data_folder(config: Config) -> None:
 def base_model(config: Config) -> None:
     """Refuses a base model that is neither a known name nor a folder."""
     if config.model.base not in ("tiny", *REPOSITORIES):
-        resolve(config.model.base)
+        base_model_folder(config.model.base)
 
 
 def held_out(config: Config) -> None:

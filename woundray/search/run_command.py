@@ -8,15 +8,15 @@ from typing import Any
 
 from woundray.checkpoints.find import find_checkpoint
 from woundray.config import Config
-from woundray.config.layers import read_yaml
 from woundray.config.resume import RUN, extended
+from woundray.config.saved import read_saved_config
 from woundray.evaluation.checkpoint_selection import best_epoch
 from woundray.ray_cluster.torch_trainer import resolve_gpus
 from woundray.search.interruption import stopped_with
 from woundray.search.session import open_session, resolve_config
 from woundray.search.single_run import single_run
 from woundray.search.study_folders import made_folder, refuse_taken
-from woundray.system.storage import alone_in, check_storage
+from woundray.system.storage import check_storage, exclusive_lock
 from woundray.training.checkpoint import link, read_progress, start_from, write_config
 from woundray.training.entry_point import train
 from woundray.training.precompute import ProgressCallback
@@ -44,7 +44,7 @@ def conduct_run(
     """
     config = resolve_config(config)
     check_storage(config.study.output)
-    with made_folder(config, "run") as folder, alone_in(folder):
+    with made_folder(config, "run") as folder, exclusive_lock(folder):
         refuse_taken(folder.name, folder.parent, run=True)
         if (folder / "run/config.yaml").is_file():
             config = begun(config, folder, config.flat() if typed is None else typed)
@@ -60,7 +60,7 @@ def begun(config: Config, folder: Path, typed: Mapping[str, Any]) -> Config:
         UserError: as `extended`, for settings that were asked for and are others.
     """
     output = folder / "run"
-    own = Config.from_nested(read_yaml(output / "config.yaml"), source=str(output / "config.yaml"))
+    own = read_saved_config(output / "config.yaml")
     longer = extended(own, typed, folder, free=RUN)
     if longer != own:
         write_config(longer, output)

@@ -29,7 +29,7 @@ from woundray.search.search_space import Space, load_space
 from woundray.search.study_folders import journal_path
 from woundray.search.trial import ERROR_FILE, JournalRecorder, named_trials, run_trial, trial_folder
 from woundray.system.atomic_files import atomic_path
-from woundray.system.storage import lost_storage
+from woundray.system.storage import storage_loss
 from woundray.tracking.journal import Journal, StudyEnded, StudyStarted
 from woundray.training.checkpoint import newest_checkpoint, read_progress
 from woundray.training.entry_point import Loop
@@ -186,7 +186,7 @@ def _run(
         journal.append(StudyEnded(status="KILLED", best_trial=None, metrics={}))
         raise Stopped(how_to_go_on(folder, journal, config)) from None
     except (OSError, tune.TuneError) as error:
-        lost = lost_storage(error, folder)
+        lost = storage_loss(error, folder)
         if not lost:
             raise
         raise UserError(f"{lost}; finished epochs are kept: mend it, then `tune --resume {folder}`") from None

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from woundray.config import Config
-from woundray.config.layers import read_yaml
 from woundray.config.resume import extended
+from woundray.config.saved import read_saved_config
 from woundray.errors import UserError
 from woundray.ray_cluster.torch_trainer import RunFailed
 from woundray.search.cross_validation import Folds, refit
@@ -19,7 +19,7 @@ from woundray.search.search_space import load_space
 from woundray.search.session import local_device, open_session, resolve_config
 from woundray.search.study import SPACE_FILE, run_study
 from woundray.search.study_folders import find_study, journal_path, made_folder, refuse_taken
-from woundray.system.storage import alone_in, check_storage
+from woundray.system.storage import check_storage, exclusive_lock
 from woundray.tracking.journal import Journal, Refitted
 from woundray.training.checkpoint import link, write_config
 from woundray.training.entry_point import train
@@ -44,7 +44,7 @@ def conduct(
     # mistakes of the search are told before minutes of work, as those of places
     first_points(load_space(config.study.space, config), config)
     check_storage(config.study.output)
-    with made_folder(config, "study") as folder, alone_in(folder):
+    with made_folder(config, "study") as folder, exclusive_lock(folder):
         refuse_taken(folder.name, folder.parent)
         write_config(config, folder)
         return _study(config, folder, progress, hand_over, refits)
@@ -71,8 +71,8 @@ def resume(
     """
     folder = find_study(study, output)
     check_storage(folder.parent)
-    with alone_in(folder):
-        config = Config.from_nested(read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
+    with exclusive_lock(folder):
+        config = read_saved_config(folder / "config.yaml")
         config = extended(config, typed or {}, folder)
         if typed and "study.space" in typed:
             _refuse_other_space(config, folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from woundray.config import Config
 from woundray.config.error_messages import nearest
-from woundray.config.layers import read_yaml
+from woundray.config.saved import read_saved_config
 from woundray.errors import UserError
 from woundray.tracking.journal import JOURNAL_NAME, Journal, MeasurementStarted
 from woundray.tracking.study_id import study_id
@@ -55,7 +55,7 @@ def nearest_folder(name: str | Path, output: Path) -> str:
 def own_settings(study: Path, settings: Config) -> Config:
     """Settings that a study was begun with. UserError: there is none."""
     file = find_study(study, settings.study.output) / "config.yaml"
-    return Config.from_nested(read_yaml(file), source=str(file))
+    return read_saved_config(file)
 
 
 def is_begun(config: Config) -> bool:

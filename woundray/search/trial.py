@@ -16,7 +16,7 @@ from woundray.ray_cluster.torch_trainer import RunFailed, epoch_event, error_lin
 from woundray.ray_cluster.train_worker import CHECKPOINT, Failure
 from woundray.search.optuna_search import TRIAL, VALUES
 from woundray.system.redaction import redact
-from woundray.system.storage import refuse_lost
+from woundray.system.storage import check_not_lost
 from woundray.tracking.journal import JOURNAL_NAME, Journal, TrialEnded
 from woundray.training.entry_point import Loop
 
@@ -55,7 +55,7 @@ def run_trial(given: dict[str, Any], *, base: Config, loop: Loop, precomputed: P
     failed = output / ERROR_FILE
     if failed.exists():  # a second round of Tune would fail in the same way
         raise RuntimeError(failed.read_text(encoding="utf-8"))
-    refuse_lost(study)
+    check_not_lost(study)
     try:
         last = fit(
             base.with_values(given[VALUES]),
@@ -117,7 +117,7 @@ class JournalRecorder(Callback):
 
     def on_trial_error(self, iteration: int, trials: list["Trial"], trial: "Trial", **info: Any) -> None:
         self._end(trial, "FAILED")
-        refuse_lost(self._study)  # trials that are still to come would fail, too
+        check_not_lost(self._study)  # trials that are still to come would fail, too
 
     def _end(self, trial: "Trial", status: Literal["FINISHED", "FAILED"]) -> None:
         name = trial.config[TRIAL]

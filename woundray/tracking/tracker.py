@@ -14,8 +14,7 @@ from typing import Self
 from filelock import FileLock, Timeout
 from pydantic import JsonValue
 
-from woundray.config import Config
-from woundray.config.layers import read_yaml
+from woundray.config.saved import read_saved_config
 from woundray.errors import UserError
 from woundray.tracking.address import tracking_uri, why_silent
 from woundray.tracking.connection import check_tracking
@@ -183,7 +182,7 @@ def catch_up(folder: Path, timeout_s: float = 60.0) -> tuple[int, int]:
     """
     single = folder / "run" / "config.yaml"
     path = single if single.is_file() else folder / "config.yaml"
-    config = Config.from_nested(read_yaml(path), source=str(path))
+    config = read_saved_config(path)
     journal = Journal(folder / JOURNAL_NAME)
     behind = sum(1 for _ in journal.read(_copied_of(journal.path, tracking_uri())))
     if not behind:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from woundray.system.checksums import fingerprint
-from woundray.system.shared_files import wait_until_seen
+from woundray.system.shared_files import wait_until_visible
 
 Value = TypeVar("Value")
 
@@ -62,15 +62,15 @@ class DistributedContext:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def wait_until_seen(self, path: Path) -> None:
+    def wait_until_visible(self, path: Path) -> None:
         """Until this process sees a file as the first one does.
 
         Raises:
-            UserError: see `woundray.system.shared_files.wait_until_seen`.
+            UserError: see `woundray.system.shared_files.wait_until_visible`.
         """
         expected = self.from_first(fingerprint(path) if self.is_first and self.world_size > 1 else "")
         if not self.is_first:
-            wait_until_seen(path, expected)
+            wait_until_visible(path, expected)
 
     def wait(self) -> None:
         """Until all processes are here."""

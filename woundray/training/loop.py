@@ -105,7 +105,7 @@ def _resume(state: TrainState) -> TrainingProgress:
     progress = state.context.from_first(
         read_progress(checkpoint) if state.context.is_first else TrainingProgress(0, 0, [])
     )
-    state.context.wait_until_seen(checkpoint / STATE_NAME)
+    state.context.wait_until_visible(checkpoint / STATE_NAME)
     if state.context.is_first:  # it may have been killed between the checkpoint's renaming and the links
         follow(state.output, progress, **_kept(state, progress))
     read_state(

@@ -18,7 +18,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from woundray.config import Config
 from woundray.data.image_source import ImageSource, open_image_source
 from woundray.data.latent_cache import LatentCache, latent_cache_key, read_latent_cache, write_latent_cache
-from woundray.data.leakage import refuse_shared
+from woundray.data.leakage import refuse_leaks
 from woundray.data.split import Split, write_split
 from woundray.errors import UserError
 from woundray.evaluation import embedders, epoch_metrics, real_reference
@@ -29,7 +29,7 @@ from woundray.models.trainable_weights import mixed_precision, weights_dtype
 from woundray.sampling import pipeline
 from woundray.system.atomic_files import write_json
 from woundray.training.precompute_inputs import origin_of, photographs_of, what_changed
-from woundray.weights.base_models import resolve
+from woundray.weights.base_models import base_model_folder
 
 _PRIOR_SEED = 2**20  # beyond the seeds of pictures that are judged
 
@@ -120,7 +120,7 @@ def precompute(
     Raises:
         UserError: photographs, base model or settings are others than those that the folder was made of.
     """
-    base = resolve(config.model.base)
+    base = base_model_folder(config.model.base)
     source = source or open_image_source(config)
     origin = origin_of(config, base, source)
     key = latent_cache_key(origin)
@@ -156,7 +156,7 @@ def usable_split(source: ImageSource, config: Config) -> Split:
         UserError: they share one, or are too small.
     """
     split = comparable_split(source.photos, config)
-    refuse_shared(split, source, config.data)
+    refuse_leaks(split, source, config.data)
     return split
 
 

@@ -17,7 +17,7 @@ def origin_of(config: Config, base: Path, source: ImageSource) -> dict[str, obje
         "base": {str(path.relative_to(base)): file_sha256(path) for path in sorted(base.glob("*/*.safetensors"))},
         "resolution": config.model.resolution,
         # what says which photographs are one patient's is seen in their groups
-        "data": config.data.model_dump(exclude={"root", "similar_patients", "likeness"}),
+        "data": config.data.model_dump(exclude={"root", "similar_patients", "duplicate_correlation"}),
         "prompts": config.prompts.model_dump(),
         "validation": config.validation.model_dump(),
         "baseline_repeats": config.metrics.baseline_repeats,

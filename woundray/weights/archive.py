@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from woundray.errors import UserError
-from woundray.system.checksums import FACTS_NAME, ProgressCallback, file_sha256, wrong_files
+from woundray.system.checksums import FACTS_NAME, ProgressCallback, file_sha256, damaged_files
 from woundray.weights import diffusers_layout
-from woundray.weights.base_models import staged
+from woundray.weights.base_models import staged_folder
 from woundray.weights.feature_weights import ALIASES, WEIGHTS, checkpoints_home, path_of
 from woundray.weights.repositories import REPOSITORIES, weights_home
 from woundray.weights.staging import check_names, inventory, weights_file
@@ -54,7 +54,7 @@ def export(names: Sequence[str], file: Path, *, progress: ProgressCallback | Non
     return chosen
 
 
-def bring_in(file: Path, *, progress: ProgressCallback | None = None) -> list[str]:
+def import_archive(file: Path, *, progress: ProgressCallback | None = None) -> list[str]:
     """Puts the weights of a tar file that `export` wrote where they are looked for; gives their names.
 
     Nothing is put in its place before all of it was checked.
@@ -95,12 +95,12 @@ def _members(name: str) -> dict[str, Path]:
         if not path.is_file() or file_sha256(path) != WEIGHTS[name].sha256:
             raise UserError(f"--export: {path} is missing or damaged; run `python -m woundray.fetch {name}`")
         return {f"checkpoints/{path.name}": path}
-    folder = staged(name)
+    folder = staged_folder(name)
     if folder is None:
         raise UserError(f"--export: {name} is not on this machine; run `python -m woundray.fetch {name}`")
     if (folder / FACTS_NAME).is_file():
         sha256 = diffusers_layout.read_json(folder / FACTS_NAME)["sha256"]
-        damaged = wrong_files(folder, sha256)
+        damaged = damaged_files(folder, sha256)
         if damaged:
             raise UserError(f"--export: {folder / damaged[0]} is damaged; run `python -m woundray.fetch {name}`")
         files: Iterable[str] = [*sha256, FACTS_NAME]

@@ -9,7 +9,7 @@ from woundray.weights.repositories import REPOSITORIES, hub_cache, weights_home
 TINY_FOLDER = Path(__file__).parents[1] / "models" / "tiny"
 
 
-def staged(name: str) -> Path | None:
+def staged_folder(name: str) -> Path | None:
     """Folder of a base model that is whole on this machine, or None: packaged, staged, or in the hub's cache."""
     if name == "tiny":
         return TINY_FOLDER
@@ -21,18 +21,18 @@ def staged(name: str) -> Path | None:
         for hub_id in REPOSITORIES[name].hub_ids
         for path in sorted((hub_cache() / f"models--{hub_id.replace('/', '--')}").glob("snapshots/*"), reverse=True)
     ]
-    whole = (folder for folder in (weights_home() / name, *snapshots) if not diffusers_layout.missing(folder))
+    whole = (folder for folder in (weights_home() / name, *snapshots) if not diffusers_layout.missing_files(folder))
     return next(whole, None)
 
 
-def resolve(name: str) -> Path:
+def base_model_folder(name: str) -> Path:
     """Folder in diffusers' layout of a short name or path; fetched from the hub where it is not on this machine.
 
     Raises:
         UserError: neither a short name nor a model folder; no copy and no way to the hub; or another model under a
             short name.
     """
-    folder = staged(name)
+    folder = staged_folder(name)
     if folder is None and name not in REPOSITORIES:
         raise UserError(
             f"model.base: {name} is neither one of tiny, {', '.join(REPOSITORIES)} nor a folder with a "

@@ -42,7 +42,7 @@ def needed_files(names: Iterable[str], *, half: bool) -> list[str]:
     return wanted
 
 
-def missing(folder: Path) -> list[str]:
+def missing_files(folder: Path) -> list[str]:
     """What a folder lacks of a base model; empty where it is whole."""
     if not (folder / "model_index.json").is_file():
         return ["model_index.json"]

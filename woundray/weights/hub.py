@@ -8,7 +8,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from woundray.errors import UserError
 from woundray.system.atomic_files import write_json
-from woundray.system.checksums import FACTS_NAME, ProgressCallback, file_sha256, wrong_files
+from woundray.system.checksums import FACTS_NAME, ProgressCallback, file_sha256, damaged_files
 from woundray.weights import diffusers_layout
 from woundray.weights.download import download
 from woundray.weights.repositories import REPOSITORIES, hub_cache, offline, weights_home
@@ -32,9 +32,9 @@ def fetch_base(
     """
     folder = weights_home() / name
     again = f"`python -m woundray.fetch {name}`"
-    if (folder / FACTS_NAME).is_file() and not diffusers_layout.missing(folder):
+    if (folder / FACTS_NAME).is_file() and not diffusers_layout.missing_files(folder):
         facts = diffusers_layout.read_json(folder / FACTS_NAME)
-        damaged = wrong_files(folder, facts["sha256"], progress)
+        damaged = damaged_files(folder, facts["sha256"], progress)
         if not damaged and (half or not facts["half"]):
             return folder
         for path in damaged:
@@ -75,7 +75,7 @@ def _fetch(
     for path, digest in known.items():
         url = huggingface_hub.hf_hub_url(hub_id, path, revision=commit, endpoint=endpoint)
         download(url, folder / path, digest, token=huggingface_hub.get_token(), progress=progress)
-    lacking = diffusers_layout.missing(folder)
+    lacking = diffusers_layout.missing_files(folder)
     if lacking:
         raise FileNotFoundError(2, f"has no {', '.join(lacking)}", hub_id)
     facts = {

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from woundray.config.error_messages import nearest
 from woundray.errors import UserError
-from woundray.system.checksums import FACTS_NAME, ProgressCallback, file_sha256, wrong_files
-from woundray.weights.base_models import staged
+from woundray.system.checksums import FACTS_NAME, ProgressCallback, file_sha256, damaged_files
+from woundray.weights.base_models import staged_folder
 from woundray.weights.diffusers_layout import read_json
 from woundray.weights.download import download
 from woundray.weights.feature_weights import ALIASES, WEIGHTS, checkpoints_home, path_of
@@ -36,7 +36,7 @@ def inventory() -> list[Entry]:
     """All weights that are known, base models first."""
     entries = []
     for name, repository in REPOSITORIES.items():
-        folder = staged(name)
+        folder = staged_folder(name)
         entries.append(Entry(name, repository.licence, _size_mb(folder) or 1000 * repository.size_gb, folder))
     for name, weights in WEIGHTS.items():
         file = weights_file(name)
@@ -66,7 +66,7 @@ def wrong_bytes(entry: Entry) -> list[Path] | None:
         return [] if file_sha256(place) == WEIGHTS[entry.name].sha256 else [place]
     if not (place / FACTS_NAME).is_file():  # a copy of the user's own, or of the hub's cache
         return None
-    return [place / path for path in wrong_files(place, read_json(place / FACTS_NAME)["sha256"])]
+    return [place / path for path in damaged_files(place, read_json(place / FACTS_NAME)["sha256"])]
 
 
 def check_names(names: Iterable[str]) -> None:
