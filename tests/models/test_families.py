@@ -308,7 +308,7 @@ _MICRO: dict[str, Any] = {
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
 def test_weights_that_lack_a_tensor_are_refused_by_name(sdxl: Path, part: str) -> None:
     """Both libraries put random numbers in the place of what is missing."""
-    path = sdxl / part / f"{diffusers_layout.WEIGHTS[part]}.safetensors"
+    path = sdxl / part / f"{diffusers_layout.WEIGHTS_STEMS[part]}.safetensors"
     tensors = load_file(path)
     lost = sorted(name for name in tensors if name.endswith("weight"))[0]
     del tensors[lost]

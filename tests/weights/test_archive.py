@@ -10,7 +10,7 @@ from families import build_family
 
 from woundray.errors import UserError
 from woundray.system.checksums import file_sha256
-from woundray.weights.archive import export, import_archive
+from woundray.weights.archive import export_archive, import_archive
 from woundray.weights.base_models import staged_folder
 from woundray.weights.feature_weights import WEIGHTS
 
@@ -38,7 +38,7 @@ def test_weights_come_whole_to_another_machine(tmp_path: Path, monkeypatch: pyte
     build_family("sdxl", folder)
     sent = files_of(folder)
     (folder / "unet/diffusion_pytorch_model.bin").write_bytes(b"a pickle that nobody opens")
-    assert export([], tmp_path / "out/weights.tar") == ["sdxl"]
+    assert export_archive([], tmp_path / "out/weights.tar") == ["sdxl"]
     at_home(tmp_path / "there", monkeypatch)
     assert staged_folder("sdxl") is None
     assert import_archive(tmp_path / "out/weights.tar") == ["sdxl"]
@@ -49,19 +49,19 @@ def test_weights_come_whole_to_another_machine(tmp_path: Path, monkeypatch: pyte
 
 def test_only_what_is_here_and_right_is_exported(machine: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no weights in .*fetch sd21"):
-        export([], tmp_path / "weights.tar")
+        export_archive([], tmp_path / "weights.tar")
     with pytest.raises(UserError, match=r"sd21 is not on this machine; run .*fetch sd21"):
-        export(["sd21"], tmp_path / "weights.tar")
+        export_archive(["sd21"], tmp_path / "weights.tar")
     path = machine / "torch/hub/checkpoints" / WEIGHTS["alexnet"].file_name
     path.parent.mkdir(parents=True)
     path.write_bytes(b"other")
     with pytest.raises(UserError, match=r"is missing or damaged; run .*fetch alexnet"):
-        export(["lpips"], tmp_path / "weights.tar")
+        export_archive(["lpips"], tmp_path / "weights.tar")
     folder = machine / "weights/sd15"
     build_family("sd15", folder)
     (folder / "staged.json").write_text('{"sha256": {"model_index.json": "00"}}')
     with pytest.raises(UserError, match=r"model_index\.json is damaged; run .*fetch sd15"):
-        export(["sd15"], tmp_path / "weights.tar")
+        export_archive(["sd15"], tmp_path / "weights.tar")
 
 
 def archive_of(path: Path, members: list[tuple[tarfile.TarInfo, bytes]], sums: dict[str, bytes] | None = None) -> Path:

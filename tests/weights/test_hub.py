@@ -86,10 +86,10 @@ def test_the_pinned_commit_is_asked_for(site: Site, files: dict[str, bytes]) -> 
 def test_half_precision_on_request(site: Site, files: dict[str, bytes]) -> None:
     site.add_repository(FIRST, files)
     folder = fetch_base("sd21", half=True, endpoint=site.url)
-    assert diffusers_layout.weights_of(folder, "unet") == "fp16"
+    assert diffusers_layout.weights_precision(folder, "unet") == "fp16"
     assert diffusers_layout.missing_files(folder) == []
     fetch_base("sd21", endpoint=site.url)  # and then in full
-    assert diffusers_layout.weights_of(folder, "unet") == "fp32"
+    assert diffusers_layout.weights_precision(folder, "unet") == "fp32"
 
 
 def test_a_broken_fetch_goes_on_where_it_stopped(site: Site, files: dict[str, bytes]) -> None:

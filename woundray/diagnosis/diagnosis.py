@@ -14,7 +14,7 @@ from woundray.diagnosis.study_forecast import Outlook, foresee, with_pace
 from woundray.search.study_folders import own_settings
 from woundray.system.hardware import Gpu, Machine, disk_free_gib, inspect_machine
 from woundray.weights.base_models import staged_folder
-from woundray.weights.staging import inventory, wrong_bytes
+from woundray.weights.staging import damaged_weights, inventory
 
 ProgressCallback = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
 
@@ -127,7 +127,7 @@ def _weights(check: bool) -> Iterator[Weight]:
     for entry in inventory():
         state = "unchecked"
         if check and entry.place is not None:
-            wrong = wrong_bytes(entry)
+            wrong = damaged_weights(entry)
             state = "unknown" if wrong is None else "damaged" if wrong else "right"
         yield Weight(entry.name, str(entry.place) if entry.place else None, state)
 

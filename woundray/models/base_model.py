@@ -202,10 +202,10 @@ def to_uint8(images: Tensor) -> Tensor:
 
 def _load(model_class: Any, folder: Path, part: str, dtype: torch.dtype) -> Any:
     """A part of a base model. Raises UserError where the file is not there or lacks a tensor of the model."""
-    weights = diffusers_layout.weights_of(folder, part) if (folder / part / "config.json").is_file() else None
+    weights = diffusers_layout.weights_precision(folder, part) if (folder / part / "config.json").is_file() else None
     if weights is None:
         raise UserError(
-            f"{folder}: no {part}/config.json with {part}/{diffusers_layout.WEIGHTS[part]}.safetensors; give a "
+            f"{folder}: no {part}/config.json with {part}/{diffusers_layout.WEIGHTS_STEMS[part]}.safetensors; give a "
             "folder in diffusers' layout"
         )
     try:

@@ -5,9 +5,6 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-FACTS_NAME = "staged.json"
-"""JSON file in the folder of a staged base model: source, commit, licence and the sha256 of each file."""
-
 _END_BYTES = 2**20
 
 ProgressCallback = Callable[[str, int, int], None]  # name of the task, amount done, total amount
@@ -17,6 +14,11 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def has_sha256(path: Path, sha256: str) -> bool:
+    """Return whether a file exists and has this SHA-256."""
+    return path.is_file() and file_sha256(path) == sha256
 
 
 def fingerprint(path: Path) -> str:
@@ -36,7 +38,7 @@ def damaged_files(folder: Path, sha256: Mapping[str, str], progress: ProgressCal
     """
     damaged = []
     for index, (path, expected) in enumerate(sorted(sha256.items())):
-        if not (folder / path).is_file() or file_sha256(folder / path) != expected:
+        if not has_sha256(folder / path, expected):
             damaged.append(path)
         if progress is not None:
             progress(f"sha256 of {folder.name}", index + 1, len(sha256))
