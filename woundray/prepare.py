@@ -25,7 +25,7 @@ class Prepare(Section):
     max_side: Annotated[int, Field(ge=1)] = 1024
     """Larger pictures are made smaller, px."""
     duplicate_correlation: float = 0.91
-    """From which two pictures are near-duplicates, as data.likeness."""
+    """Smallest correlation of near-duplicates, as data.duplicate_correlation."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Small inputs as hospitals have them: what is read of each, or the one line that is said. Nothing is passed over."""
+"""Small inputs as hospitals have them: the data set or error of each. Nothing is ignored silently."""
 
 import unicodedata
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Leaks planted one by one between two sides; groups and the way that sides came about are not trusted."""
+"""Leaks planted one by one between two sides are found, whatever the groups and the split say."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +12,7 @@ from data.pictures import put, scene
 from woundray.config import Config
 from woundray.data.deduplicate import Pixels, Scene
 from woundray.data.image_source import ImageSource, open_image_source
-from woundray.data.leakage import LeakError, PhotoWithScene, find_leaks, refuse_leaks
+from woundray.data.leakage import LeakError, PhotoScene, find_leaks, refuse_leaks
 from woundray.data.manifest import Photo
 from woundray.data.phantoms.render import write_raw
 from woundray.data.prepare import prepare
@@ -22,12 +22,12 @@ from woundray.training import precompute
 Change = Callable[[Pixels], Pixels]
 
 
-def seen(number: int, *, shows: int | None = None, change: Change | None = None, **values: str) -> PhotoWithScene:
+def seen(number: int, *, shows: int | None = None, change: Change | None = None, **values: str) -> PhotoScene:
     """A photograph of a patient of its own, or what `values` say of it; it shows the scene of its number or another."""
     name = f"n{number}"
     photo = Photo(Path(f"{number}.png"), "I", values.get("patient", name), group=values.get("group", name))
     pixels = np.asarray(scene(number if shows is None else shows, 96).resize((96, 96)))
-    return PhotoWithScene(photo, Scene.of(np.ascontiguousarray(change(pixels) if change else pixels), None))
+    return PhotoScene(photo, Scene.of(np.ascontiguousarray(change(pixels) if change else pixels), None))
 
 
 TRAIN = [seen(number) for number in range(4)]
@@ -43,12 +43,12 @@ LEAKS = {
 
 
 @pytest.mark.parametrize("case", LEAKS.values(), ids=LEAKS.keys())
-def test_a_leak_is_named(case: tuple[PhotoWithScene, list[str], str]) -> None:
-    planted, kinds, told = case
+def test_a_leak_is_named(case: tuple[PhotoScene, list[str], str]) -> None:
+    planted, kinds, message = case
     for test in ([planted, *TEST], [*TEST, planted]):
         leaks = list(find_leaks(TRAIN, test))
         assert [leak.kind for leak in leaks] == kinds
-        assert told in str(leaks[0])
+        assert message in str(leaks[0])
         assert leaks[0].test == planted.photo
 
 
@@ -92,9 +92,9 @@ def test_pixels_are_believed_and_names_are_not(photographs: Config) -> None:
     source = open_image_source(photographs)
     first, second = source.photos[0], next(p for p in source.photos if p.group != source.photos[0].group)
     pixels = {**source.pixels, second.path: source.pixels[first.path]}
-    told = replace(second, box=first.box, sha256="0" * 64)
-    split = Split((first,), (told,))
-    with pytest.raises(LeakError, match=f"{first.path} and {told.path} are the same picture"):
+    duplicate = replace(second, box=first.box, sha256="0" * 64)
+    split = Split((first,), (duplicate,))
+    with pytest.raises(LeakError, match=f"{first.path} and {duplicate.path} are the same picture"):
         refuse_leaks(split, replace(source, pixels=pixels), photographs.data)
 
 

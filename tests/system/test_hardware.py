@@ -1,4 +1,4 @@
-"""What GPUs are seen: a script stands in for nvidia-smi."""
+"""Detection of GPUs, with a script in place of nvidia-smi."""
 
 from collections.abc import Callable
 from pathlib import Path

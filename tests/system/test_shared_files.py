@@ -1,4 +1,4 @@
-"""A file system that shows on one machine late what was written on another, and machines that lack what others have."""
+"""Shared file systems that show files late, and nodes that lack files."""
 
 import shutil
 import threading

@@ -1,4 +1,4 @@
-"""The folder of studies: full, read-only, gone, an address, or somebody else's at the moment."""
+"""Storage of studies: full, read-only, removed, a URL, or locked by another process."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Weights in a tar file: there and back, and what has no business in one."""
+"""Export and import of weights as a tar file, and members that are refused."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""Base models out of a hub on loopback: what is fetched, what is checked, and what is said when there is none."""
+"""Base models from a local model hub: selection of files, checks, and messages if there are none."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What is known of weights, and what is said of those that are here."""
+"""Known weights, and the inventory of those on this machine."""
 
 from pathlib import Path
 from typing import get_args

@@ -114,7 +114,7 @@ def patient_folds(cohort: Cohort, *, folds: int, seed: int, repeats: int = 1) ->
 
 def _grouped(photos: Sequence[Photo], thumbnails: NDArray[np.float32], duplicate_correlation: float) -> list[Photo]:
     """The photos with groups that join patients, the data set's own groups, and near-duplicates of any phase."""
-    pairs = near_duplicate_pairs(thumbnails, duplicate_correlation=duplicate_correlation)
+    pairs = near_duplicate_pairs(thumbnails, min_correlation=duplicate_correlation)
     joined = group_patients([photo.group or photo.patient for photo in photos], pairs)
     photos = [replace(photo, group=group) for photo, group in zip(photos, joined, strict=True)]
     return [replace(photo, group=group) for photo, group in zip(photos, joined_groups(photos), strict=True)]

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from woundray.data.deduplicate import Scene
-from woundray.data.leakage import Leak, LeakError, PhotoWithScene, find_leaks
+from woundray.data.leakage import Leak, LeakError, PhotoScene, find_leaks
 from woundray.downstream.cohort import Cohort, Rows
 
 __all__ = ["LeakError", "Used", "refuse_common_patients", "refuse_leaks"]
@@ -41,9 +41,9 @@ def refuse_common_patients(cohort: Cohort, train: Rows, test: Rows) -> None:
     refuse_leaks(cohort, test, {"classifier": [cohort.photos[row].path for row in train]})
 
 
-def _seen(cohort: Cohort, rows: Iterable[int]) -> list[PhotoWithScene]:
+def _seen(cohort: Cohort, rows: Iterable[int]) -> list[PhotoScene]:
     return [
-        PhotoWithScene(photo, Scene(photo.sha256, photo.sha256, cohort.thumbnails[row]))
+        PhotoScene(photo, Scene(photo.sha256, photo.sha256, cohort.thumbnails[row]))
         for row in rows
         for photo in [cohort.photos[row]]
     ]
