@@ -4,9 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from woundray.config.section import PathSetting, Section
+from woundray.config.section import PathSetting, Section, Share
 
-Share = Annotated[float, Field(ge=0, le=1)]
 SimilarPatients = Literal["refuse", "join", "apart"]
 
 

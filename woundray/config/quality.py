@@ -4,9 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from woundray.config.section import Section
-
-Share = Annotated[float, Field(ge=0, le=1)]
+from woundray.config.section import Section, Share
 
 
 class FilteringConfig(Section):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Section(BaseModel):
@@ -24,5 +24,7 @@ def _not_empty(value: Any) -> Any:
     return value
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+"""Number from 0 to 1."""
 PathSetting = Annotated[Path, BeforeValidator(_not_empty)]
 """Path of a file or folder, never empty."""

@@ -58,11 +58,15 @@ def group_patients(patients: Sequence[str], pairs: Sequence[tuple[int, int]]) ->
     """
     names = sorted(set(patients))
     number = {name: index for index, name in enumerate(names)}
-    rows = [number[patients[i]] for i, _ in pairs]
-    columns = [number[patients[j]] for _, j in pairs]
-    graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(names), len(names)))
-    _, label = connected_components(graph, directed=False)
+    label = component_labels([(number[patients[i]], number[patients[j]]) for i, j in pairs], len(names))
     first: dict[int, str] = {}
     for name in names:
-        first.setdefault(int(label[number[name]]), name)
-    return [first[int(label[number[patient]])] for patient in patients]
+        first.setdefault(label[number[name]], name)
+    return [first[label[number[patient]]] for patient in patients]
+
+
+def component_labels(edges: Sequence[tuple[int, int]], nodes: int) -> list[int]:
+    """Return the connected component of each node 0 .. nodes - 1 of an undirected graph."""
+    rows, columns = zip(*edges, strict=True) if edges else ((), ())
+    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=(nodes, nodes))
+    return [int(label) for label in connected_components(graph, directed=False)[1]]

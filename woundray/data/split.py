@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from woundray.config import Config
+from woundray.data.duplicates import component_labels
 from woundray.data.manifest import Photo
 from woundray.errors import UserError
 from woundray.system.atomic_files import write_json
@@ -122,20 +121,18 @@ def _sides(members: dict[str, list[Photo]], held_out: set[str]) -> Split:
 def joined_groups(photos: Sequence[Photo]) -> list[str]:
     """Return a label per photo, equal for all that are connected by patients or groups, directly or indirectly."""
     nodes: dict[tuple[str, str], int] = {}
-    pairs = [
+    edges = [
         (
             nodes.setdefault(("patient", photo.patient), len(nodes)),
             nodes.setdefault(("group", photo.group), len(nodes)),
         )
         for photo in photos
     ]
-    rows, columns = zip(*pairs, strict=True) if pairs else ((), ())
-    graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(len(nodes), len(nodes)))
-    _, component = connected_components(graph, directed=False)
+    component = component_labels(edges, len(nodes))
     first: dict[int, str] = {}
-    for photo, row in zip(photos, rows, strict=True):
-        first.setdefault(int(component[row]), str(photo.path))
-    return [first[int(component[row])] for row in rows]
+    for photo, (patient, _) in zip(photos, edges, strict=True):
+        first.setdefault(component[patient], str(photo.path))
+    return [first[component[patient]] for patient, _ in edges]
 
 
 def _choose_held_out(groups: list[str], members: dict[str, list[Photo]], share: float) -> set[str]:

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-Box = tuple[int, int, int, int]
+from woundray.data.dataset import Box
+
 Picture = NDArray[np.uint8]
 
 

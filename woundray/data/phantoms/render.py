@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from woundray.data.dataset import PHASES, Box
 from woundray.data.folder_listing import refuse_pictures
 from woundray.data.phantoms import camera
 from woundray.data.phantoms.clinic import HOME_CLINIC, Clinic
@@ -23,9 +24,6 @@ from woundray.data.phantoms.tissue import Patient, skin_and_wound
 from woundray.errors import UserError
 
 __all__ = ["HOME_CLINIC", "PHASES", "Box", "Clinic", "Phantom", "render", "render_cohort", "write_raw"]
-
-PHASES = ("I", "P", "R")
-Box = tuple[int, int, int, int]
 
 _MIN_SHARE, _MAX_SHARE = 0.26, 0.69  # of the image side that a wound may fill
 _SHRINKAGE = 0.86  # factor of the wound's size from visit to visit
