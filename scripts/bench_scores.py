@@ -33,7 +33,7 @@ from woundray.training import loop
 from woundray.training.distributed import DistributedContext
 from woundray.training.precompute import precompute, validation_sampler
 from woundray.training.train_state import build_train_state
-from woundray.weights.base_models import resolve
+from woundray.weights.base_models import base_model_folder
 
 OURS, PLAIN = "woundray", "plain"
 
@@ -89,7 +89,7 @@ def main() -> None:
     source = open_image_source(config)
     split = split_by_patient(source.photos, validation_share=config.validation.share, seed=0)
     real = torch.stack([source.plain(photo) for photo in split.validation])
-    base, count = resolve(config.model.base), arguments.plain_pictures or arguments.pictures
+    base, count = base_model_folder(config.model.base), arguments.plain_pictures or arguments.pictures
     print(f"{machine()}\n{base.name}, {arguments.pictures} pictures against {len(real)}, {config.model.resolution} px")
 
     drawn: list[Tensor] = []

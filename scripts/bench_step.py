@@ -33,7 +33,7 @@ from woundray.training import loop
 from woundray.training.distributed import DistributedContext
 from woundray.training.precompute import precompute
 from woundray.training.train_state import build_train_state
-from woundray.weights.base_models import resolve
+from woundray.weights.base_models import base_model_folder
 
 OURS, PLAIN = "woundray", "plain"
 PEER_STEPS = 4
@@ -145,7 +145,7 @@ def run(arguments: argparse.Namespace, work: Path) -> None:
     )
     source = open_image_source(config)
     split = split_by_patient(source.photos, validation_share=config.validation.share, seed=0)
-    base = resolve(config.model.base)
+    base = base_model_folder(config.model.base)
     plain = PlainTrainer.load(
         config, base, ours.unet, source, split.train, perceptual=config.training.perceptual_weight
     )

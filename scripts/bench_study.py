@@ -32,7 +32,7 @@ from woundray.data.split import split_by_patient
 from woundray.models.lora import add_adapter
 from woundray.models.unet import load_unet
 from woundray.sampling.pipeline import image_seeds
-from woundray.weights.base_models import resolve
+from woundray.weights.base_models import base_model_folder
 
 PAIRS = 100
 
@@ -45,7 +45,7 @@ def configure(arguments: argparse.Namespace) -> Config:
 def plain_trial(config: Config, threads: int) -> dict[str, float]:
     """Trains and scores one configuration: its lowest score, and seconds that were reckoned and not spent (pairs)."""
     torch.set_num_threads(threads)
-    base, source = resolve(config.model.base), open_image_source(config)
+    base, source = base_model_folder(config.model.base), open_image_source(config)
     split = split_by_patient(source.photos, validation_share=config.validation.share, seed=0)
     real = torch.stack([source.plain(photo) for photo in split.validation])
     unet = load_unet(base, dtype=torch.float32, device=torch.device("cpu"))

@@ -1,19 +1,19 @@
-"""Errors that are told in one line."""
+"""Exceptions whose message is one line for the user."""
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: one line that names the file or field and the mend.
+    """Mistake in the user's input: one line that names the file or field, and how to correct it.
 
     Commands print it without a traceback and exit with code 2.
     """
 
 
 class NonFiniteError(RuntimeError):
-    """A loss, gradient, score or picture that is infinite or not a number: the run can not go on.
+    """Loss, gradient, score or image that is infinite or not a number: the run can not continue.
 
-    It says where that was, and the setting that mends it.
+    The message names where it was found, and the setting that prevents it.
     """
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C ended a study or run: one line that says what is kept and how to go on. Exit code 130."""
+    """Ctrl-C ended a study or run: one line with what is kept and how to continue. Exit code 130."""

@@ -47,9 +47,9 @@ def _fetch() -> None:
     staging.check_names(command.names)
     with ProgressBars() as stages:
         if command.import_from is not None:
-            print("brought in:", *archive.bring_in(command.import_from, progress=stages))
+            print("brought in:", *archive.import_archive(command.import_from, progress=stages))
         if command.export_to is not None:
-            print("exported:", *archive.export(command.names, command.export_to, progress=stages))
+            print("exported:", *archive.export_archive(command.names, command.export_to, progress=stages))
         for name in command.names if command.export_to is None else ():
             print(f"{name}: licence {staging.licence_of(name)}", flush=True)
             print(f"{name}: {staging.fetch(name, half=command.half, progress=stages)}")

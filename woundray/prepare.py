@@ -24,8 +24,8 @@ class Prepare(Section):
     """Seed of drawn wounds."""
     max_side: Annotated[int, Field(ge=1)] = 1024
     """Larger pictures are made smaller, px."""
-    likeness: float = 0.91
-    """From which two pictures are near-duplicates, as data.likeness."""
+    duplicate_correlation: float = 0.91
+    """Smallest correlation of near-duplicates, as data.duplicate_correlation."""
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def _prepare() -> None:
                 command.raw,
                 command.out,
                 max_side_px=command.max_side,
-                likeness=command.likeness,
+                duplicate_correlation=command.duplicate_correlation,
                 progress=lambda done, total: stages("photographs", done, total),
             )
         print((command.out / "summary.txt").read_text(encoding="utf-8"))

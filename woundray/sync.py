@@ -30,11 +30,11 @@ def main() -> None:
 
 def _sync() -> None:
     command = read_flags(Sync, prog="python -m woundray.sync")
-    from woundray.system.storage import alone_in
+    from woundray.system.storage import exclusive_lock
     from woundray.tracking.tracker import sync_journal
 
     folder = find_journal_folder(command.study, command.output)
-    with alone_in(folder):  # a study that goes on writes its events itself
+    with exclusive_lock(folder):  # a study that goes on writes its events itself
         written, left = sync_journal(folder.absolute())
     if left:
         raise UserError(f"sync: MLflow took {written} of {written + left} events; run it again when it answers")

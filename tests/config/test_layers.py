@@ -1,4 +1,4 @@
-"""Where values come from, and what a mistake in them says."""
+"""Layers of the configuration, and messages of mistakes in them."""
 
 from pathlib import Path
 

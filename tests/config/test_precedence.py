@@ -1,4 +1,4 @@
-"""A value in a --config FILE holds unless the same setting was typed; whatever was typed holds."""
+"""A value in a --config FILE is used unless the same setting is given on the command line."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A study or run that goes on has the settings that it was begun with; it may become longer."""
+"""A resumed study or run keeps its settings; trials and epochs may increase."""
 
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def test_photographs_and_weights_may_have_moved(tmp_path: Path) -> None:
 def test_what_differs_is_named_with_both_values(typed: dict[str, Any], free: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError) as caught:
         extended(BEGUN, typed, FOLDER, free=free)
-    told = str(caught.value)
+    message = str(caught.value)
     for part in message.split(" .* "):
-        assert part in told
-    assert "\n" not in told
+        assert part in message
+    assert "\n" not in message

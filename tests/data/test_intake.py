@@ -1,4 +1,4 @@
-"""Small inputs as hospitals have them: what is read of each, or the one line that is said. Nothing is passed over."""
+"""Small inputs as hospitals have them: the data set or error of each. Nothing is ignored silently."""
 
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -123,10 +123,10 @@ COPIES = [
         ("one picture under two phases, keep the right one: 1, such as I/X.png and P/X.png",),
     ),
     Case(
-        "likeness by the setting",
+        "duplicate correlation by the setting",
         {"I/X.png": A.resize((160, 160), 0), "I/X.jpg": A.resize((160, 160), 0)},
         "I/X.jpg I I/X.jpg, I/X.png I I/X.png",
-        settings={"likeness": 1.0},
+        settings={"duplicate_correlation": 1.0},
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""Leaks planted one by one between two sides; groups and the way that sides came about are not trusted."""
+"""Leaks planted one by one between two sides are found, whatever the groups and the split say."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +12,7 @@ from data.pictures import put, scene
 from woundray.config import Config
 from woundray.data.deduplicate import Pixels, Scene
 from woundray.data.image_source import ImageSource, open_image_source
-from woundray.data.leakage import LeakError, Seen, find_leaks, refuse_shared
+from woundray.data.leakage import LeakError, PhotoScene, find_leaks, refuse_leaks
 from woundray.data.manifest import Photo
 from woundray.data.phantoms.render import write_raw
 from woundray.data.prepare import prepare
@@ -22,12 +22,12 @@ from woundray.training import precompute
 Change = Callable[[Pixels], Pixels]
 
 
-def seen(number: int, *, shows: int | None = None, change: Change | None = None, **values: str) -> Seen:
+def seen(number: int, *, shows: int | None = None, change: Change | None = None, **values: str) -> PhotoScene:
     """A photograph of a patient of its own, or what `values` say of it; it shows the scene of its number or another."""
     name = f"n{number}"
     photo = Photo(Path(f"{number}.png"), "I", values.get("patient", name), group=values.get("group", name))
     pixels = np.asarray(scene(number if shows is None else shows, 96).resize((96, 96)))
-    return Seen(photo, Scene.of(np.ascontiguousarray(change(pixels) if change else pixels), None))
+    return PhotoScene(photo, Scene.of(np.ascontiguousarray(change(pixels) if change else pixels), None))
 
 
 TRAIN = [seen(number) for number in range(4)]
@@ -43,12 +43,12 @@ LEAKS = {
 
 
 @pytest.mark.parametrize("case", LEAKS.values(), ids=LEAKS.keys())
-def test_a_leak_is_named(case: tuple[Seen, list[str], str]) -> None:
-    planted, kinds, told = case
+def test_a_leak_is_named(case: tuple[PhotoScene, list[str], str]) -> None:
+    planted, kinds, message = case
     for test in ([planted, *TEST], [*TEST, planted]):
         leaks = list(find_leaks(TRAIN, test))
         assert [leak.kind for leak in leaks] == kinds
-        assert told in str(leaks[0])
+        assert message in str(leaks[0])
         assert leaks[0].test == planted.photo
 
 
@@ -81,21 +81,21 @@ def by_picture(source: ImageSource) -> Split:
 def test_a_split_by_picture_is_refused_and_one_by_patient_is_not(photographs: Config) -> None:
     source = open_image_source(photographs)
     few = photographs.with_values({"validation.folds": 1})
-    refuse_shared(split_for(source.photos, few), source, photographs.data)
+    refuse_leaks(split_for(source.photos, few), source, photographs.data)
     with pytest.raises(LeakError, match=r"pairs of photographs stand on both sides .* are of patient \d\d\d") as error:
-        refuse_shared(by_picture(source), source, photographs.data)
+        refuse_leaks(by_picture(source), source, photographs.data)
     assert "\n" not in str(error.value)
-    refuse_shared(Split(source.photos, ()), source, photographs.data)
+    refuse_leaks(Split(source.photos, ()), source, photographs.data)
 
 
 def test_pixels_are_believed_and_names_are_not(photographs: Config) -> None:
     source = open_image_source(photographs)
     first, second = source.photos[0], next(p for p in source.photos if p.group != source.photos[0].group)
     pixels = {**source.pixels, second.path: source.pixels[first.path]}
-    told = replace(second, box=first.box, sha256="0" * 64)
-    split = Split((first,), (told,))
-    with pytest.raises(LeakError, match=f"{first.path} and {told.path} are the same picture"):
-        refuse_shared(split, replace(source, pixels=pixels), photographs.data)
+    duplicate = replace(second, box=first.box, sha256="0" * 64)
+    split = Split((first,), (duplicate,))
+    with pytest.raises(LeakError, match=f"{first.path} and {duplicate.path} are the same picture"):
+        refuse_leaks(split, replace(source, pixels=pixels), photographs.data)
 
 
 def test_drawn_wounds_that_look_alike_are_known_to_be_of_different_patients() -> None:
@@ -103,9 +103,9 @@ def test_drawn_wounds_that_look_alike_are_known_to_be_of_different_patients() ->
     source = open_image_source(config)
     for fold in range(3):
         folds = config.with_values({"validation.folds": 3, "validation.fold": fold})
-        refuse_shared(split_for(source.photos, folds), source, config.data)
+        refuse_leaks(split_for(source.photos, folds), source, config.data)
     with pytest.raises(LeakError, match=r"drawn wounds: .* are of patient I0"):
-        refuse_shared(by_picture(source), source, config.data)
+        refuse_leaks(by_picture(source), source, config.data)
 
 
 def test_no_study_begins_with_a_leak(
@@ -137,4 +137,4 @@ def test_near_duplicates_never_part_in_any_layout(tmp_path: Path, layout: str) -
         split = split_for(source.photos, config.with_values({"reproducibility.seed": seed}))
         scenes = [{photo.path.stem.split()[0] for photo in side} for side in (split.train, split.validation)]
         assert scenes[0] and scenes[1] and not scenes[0] & scenes[1]
-        refuse_shared(split, source, config.data)
+        refuse_leaks(split, source, config.data)

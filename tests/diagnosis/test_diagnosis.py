@@ -21,9 +21,9 @@ from woundray.diagnosis.step_timing import OutOfMemory, Pace
 from woundray.doctor import Doctor
 from woundray.errors import UserError
 from woundray.ray_cluster.nodes import Resources
-from woundray.system.private_folder import held_port
+from woundray.system.ports import claimed_port
 from woundray.training.checkpoint import write_config
-from woundray.weights.feature_weights import path_of
+from woundray.weights.feature_weights import staging_path
 
 
 @pytest.fixture(autouse=True)
@@ -163,12 +163,12 @@ def test_mlflow_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_weights_are_read_only_when_asked_to() -> None:
-    path_of("inception").parent.mkdir(parents=True)
-    path_of("inception").write_bytes(b"other")
+    staging_path("inception").parent.mkdir(parents=True)
+    staging_path("inception").write_bytes(b"other")
     assert doctor().problems == ()
     assert doctor().outlook.objective == "fid"
     [problem] = doctor("--check_weights").problems
-    assert problem == f"{path_of('inception')} is damaged; run `python -m woundray.fetch inception`"
+    assert problem == f"{staging_path('inception')} is damaged; run `python -m woundray.fetch inception`"
 
 
 def test_the_answer_is_a_table_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,7 +183,7 @@ def test_the_answer_is_a_table_for_a_person(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_port_that_the_dashboard_would_get_is_named() -> None:
-    with held_port(20000) as first:
+    with claimed_port(20000) as first:
         found = doctor("--study.dashboard_port", first)
         assert found.services.dashboard_port is not None and found.services.dashboard_port > first
         told = f"port {first} is in use: the Ray dashboard would be at port {found.services.dashboard_port}"

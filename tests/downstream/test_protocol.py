@@ -164,10 +164,10 @@ def test_a_near_duplicate_of_another_patient_stays_on_one_side(tmp_path: Path) -
 
 
 def test_what_counts_as_a_near_duplicate_is_the_settings(tmp_path: Path) -> None:
-    cohort = gather(replace(Twins(24)(), likeness=1.0), CONFIG.phases, views=1)
+    cohort = gather(replace(Twins(24)(), duplicate_correlation=1.0), CONFIG.phases, views=1)
     groups = dict(zip((photo.path.name for photo in cohort.photos), cohort.groups, strict=True))
     assert groups["I00-1.png"] != groups["P05-2.png"]
-    assert cohort.likeness == 1.0
+    assert cohort.duplicate_correlation == 1.0
 
 
 class Twins(NoisyStudy):

@@ -106,7 +106,7 @@ def inputs_of(unet: UNet2DConditionModel, seen: list[dict[str, Any]]) -> None:
 
 
 def test_a_folder_as_on_the_hub_is_complete_and_of_its_prediction_type(family_base: Path) -> None:
-    assert diffusers_layout.missing(family_base) == []
+    assert diffusers_layout.missing_files(family_base) == []
     assert NoiseSchedule.load(family_base).prediction_type == REPOSITORIES[family_base.name].prediction_type
 
 
@@ -250,7 +250,7 @@ def test_half_precision_files_alone_are_enough(family_base: Path, tmp_path: Path
         }
         path.unlink()
         save_file(tensors, path.with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
-    assert diffusers_layout.missing(folder) == []
+    assert diffusers_layout.missing_files(folder) == []
     unet = load_unet(folder, dtype=torch.float32, device=CPU)
     assert (unet.dtype, load_vae(folder, device=CPU).dtype) == (torch.float32, torch.float32)
     torch.testing.assert_close(
@@ -304,7 +304,7 @@ _MICRO: dict[str, Any] = {
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
 def test_weights_that_lack_a_tensor_are_refused_by_name(sdxl: Path, part: str) -> None:
     """Both libraries fill missing tensors with random numbers."""
-    path = sdxl / part / f"{diffusers_layout.WEIGHTS[part]}.safetensors"
+    path = sdxl / part / f"{diffusers_layout.WEIGHTS_STEMS[part]}.safetensors"
     tensors = load_file(path)
     lost = sorted(name for name in tensors if name.endswith("weight"))[0]
     del tensors[lost]

@@ -1,4 +1,4 @@
-"""What GPUs are seen: a script stands in for nvidia-smi."""
+"""Detection of GPUs, with a script in place of nvidia-smi."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from fake_gpus import SMI
 
-from woundray.system.hardware import Gpu, disk_free_gib, gpus, look
+from woundray.system.hardware import Gpu, disk_free_gib, gpus, inspect_machine
 
 H100 = Gpu("NVIDIA H100 80GB HBM3", 81559 / 1024, 80000 / 1024)
 T4 = Gpu("NVIDIA T4", 15.0, None)
@@ -54,7 +54,7 @@ def test_a_driver_that_does_not_answer_is_no_gpu(nvidia_smi: Install) -> None:
 
 
 def test_this_machine(tmp_path: Path) -> None:
-    machine = look()
+    machine = inspect_machine()
     assert machine.cpus >= 1
     assert 0 < machine.memory_free_gib <= machine.memory_gib
     assert machine.packages["torch"] and machine.packages["ray"]

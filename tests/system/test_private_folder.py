@@ -1,7 +1,6 @@
-"""Ports that are held, a private folder with a short path, and a home for who has none."""
+"""The private folder has a short path, and is the home of a user without one; files that are written once."""
 
 import os
-import signal
 import socket
 import stat
 import subprocess
@@ -10,61 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from woundray.errors import UserError
-from woundray.system.private_folder import fits_sockets, held_port, is_free, next_port, runtime_folder, write_once
-
-HOLD = """
-import sys
-from woundray.system.private_folder import held_port
-with held_port(int(sys.argv[1])) as port:
-    print(port, flush=True)
-    sys.stdin.read()
-"""
-
-
-def holder(first: int) -> subprocess.Popen[str]:
-    """Another process that holds the first free port from `first` on."""
-    command = [sys.executable, "-c", HOLD, str(first)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-@pytest.fixture
-def port() -> int:
-    """One that is free, with free ones behind it."""
-    return next(port for port in range(20000, 60000, 60) if all(is_free(port + more) for more in range(8)))
-
-
-def test_processes_that_start_at_once_get_different_ports_though_nobody_listens_yet(port: int) -> None:
-    started = [holder(port) for _ in range(6)]
-    try:
-        told = [int(process.stdout.readline()) for process in started if process.stdout]
-        assert sorted(told) == [port + more for more in range(6)]
-        assert all(is_free(one) for one in told)
-        started[told.index(port)].send_signal(signal.SIGKILL)  # nothing is cleaned up
-        started[told.index(port)].wait()
-        assert next_port(port) == port
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
-
-
-def test_a_server_may_listen_on_a_held_port_and_others_pass_it_over(port: int) -> None:
-    with held_port(port) as held, socket.socket() as server:
-        assert held == port
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind(("127.0.0.1", port))
-        server.listen()
-        assert next_port(port) == port + 1
-    assert next_port(port) == port
-
-
-def test_ports_that_are_all_taken_are_one_line() -> None:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 65535))
-        server.listen()
-        with pytest.raises(UserError, match=r"study.dashboard_port: 65535 and the 49 ports after it are in use"):
-            next_port(65535)
+from woundray.system.private_folder import fits_sockets, runtime_folder, write_once
 
 
 def test_the_folder_is_private_and_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,12 +93,12 @@ def test_a_file_that_many_write_once_is_whole_and_one(tmp_path: Path) -> None:
     for process in started:
         assert process.stdin is not None
         process.stdin.close()
-    told = {process.stdout.read().strip() for process in started if process.stdout}
+    texts = {process.stdout.read().strip() for process in started if process.stdout}
     for process in started:
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
-    assert told == {file.read_text()}
+    assert texts == {file.read_text()}
     assert len(file.read_text()) == 64
     assert list(tmp_path.iterdir()) == [file]
     write_once(file, "later")

@@ -1,4 +1,4 @@
-"""A file system that shows on one machine late what was written on another, and machines that lack what others have."""
+"""Shared file systems that show files late, and nodes that lack files."""
 
 import shutil
 import threading
@@ -12,7 +12,7 @@ from woundray.ray_cluster import nodes
 from woundray.ray_cluster.nodes import check_model, check_shared
 from woundray.system import shared_files
 from woundray.system.checksums import fingerprint
-from woundray.system.shared_files import wait_until_seen
+from woundray.system.shared_files import wait_until_visible
 
 SHOWN_AFTER_S = 0.5
 
@@ -29,18 +29,18 @@ def test_a_file_is_waited_for_until_it_is_as_it_was_written(tmp_path: Path) -> N
     path.write_text("an older one")
     hidden.write_text("the new one")
     timer = show_later(hidden, path)
-    wait_until_seen(path, fingerprint(hidden))
+    wait_until_visible(path, fingerprint(hidden))
     timer.join()
     assert path.read_text() == "the new one"
 
 
 def test_a_file_that_never_comes_is_named_with_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_files, "SEEN_WITHIN_S", 0.0)
+    monkeypatch.setattr(shared_files, "VISIBLE_WITHIN_S", 0.0)
     with pytest.raises(UserError, match=r"run\.json: not seen on .* \(No such file or directory\); put study\.output"):
-        wait_until_seen(tmp_path / "run.json", "12 ab")
+        wait_until_visible(tmp_path / "run.json", "12 ab")
     (tmp_path / "run.json").write_text("another")
     with pytest.raises(UserError, match="its content is another"):
-        wait_until_seen(tmp_path / "run.json", "12 ab")
+        wait_until_visible(tmp_path / "run.json", "12 ab")
 
 
 def test_a_fingerprint_tells_files_of_the_same_length_and_beginning_apart(tmp_path: Path) -> None:
@@ -87,10 +87,10 @@ def test_a_node_may_see_the_studys_folder_late_but_must_see_it(
 ) -> None:
     head = tmp_path / "head"
     head.mkdir()
-    monkeypatch.setattr(nodes, "SEEN_WITHIN_S", 0.0)
+    monkeypatch.setattr(nodes, "VISIBLE_WITHIN_S", 0.0)
     with pytest.raises(UserError, match=r"^study\.output: node 10\.0\.0\.2 does not see .*/head \(.*No such file"):
         check_shared(head)
-    monkeypatch.setattr(nodes, "SEEN_WITHIN_S", 30.0)
+    monkeypatch.setattr(nodes, "VISIBLE_WITHIN_S", 30.0)
     second_node.rmdir()
     (tmp_path / "later").symlink_to(head)
     timer = show_later(tmp_path / "later", second_node)

@@ -1,4 +1,4 @@
-"""The folder of studies: full, read-only, gone, an address, or somebody else's at the moment."""
+"""Storage of studies: full, read-only, removed, a URL, or locked by another process."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from woundray.errors import UserError
-from woundray.system.storage import MIN_FREE_BYTES, alone_in, check_storage, lost_storage, refuse_lost
+from woundray.system.storage import MIN_FREE_BYTES, check_not_lost, check_storage, exclusive_lock, storage_loss
 
 
 @pytest.fixture
@@ -55,15 +55,15 @@ def test_a_disk_with_little_room_is_refused_before_the_study(small_disk: Path) -
 
 
 def test_a_disk_that_fills_up_is_told_from_other_errors(small_disk: Path) -> None:
-    refuse_lost(small_disk)
+    check_not_lost(small_disk)
     with pytest.raises(OSError, match="No space left"):
         (small_disk / "photographs").write_bytes(bytes(9 * 2**20))
     with pytest.raises(OSError, match="No space left") as full:
-        refuse_lost(small_disk)
+        check_not_lost(small_disk)
     wrapped = RuntimeError("of Ray")
     wrapped.__cause__ = full.value
-    assert "No space left" in lost_storage(wrapped, small_disk)
-    assert lost_storage(ValueError("another"), small_disk) == ""
+    assert "No space left" in storage_loss(wrapped, small_disk)
+    assert storage_loss(ValueError("another"), small_disk) == ""
 
 
 def test_a_disk_that_became_read_only_is_named(small_disk: Path) -> None:
@@ -71,23 +71,23 @@ def test_a_disk_that_became_read_only_is_named(small_disk: Path) -> None:
     with pytest.raises(UserError, match=r"can not be written \(Read-only file system\)"):
         check_storage(small_disk)
     with pytest.raises(OSError, match="Read-only") as error:
-        refuse_lost(small_disk)
+        check_not_lost(small_disk)
     assert error.value.errno == errno.EROFS
-    assert "Read-only" in lost_storage(error.value, small_disk)
+    assert "Read-only" in storage_loss(error.value, small_disk)
 
 
 def test_a_folder_that_was_removed_is_not_made_again(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
-        refuse_lost(tmp_path / "gone")
-    assert lost_storage(None, tmp_path / "gone").endswith("the folder was removed")
+        check_not_lost(tmp_path / "gone")
+    assert storage_loss(None, tmp_path / "gone").endswith("the folder was removed")
     assert not (tmp_path / "gone").exists()
 
 
 HOLDER = """
     import sys, time
     from pathlib import Path
-    from woundray.system.storage import alone_in
-    with alone_in(Path(sys.argv[1])):
+    from woundray.system.storage import exclusive_lock
+    with exclusive_lock(Path(sys.argv[1])):
         print("held", flush=True)
         time.sleep(600)
 """
@@ -101,9 +101,9 @@ def test_one_process_alone_works_in_a_study_and_its_lock_dies_with_it(tmp_path: 
         assert other.stdout is not None
         try:
             assert other.stdout.readline() == b"held\n"
-            with pytest.raises(UserError, match="another process works on this study"), alone_in(tmp_path):
+            with pytest.raises(UserError, match="another process works on this study"), exclusive_lock(tmp_path):
                 raise AssertionError
         finally:
             other.kill()  # SIGKILL: nothing is cleaned up
-    with alone_in(tmp_path):
+    with exclusive_lock(tmp_path):
         pass

@@ -125,8 +125,8 @@ def test_sync_leaves_a_study_that_goes_on_alone(tmp_path: Path) -> None:
     code = """
         import subprocess, sys
         from pathlib import Path
-        from woundray.system.storage import alone_in
-        with alone_in(Path("on")):
+        from woundray.system.storage import exclusive_lock
+        with exclusive_lock(Path("on")):
             sys.exit(subprocess.run([sys.executable, "-m", "woundray.sync", "on"]).returncode)
     """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -1,4 +1,4 @@
-"""Weights in a tar file: there and back, and what has no business in one."""
+"""Export and import of weights as a tar file, and members that are refused."""
 
 import hashlib
 import io
@@ -10,8 +10,8 @@ from families import build_family
 
 from woundray.errors import UserError
 from woundray.system.checksums import file_sha256
-from woundray.weights.archive import bring_in, export
-from woundray.weights.base_models import staged
+from woundray.weights.archive import export_archive, import_archive
+from woundray.weights.base_models import staged_folder
 from woundray.weights.feature_weights import WEIGHTS
 
 
@@ -38,30 +38,30 @@ def test_weights_come_whole_to_another_machine(tmp_path: Path, monkeypatch: pyte
     build_family("sdxl", folder)
     sent = files_of(folder)
     (folder / "unet/diffusion_pytorch_model.bin").write_bytes(b"a pickle that nobody opens")
-    assert export([], tmp_path / "out/weights.tar") == ["sdxl"]
+    assert export_archive([], tmp_path / "out/weights.tar") == ["sdxl"]
     at_home(tmp_path / "there", monkeypatch)
-    assert staged("sdxl") is None
-    assert bring_in(tmp_path / "out/weights.tar") == ["sdxl"]
-    assert staged("sdxl") == tmp_path / "there/weights/sdxl"
+    assert staged_folder("sdxl") is None
+    assert import_archive(tmp_path / "out/weights.tar") == ["sdxl"]
+    assert staged_folder("sdxl") == tmp_path / "there/weights/sdxl"
     assert files_of(tmp_path / "there") == {f"weights/sdxl/{path}": content for path, content in sent.items()}
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["weights.tar"]
 
 
 def test_only_what_is_here_and_right_is_exported(machine: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no weights in .*fetch sd21"):
-        export([], tmp_path / "weights.tar")
+        export_archive([], tmp_path / "weights.tar")
     with pytest.raises(UserError, match=r"sd21 is not on this machine; run .*fetch sd21"):
-        export(["sd21"], tmp_path / "weights.tar")
+        export_archive(["sd21"], tmp_path / "weights.tar")
     path = machine / "torch/hub/checkpoints" / WEIGHTS["alexnet"].file_name
     path.parent.mkdir(parents=True)
     path.write_bytes(b"other")
     with pytest.raises(UserError, match=r"is missing or damaged; run .*fetch alexnet"):
-        export(["lpips"], tmp_path / "weights.tar")
+        export_archive(["lpips"], tmp_path / "weights.tar")
     folder = machine / "weights/sd15"
     build_family("sd15", folder)
     (folder / "staged.json").write_text('{"sha256": {"model_index.json": "00"}}')
     with pytest.raises(UserError, match=r"model_index\.json is damaged; run .*fetch sd15"):
-        export(["sd15"], tmp_path / "weights.tar")
+        export_archive(["sd15"], tmp_path / "weights.tar")
 
 
 def archive_of(path: Path, members: list[tuple[tarfile.TarInfo, bytes]], sums: dict[str, bytes] | None = None) -> Path:
@@ -106,7 +106,7 @@ def test_what_has_no_business_there_is_refused(
     good = (member("base/sd21/vae/config.json"), b"{}")
     path = archive_of(tmp_path / "weights.tar", [good, (info, content)])
     with pytest.raises(UserError, match=message):
-        bring_in(path)
+        import_archive(path)
     assert files_of(machine) == {}
     assert not (tmp_path / "outside.json").exists()
 
@@ -119,7 +119,7 @@ def test_damage_is_refused_and_leaves_what_was_there(machine: Path, tmp_path: Pa
 
     def refused(message: str) -> None:
         with pytest.raises(UserError, match=message):
-            bring_in(path)
+            import_archive(path)
         assert files_of(machine) == {"weights/sd21/model_index.json": b"old"}
 
     refused("not an archive of weights")  # missing
@@ -141,5 +141,5 @@ def test_damage_is_refused_and_leaves_what_was_there(machine: Path, tmp_path: Pa
     refused("not an archive of weights")
 
     archive_of(path, [(member(name), b"new")])
-    bring_in(path)
+    import_archive(path)
     assert file_sha256(old) == hashlib.sha256(b"new").hexdigest()

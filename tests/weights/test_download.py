@@ -1,4 +1,4 @@
-"""Files from a server on loopback: resumed, checked, refused."""
+"""Downloads from a local server: resumed, checked, refused."""
 
 import hashlib
 from collections.abc import Iterator
@@ -28,11 +28,11 @@ def test_a_broken_download_goes_on_where_it_stopped(site: Site, tmp_path: Path) 
         download(url, file, SHA256)
     assert not file.exists()
 
-    told: list[tuple[int, int]] = []
-    download(url, file, SHA256, progress=lambda _, done, total: told.append((done, total)))
+    reported: list[tuple[int, int]] = []
+    download(url, file, SHA256, progress=lambda _, done, total: reported.append((done, total)))
     assert file.read_bytes() == CONTENT
     assert site.asked[-1] == ("GET", "/net.pth", "bytes=700000-")
-    assert told[-1] == (len(CONTENT), len(CONTENT))
+    assert reported[-1] == (len(CONTENT), len(CONTENT))
     assert [path.name for path in file.parent.iterdir()] == ["net.pth"]
 
     download(url, file, SHA256)

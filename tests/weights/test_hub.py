@@ -1,4 +1,4 @@
-"""Base models out of a hub on loopback: what is fetched, what is checked, and what is said when there is none."""
+"""Base models from a local model hub: selection of files, checks, and messages if there are none."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from loopback import COMMIT, Site, serve
 from woundray.errors import UserError
 from woundray.system.checksums import file_sha256
 from woundray.weights import diffusers_layout
-from woundray.weights.base_models import resolve, staged
+from woundray.weights.base_models import base_model_folder, staged_folder
 from woundray.weights.hub import fetch_base
 from woundray.weights.repositories import REPOSITORIES
 
@@ -55,7 +55,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_a_run_opens_is_fetched_once_with_its_hashes(site: Site, files: dict[str, bytes], home: Path) -> None:
     site.add_repository(FIRST, files)
     folder = fetch_base("sd21", endpoint=site.url)
-    assert folder == home / "sd21" == staged("sd21") == resolve("sd21")
+    assert folder == home / "sd21" == staged_folder("sd21") == base_model_folder("sd21")
     here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     here = {path for path in here if not path.startswith(".cache/")}
     wanted = {path for path in files if path.split("/")[0] not in ("safety_checker", "README.md")}
@@ -86,10 +86,10 @@ def test_the_pinned_commit_is_asked_for(site: Site, files: dict[str, bytes]) -> 
 def test_half_precision_on_request(site: Site, files: dict[str, bytes]) -> None:
     site.add_repository(FIRST, files)
     folder = fetch_base("sd21", half=True, endpoint=site.url)
-    assert diffusers_layout.weights_of(folder, "unet") == "fp16"
-    assert diffusers_layout.missing(folder) == []
+    assert diffusers_layout.weights_precision(folder, "unet") == "fp16"
+    assert diffusers_layout.missing_files(folder) == []
     fetch_base("sd21", endpoint=site.url)  # and then in full
-    assert diffusers_layout.weights_of(folder, "unet") == "fp32"
+    assert diffusers_layout.weights_precision(folder, "unet") == "fp32"
 
 
 def test_a_broken_fetch_goes_on_where_it_stopped(site: Site, files: dict[str, bytes]) -> None:
@@ -98,7 +98,7 @@ def test_a_broken_fetch_goes_on_where_it_stopped(site: Site, files: dict[str, by
     site.breaks[path] = 1_500_000
     with pytest.raises(UserError, match=rf"{UNET}: broke off .* go on after 1\.5 MB"):
         fetch_base("sd21", endpoint=site.url)
-    assert staged("sd21") is None
+    assert staged_folder("sd21") is None
     folder = fetch_base("sd21", endpoint=site.url)
     assert ("GET", path, "bytes=1500000-") in site.asked
     assert (folder / UNET).read_bytes() == files[UNET]
@@ -118,7 +118,7 @@ def test_other_bytes_than_the_hub_declares_are_refused_and_deleted(site: Site, f
     site.add_repository(FIRST, files, declared={UNET: "f" * 64})
     with pytest.raises(UserError, match=rf"{FIRST}.*{UNET}: another file than is known.* not ffffffffffff"):
         fetch_base("sd21", endpoint=site.url)
-    assert staged("sd21") is None
+    assert staged_folder("sd21") is None
 
 
 def test_the_second_repository_is_taken_where_the_first_is_gone(site: Site, files: dict[str, bytes]) -> None:
@@ -166,24 +166,24 @@ def test_offline_nothing_is_asked(site: Site, files: dict[str, bytes], monkeypat
     with pytest.raises(UserError, match=r"HF_HUB_OFFLINE is set, so no repository was tried; run .*fetch sd21"):
         fetch_base("sd21", endpoint=site.url)
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
-        resolve("sd21")
+        base_model_folder("sd21")
     assert site.asked == []
 
 
 def test_a_whole_folder_wins_over_the_hubs_cache_and_a_part_of_one_does_not(home: Path, tmp_path: Path) -> None:
     snapshot = tmp_path / f"cache/models--{FIRST.replace('/', '--')}/snapshots/{COMMIT}"
     build_family("sd21", snapshot)
-    assert resolve("sd21") == snapshot
+    assert base_model_folder("sd21") == snapshot
     build_family("sd21", home / "sd21")
-    assert resolve("sd21") == home / "sd21"
+    assert base_model_folder("sd21") == home / "sd21"
     (home / "sd21/vae/diffusion_pytorch_model.safetensors").unlink()
-    assert resolve("sd21") == snapshot
+    assert base_model_folder("sd21") == snapshot
     (snapshot / "tokenizer/vocab.json").unlink()
     (snapshot / "scheduler/scheduler_config.json").unlink()
-    assert staged("sd21") is None
+    assert staged_folder("sd21") is None
 
 
 def test_another_model_under_a_short_name_is_refused(home: Path) -> None:
     build_family("sd21-v", home / "sd21")
     with pytest.raises(UserError, match=r"sd21 predicts v_prediction, but sd21 predicts epsilon"):
-        resolve("sd21")
+        base_model_folder("sd21")

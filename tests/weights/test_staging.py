@@ -1,4 +1,4 @@
-"""What is known of weights, and what is said of those that are here."""
+"""Known weights, and the inventory of those on this machine."""
 
 from pathlib import Path
 from typing import get_args
@@ -7,10 +7,10 @@ import pytest
 from families import build_family
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 from torchvision.models import AlexNet_Weights, SqueezeNet1_1_Weights, VGG16_Weights
+from woundray.metrics.similarity import Trunk
 
 from woundray.errors import UserError
-from woundray.metrics.lpips import Trunk
-from woundray.weights.feature_weights import LPIPS_TRUNKS, WEIGHTS, path_of
+from woundray.weights.feature_weights import LPIPS_TRUNKS, WEIGHTS, staging_path
 from woundray.weights.staging import NAMES, check_names, fetch, inventory, licence_of
 
 
@@ -30,8 +30,8 @@ def test_the_list_tells_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     assert all(entry.place is None for entry in inventory())
     build_family("sd15", tmp_path / "weights/sd15")
-    path_of("lpips").parent.mkdir(parents=True)
-    path_of("lpips").write_bytes(b"x" * 2_000_000)
+    staging_path("lpips").parent.mkdir(parents=True)
+    staging_path("lpips").write_bytes(b"x" * 2_000_000)
     here = {entry.name: entry for entry in inventory() if entry.place is not None}
     assert here["sd15"].place == tmp_path / "weights/sd15"
     assert here["alexnet"].place == tmp_path / "torch/hub/checkpoints/alexnet-owt-7be5be79.pth"

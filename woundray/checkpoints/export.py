@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Literal
 
 from woundray.config import Config
-from woundray.config.layers import read_yaml
+from woundray.config.saved import read_saved_config
 from woundray.models.export import export_diffusers, export_kohya, export_merged
 from woundray.training.checkpoint import TrainingProgress, read_progress
 from woundray.training.precompute import ProgressCallback
-from woundray.weights.base_models import resolve
+from woundray.weights.base_models import base_model_folder
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 Format = Literal["kohya", "diffusers", "merged"]
@@ -20,9 +20,9 @@ def export_checkpoint(checkpoint: Path, out: Path, kind: Format, *, progress: Pr
     Raises:
         UserError: `out` exists, the checkpoint or its base can not be used, or the export differs from the checkpoint.
     """
-    config = Config.from_nested(read_yaml(checkpoint / "config.yaml"), source=str(checkpoint / "config.yaml"))
+    config = read_saved_config(checkpoint / "config.yaml")
     trained = read_progress(checkpoint)
-    base, adapter, out = resolve(config.model.base), checkpoint / WEIGHTS_NAME, out.absolute()
+    base, adapter, out = base_model_folder(config.model.base), checkpoint / WEIGHTS_NAME, out.absolute()
     progress("export and check", 0, 1)
     if kind == "kohya":
         export_kohya(adapter, base, out, kohya_training(config, trained))

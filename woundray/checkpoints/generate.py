@@ -20,8 +20,13 @@ from woundray.models.vae import load_vae
 from woundray.sampling.pipeline import image_seeds, sample_images
 from woundray.sampling.solver import Prompt, Sampler
 from woundray.system.atomic_files import write_json
-from woundray.training.precompute import Precomputed, ProgressCallback, load_schedule, validation_sampler
-from woundray.weights.base_models import resolve
+from woundray.training.precompute import (
+    Precomputed,
+    ProgressCallback,
+    load_schedule,
+    validation_sampler,
+)
+from woundray.weights.base_models import base_model_folder
 
 NEW_SEEDS_FILE = "base_model_new_seeds.json"
 """File in the folder of precomputed data: scores of the base model on the seeds of finalists."""
@@ -98,7 +103,7 @@ def open_checkpoint(checkpoint: Path, options: SamplingOptions) -> OpenCheckpoin
     """Load the models of a checkpoint with sampling options; their count and first seed are not used."""
     config = config_of(checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    base = resolve(config.model.base)
+    base = base_model_folder(config.model.base)
     prompt = config.prompts.positive if options.prompt is None else options.prompt
     texts = embed_prompts(base, [prompt, config.prompts.negative], device=device)
     sampler = validation_sampler(config, load_schedule(config, base), SignalLeak.read(checkpoint))

@@ -18,7 +18,7 @@ from woundray.config.layers import PROFILE, load, profile_path, read_settings
 from woundray.config.section import Section
 from woundray.errors import UserError
 from woundray.system.hardware import gpus
-from woundray.weights.base_models import staged
+from woundray.weights.base_models import staged_folder
 from woundray.weights.repositories import offline
 
 CommandType = TypeVar("CommandType", bound="Command")
@@ -131,7 +131,7 @@ def choose_profile(data: Path | None, *, has_gpu: bool | None = None) -> tuple[s
     if not (bool(gpus()) if has_gpu is None else has_gpu):
         return "demo", "no GPU here: the packaged tiny model on CPU cores"
     for name in ("sd21", "sd15"):
-        if staged(name):
+        if staged_folder(name):
             return name, f"a GPU, and the weights of {name} are on this machine"
     if not offline():
         return "sd21", "a GPU; the weights of sd21 are fetched from the model hub"

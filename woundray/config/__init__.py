@@ -1,4 +1,4 @@
-"""The settings of a run, typed and validated; `layers.py` says where values come from."""
+"""Settings of a run: typed, validated, immutable. `layers.py` merges defaults, files and flags."""
 
 from typing import Any, Literal, Self
 
@@ -8,17 +8,11 @@ from woundray.config.data import DataConfig, PromptsConfig
 from woundray.config.effect import EffectConfig
 from woundray.config.error_messages import explain, flatten, nest
 from woundray.config.model import LoraConfig, ModelConfig
-from woundray.config.scoring import (
-    CopiesThreshold,
-    FilteringConfig,
-    HeuristicsConfig,
-    MetricsConfig,
-    QualityConfig,
-    ValidationConfig,
-)
+from woundray.config.quality import CopiesThreshold, FilteringConfig, HeuristicsConfig, QualityConfig
 from woundray.config.section import Section
 from woundray.config.study import StudyConfig
 from woundray.config.training import CheckpointingConfig, HardwareConfig, ReproducibilityConfig, TrainingConfig
+from woundray.config.validation import MetricsConfig, ValidationConfig
 from woundray.errors import UserError
 
 Phase = Literal["I", "P", "R", "all"]
@@ -46,10 +40,10 @@ __all__ = [
 
 
 class Config(Section):
-    """Everything that decides what a run computes."""
+    """All settings of a run, by section."""
 
     phase: Phase = "I"
-    """Healing phase to draw: I inflammatory, P proliferative, R remodeling, or all."""
+    """Healing phase to generate: I inflammatory, P proliferative, R remodeling, or all."""
     model: ModelConfig = ModelConfig()
     lora: LoraConfig = LoraConfig()
     data: DataConfig = DataConfig()
@@ -66,10 +60,10 @@ class Config(Section):
 
     @classmethod
     def from_nested(cls, values: dict[str, Any], *, source: str) -> Self:
-        """Validates nested values; dotted names among them are read, too.
+        """Validate nested values; dotted names among them are accepted, too.
 
         Raises:
-            UserError: names `source`, the dotted key and the nearest right one.
+            UserError: names `source`, the dotted key and the nearest valid one.
         """
         try:
             return cls.model_validate(nest(flatten(values)))
@@ -77,13 +71,13 @@ class Config(Section):
             raise UserError(explain(error, cls, source)) from None
 
     def with_values(self, values: dict[str, Any], *, source: str = "values") -> Self:
-        """This configuration with some dotted names changed, e.g. `{"lora.rank": 8}`, validated again.
+        """Return a copy with some settings changed by dotted name, e.g. `{"lora.rank": 8}`, validated again.
 
         Raises:
-            UserError: a name that does not exist (with the nearest one that does) or a value out of range.
+            UserError: an unknown name (with the nearest known one), or a value out of range.
         """
         return self.from_nested(nest(flatten(self.model_dump()) | values), source=source)
 
     def flat(self) -> dict[str, Any]:
-        """Dotted name -> value, of JSON's types only, in the order of the file."""
+        """Return dotted name -> value, with JSON types only, in the order of the file."""
         return flatten(self.model_dump(mode="json"))

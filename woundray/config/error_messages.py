@@ -1,4 +1,4 @@
-"""Nested and dotted names of settings, and errors in words that name the mend."""
+"""Validation errors in plain words, with the nearest valid name; dotted and nested names of settings."""
 
 import difflib
 import re
@@ -10,9 +10,16 @@ from pydantic.fields import FieldInfo
 
 _MOST_NAMED = 3
 
+RENAMED = {
+    "data.likeness": "data.duplicate_correlation",
+    "metrics.floor_repeats": "metrics.baseline_repeats",
+    "effect.deals": "effect.repeats",
+}
+"""Setting of version 0.1 -> its present name. Old names are read in saved files only, see `woundray.config.saved`."""
+
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"lora": {"rank": 8}}` -> `{"lora.rank": 8}`."""
+    """Flatten nested values: `{"lora": {"rank": 8}}` -> `{"lora.rank": 8}`."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
@@ -23,7 +30,10 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def nest(values: dict[str, Any]) -> dict[str, Any]:
-    """`{"lora.rank": 8}` -> `{"lora": {"rank": 8}}`. A name that goes below a value is kept as it is written."""
+    """Nest dotted names: `{"lora.rank": 8}` -> `{"lora": {"rank": 8}}`.
+
+    A name below another name that has a value stays dotted.
+    """
     nested: dict[str, Any] = {}
     for dotted, value in values.items():
         *path, leaf = dotted.split(".")
@@ -39,7 +49,7 @@ def nest(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
-    """Every setting by its dotted name."""
+    """Return dotted name -> pydantic field, of every setting."""
     found: dict[str, FieldInfo] = {}
     for name, field in model.model_fields.items():
         kind = field.annotation
@@ -51,17 +61,22 @@ def fields(model: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
 
 
 def names(model: type[BaseModel]) -> list[str]:
-    """Every dotted name of a setting."""
+    """Return the dotted names of all settings."""
     return list(fields(model))
 
 
 def nearest(name: str, known: Iterable[str], written: str = "") -> str:
-    """`; did you mean lora.rank?`, or nothing where no known name is near.
+    """Return `; did you mean lora.rank?`, or an empty string if no known name is near.
 
-    Each stands behind `written`. All that end with that name are named, else the nearest by the whole name, else by its
-    last part.
+    The present name of a setting that was renamed is suggested first. Then all names that end with `name`, else the
+    nearest to the whole name, else the nearest to its last part.
+
+    Args:
+        written: prefix of each suggestion, such as `--`.
     """
     known, leaf = list(known), name.rsplit(".", 1)[-1]
+    if RENAMED.get(name) in known:
+        return f"; did you mean {written}{RENAMED[name]}?"
     last = [full.rsplit(".", 1)[-1] for full in known]
     by_whole = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     near = [leaf] if leaf in last else [] if by_whole else difflib.get_close_matches(leaf, last, n=1)
@@ -70,7 +85,7 @@ def nearest(name: str, known: Iterable[str], written: str = "") -> str:
 
 
 def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
-    """One line of the first thing that is wrong: source, dotted name, what is wrong, the nearest right name."""
+    """Return one line about the first error: source, dotted name, what is wrong, the nearest valid name."""
     first, *others = error.errors()
     dotted = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -84,7 +99,7 @@ def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
 
 
 def complaint(error: ValidationError) -> str:
-    """`should be a valid integer, not 'x'`: the first thing that is wrong, without the name of what is wrong."""
+    """Return the first error without the name of the field: `should be a valid integer, not 'x'`."""
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
     message = message.partition(", unable to parse")[0]
@@ -94,5 +109,5 @@ def complaint(error: ValidationError) -> str:
 
 
 def as_written(value: Any) -> str:
-    """A value in a message: a single word without quotes, whether it was read as a text or as a number."""
+    """Format a value for a message: a single word without quotes, whether it is a string or a number."""
     return value if isinstance(value, str) and re.fullmatch(r"[\w.+-]+", value) else repr(value)

@@ -1,15 +1,15 @@
-"""What every section of the configuration has in common."""
+"""Base class of all sections of the configuration, and the type of a path setting."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Section(BaseModel):
-    """A frozen group of settings; an unknown name or a value out of range is refused.
+    """Immutable group of settings; an unknown name or a value out of range is refused.
 
-    A text has at most as many characters as MLflow keeps of a parameter: nothing that was given is cut there.
+    Strings are limited to 6000 characters, as MLflow parameters are, so that MLflow never truncates one.
     """
 
     model_config = ConfigDict(
@@ -18,11 +18,13 @@ class Section(BaseModel):
 
 
 def _not_empty(value: Any) -> Any:
-    """An empty path would be taken as the working directory: often it is a variable of the shell that is not set."""
+    """Refuse an empty path: pathlib reads it as the working directory, and often a shell variable was not set."""
     if value == "":
         raise ValueError("is empty; give a path, or leave it out")
     return value
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+"""Number from 0 to 1."""
 PathSetting = Annotated[Path, BeforeValidator(_not_empty)]
-"""A file or folder."""
+"""Path of a file or folder, never empty."""

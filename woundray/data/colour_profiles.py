@@ -1,4 +1,4 @@
-"""Colours of any camera -> sRGB: colour carries the phase, and a wide-gamut picture read as sRGB is too pale."""
+"""Conversion of images to sRGB by their ICC profile. Colour shows the phase; wide gamut read as sRGB is too pale."""
 
 import io
 
@@ -13,9 +13,9 @@ _ADOBE_RGB = "R03"
 
 
 def to_srgb(image: Image.Image, file: str, notes: Notes) -> Image.Image:
-    """RGB, L or CMYK of 8 bits -> RGB in sRGB by the picture's own profile (ICC.1); without one as it stands.
+    """Convert an 8-bit RGB, L or CMYK image to sRGB by its embedded profile (ICC.1); without one only the mode changes.
 
-    A profile that can not be used is noted, and so are colours that are known to be of another space without one.
+    Adds a note for a profile that can not be used, and for an image without profile that is known not to be sRGB.
     """
     embedded = image.info.get("icc_profile")
     if not embedded:
@@ -38,12 +38,13 @@ def to_srgb(image: Image.Image, file: str, notes: Notes) -> Image.Image:
     except ImageCms.PyCMSError as error:
         notes.add(f"colour profile {name} can not be converted ({error}), colours are taken as sRGB", file)
         return image.convert("RGB")
-    assert converted is not None  # only `inPlace` gives nothing
+    assert converted is not None  # None only with `inPlace`
     notes.add(f"colours converted from {name} to sRGB", file)
     return converted
 
 
 def _note_unprofiled(image: Image.Image, file: str, notes: Notes) -> None:
+    """Add notes for an image without profile whose mode or metadata say that it is not sRGB."""
     if image.mode == "CMYK":
         notes.add("CMYK without a colour profile, its colours are approximate", file)
         return

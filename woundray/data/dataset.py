@@ -1,4 +1,4 @@
-"""Records of a data set: one a picture."""
+"""Records of a data set: photographs, candidates, and images that were left out."""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -6,7 +6,7 @@ from pathlib import Path
 
 PHASES = ("I", "P", "R")
 PREPARED_FROM = "prepared_from.txt"
-"""In a data set that `prepare` makes: the raw folder that it is made of. It is there before the manifest."""
+"""File in a prepared data set that names its raw folder; written before the manifest."""
 MANIFEST = "manifest.csv"
 
 Box = tuple[int, int, int, int]
@@ -14,13 +14,13 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Photo:
-    """One picture.
+    """One image of a data set.
 
     Attributes:
-        path: relative to the data set's folder.
-        box: xmin, ymin, xmax, ymax of the wound, px of the picture; None: not known.
-        sha256: of the file.
-        group: patients of one group share near-duplicates: they stay on one side of a split.
+        path: relative to the folder of the data set.
+        box: xmin, ymin, xmax, ymax of the wound, px; None: not known.
+        sha256: hash of the file.
+        group: patients who share near-duplicates are one group, which stays on one side of a split.
     """
 
     path: Path
@@ -39,21 +39,21 @@ class Photo:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A picture that is still to be opened.
+    """Image of a table or folder that has not been opened yet.
 
     Attributes:
-        place: where it is named: a line of a table, or its file.
-        named: its patient is; else it stands for a patient of its own.
+        location: where it is listed: `line 3` of a table, or its path.
+        has_patient: whether its patient is known; else it counts as a patient of its own.
     """
 
     photo: Photo
-    place: str
-    named: bool = True
+    location: str
+    has_patient: bool = True
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A picture, or the row of a table, that is not used, and why."""
+    """Image, or row of a table, that is not used, and the reason."""
 
     path: Path
     reason: str
@@ -62,7 +62,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All pictures of a folder; `notes`: what was done to read them, a line each."""
+    """All images of a folder. `notes`: how they were read, one line each."""
 
     root: Path
     photos: tuple[Photo, ...]
@@ -70,11 +70,11 @@ class Dataset:
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def of_phase(self, phase: str) -> "Dataset":
-        """The pictures of one phase."""
+        """Return the data set with the images of one phase only."""
         return replace(self, photos=tuple(photo for photo in self.photos if photo.phase == phase))
 
     @property
     def content_hash(self) -> str:
-        """Changes with every picture, box, phase and group; not with the folder's place."""
+        """Hash of all images, boxes, phases and groups; independent of the folder's path."""
         rows = sorted(f"{photo.sha256} {photo.phase} {photo.box} {photo.group}" for photo in self.photos)
         return hashlib.sha256("\n".join(rows).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The scene of each picture: by it copies are left out, and patients of near-duplicates become one group."""
+"""Deduplicate a data set: leave out exact copies, and join the patients of near-duplicates into one group."""
 
 import hashlib
 from collections import defaultdict
@@ -11,19 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from woundray.data.dataset import Box, Photo
-from woundray.data.duplicates import LIKENESS, group_patients, near_duplicate_pairs, thumbnail
+from woundray.data.duplicates import DUPLICATE_CORRELATION, group_patients, near_duplicate_pairs, thumbnail
+from woundray.data.notes import Notes
 
 Pixels = NDArray[np.uint8]
 
-CONTEXT = 0.5  # surroundings that belong to a scene on each side of a box, share of the box
-LEAST_HALF_PX = 32  # of a scene around a small box
+CONTEXT = 0.5  # margin of a scene on each side of the box, share of the box
+MIN_HALF_SIDE_PX = 32  # of a scene around a small box
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Hashes of a picture's pixels, and a thumbnail of the wound and its surroundings, by which pictures are compared.
+    """Hashes of an image's pixels, and a thumbnail of the wound and its surroundings, to compare images.
 
-    photograph_sha256: of the pixels of the photograph that the picture was cut from, or of the picture itself.
+    Attributes:
+        pixels_sha256: hash of the image's pixels.
+        photograph_sha256: hash of the photograph that the image was cropped from; that of the image, if it was not.
+        thumbnail: see `woundray.data.duplicates.thumbnail`.
     """
 
     pixels_sha256: str
@@ -32,26 +36,32 @@ class Scene:
 
     @classmethod
     def of(cls, picture: Pixels, box: Box | None, photograph: Pixels | None = None) -> "Scene":
-        """Of uint8 HWC RGB, and its photograph where it was cut from one; without a box of all of it."""
-        left, top, right, bottom = with_context(box, picture.shape[1], picture.shape[0])
+        """Return the scene of an image.
+
+        Args:
+            picture: uint8 HWC RGB.
+            box: wound; None: the scene is the whole image.
+            photograph: uint8 HWC RGB, if the image was cropped from it.
+        """
+        left, top, right, bottom = context_square(box, picture.shape[1], picture.shape[0])
         small = thumbnail(picture[top:bottom, left:right])
         sha256 = pixels_sha256(picture)
         return cls(sha256, sha256 if photograph is None else pixels_sha256(photograph), small)
 
 
 def pixels_sha256(picture: Pixels) -> str:
-    """Of uint8 HWC RGB: equal for the same pixels, whatever file they came from."""
+    """Return the hash of the pixels of an image, uint8 HWC RGB, independent of its file."""
     return hashlib.sha256(f"{picture.shape} ".encode() + np.ascontiguousarray(picture).tobytes()).hexdigest()
 
 
-def with_context(box: Box | None, width: int, height: int) -> Box:
-    """A square around the box with CONTEXT on each side, as far as the picture goes; without a box all of it.
+def context_square(box: Box | None, width: int, height: int) -> Box:
+    """Return a square around the box with the margin CONTEXT on each side, clipped to the image.
 
-    Around a small box there is more, so that no side gets under LEAST_HALF_PX.
+    Its half side is at least MIN_HALF_SIDE_PX. Without a box it is the whole image.
     """
     if box is None:
         return 0, 0, width, height
-    half = max(max(box[2] - box[0], box[3] - box[1]) * (0.5 + CONTEXT), LEAST_HALF_PX)
+    half = max(max(box[2] - box[0], box[3] - box[1]) * (0.5 + CONTEXT), MIN_HALF_SIDE_PX)
     middle_x, middle_y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     return (
         max(0, round(middle_x - half)),
@@ -62,14 +72,14 @@ def with_context(box: Box | None, width: int, height: int) -> Box:
 
 
 @dataclass(frozen=True)
-class Sorted:
-    """Photographs with their groups, without copies.
+class Deduplicated:
+    """Photographs without exact copies, with their groups.
 
     Attributes:
         photos: each with its group.
-        copies: what was left out as a copy, and what stays for it.
-        across: pairs of photos of different groups that are of one scene, and are one group now.
-        contradictions: pairs of photos of the same pixels and box, and of different phases.
+        copies: pairs of an exact copy that was left out, and the original that is kept.
+        across: pairs of near-duplicates of different groups, which now are one group.
+        contradictions: pairs with the same pixels and box, but different phases.
     """
 
     photos: tuple[Photo, ...]
@@ -78,15 +88,17 @@ class Sorted:
     contradictions: tuple[tuple[Photo, Photo], ...] = ()
 
 
-def sort_out(photos: Sequence[Photo], scenes: Sequence[Scene], *, likeness: float = LIKENESS) -> Sorted:
-    """Joins the groups of near-duplicates, and leaves out all but one of several pictures with the same pixels and box.
+def deduplicate(
+    photos: Sequence[Photo], scenes: Sequence[Scene], *, duplicate_correlation: float = DUPLICATE_CORRELATION
+) -> Deduplicated:
+    """Join the groups of near-duplicates, and keep one of several images with the same pixels, box and phase.
 
-    Same pixels with other boxes are several wounds in one photograph, and with other phases a contradiction: all of
-    them stay, in one group.
+    The same pixels with different boxes are several wounds in one photograph; with different phases they are a
+    contradiction. All of these are kept, in one group.
     """
     if not photos:
-        return Sorted(())
-    pairs = near_duplicate_pairs(np.stack([scene.thumbnail for scene in scenes]), likeness=likeness)
+        return Deduplicated(())
+    pairs = near_duplicate_pairs(np.stack([scene.thumbnail for scene in scenes]), min_correlation=duplicate_correlation)
     same: dict[str, list[int]] = defaultdict(list)
     for index, scene in enumerate(scenes):
         same[scene.photograph_sha256].append(index)
@@ -96,17 +108,23 @@ def sort_out(photos: Sequence[Photo], scenes: Sequence[Scene], *, likeness: floa
     originals = _originals(photos, scenes)
     kept = [index for index, original in enumerate(originals) if index == original]
     copies = [(photos[index], photos[original]) for index, original in enumerate(originals) if index != original]
-    both = [(i, j) for i, j in pairs if originals[i] == i and originals[j] == j]
-    return Sorted(
+    kept_pairs = [(i, j) for i, j in pairs if originals[i] == i and originals[j] == j]
+    return Deduplicated(
         tuple(replace(photos[index], group=groups[index]) for index in kept),
         tuple(copies),
-        tuple((photos[i], photos[j]) for i, j in both if photos[i].group != photos[j].group),
-        tuple((photos[i], photos[j]) for i, j in both if _contradict(i, j, photos, scenes)),
+        tuple((photos[i], photos[j]) for i, j in kept_pairs if photos[i].group != photos[j].group),
+        tuple((photos[i], photos[j]) for i, j in kept_pairs if _contradict(i, j, photos, scenes)),
     )
 
 
+def note_contradictions(result: Deduplicated, notes: Notes) -> None:
+    """Add notes on images with two phases."""
+    for first, second in result.contradictions:
+        notes.add("one picture under two phases, keep the right one", f"{first.path} and {second.path}")
+
+
 def _originals(photos: Sequence[Photo], scenes: Sequence[Scene]) -> list[int]:
-    """Of each picture the one that stays for it: that of the shortest name, `a.png` and not `a (1).png`."""
+    """Return for each image the index of its original: of equal ones that with the shortest name, as `a.png`."""
     same: dict[tuple[str, Box | None, str], list[int]] = defaultdict(list)
     keys = [(scene.pixels_sha256, photo.box, photo.phase) for photo, scene in zip(photos, scenes, strict=True)]
     for index, key in enumerate(keys):
@@ -118,12 +136,17 @@ def _originals(photos: Sequence[Photo], scenes: Sequence[Scene]) -> list[int]:
     return [first[key] for key in keys]
 
 
-def copy_of(copy: Photo, original: Photo, path: Path | None = None) -> str:
-    """Reason that a copy is left out; path: of the original."""
+def copy_reason(copy: Photo, original: Photo, path: Path | None = None) -> str:
+    """Return the reason for leaving out a copy.
+
+    Args:
+        path: path of the original to name, instead of its path in the data set.
+    """
     other = "" if copy.patient == original.patient else f", of patient {original.patient} there"
     return f"exact copy: {(path or original.path).as_posix()} is the same picture{other}"
 
 
 def _contradict(i: int, j: int, photos: Sequence[Photo], scenes: Sequence[Scene]) -> bool:
+    """Return whether two images have the same pixels and box, but different phases."""
     same = scenes[i].pixels_sha256 == scenes[j].pixels_sha256 and photos[i].box == photos[j].box
     return same and photos[i].phase != photos[j].phase

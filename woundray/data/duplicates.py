@@ -1,4 +1,4 @@
-"""Near-duplicates: pictures of one scene, whatever their patients are called."""
+"""Near-duplicates: images of one scene, found by the correlation of their thumbnails."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,17 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 THUMBNAIL_PX = 24
-# Correlation of thumbnails from which two pictures count as one scene. In 320 photographs of the Foot Ulcer
-# Segmentation Challenge, cut to the wound, different wounds reach 0.894; one wound taken for two patients 0.91 to 0.94.
-LIKENESS = 0.91
+# Smallest correlation of thumbnails at which two images are near-duplicates. In 320 photographs of the Foot Ulcer
+# Segmentation Challenge, cropped to the wound, different wounds reach 0.894; one wound under two patients 0.91 to 0.94.
+DUPLICATE_CORRELATION = 0.91
 _BLOCK = 512
 
 
 def thumbnail(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """uint8 HWC RGB -> (3 * THUMBNAIL_PX ** 2,) of mean 0 and length 1; the light's level and contrast cancel."""
+    """Return the thumbnail (3 * THUMBNAIL_PX ** 2,) of a uint8 HWC RGB image, with mean 0 and length 1.
+
+    The normalisation removes brightness and contrast of the light.
+    """
     small = Image.fromarray(picture).resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
     values: NDArray[np.float32] = np.asarray(small, dtype=np.float32)
     values = values - values.mean(axis=(0, 1))
@@ -24,37 +27,46 @@ def thumbnail(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.ravel(values / np.float32(length))
 
 
-def near_duplicate_pairs(thumbnails: NDArray[np.float32], *, likeness: float = LIKENESS) -> list[tuple[int, int]]:
-    """Index pairs (i < j) of thumbnails (N, d) that correlate by `likeness` or more, as they are or mirrored."""
-    return [(i, j) for i, j in alike(thumbnails, thumbnails, likeness=likeness) if i < j]
-
-
-def alike(
-    first: NDArray[np.float32], second: NDArray[np.float32], *, likeness: float = LIKENESS
+def near_duplicate_pairs(
+    thumbnails: NDArray[np.float32], *, min_correlation: float = DUPLICATE_CORRELATION
 ) -> list[tuple[int, int]]:
-    """Index pairs (i, j) of thumbnails (N, d) and (M, d) that correlate by `likeness` or more, also mirrored."""
-    side = first.reshape(len(first), THUMBNAIL_PX, THUMBNAIL_PX, 3)
-    mirrored = side[:, :, ::-1].reshape(len(first), -1)
+    """Return index pairs (i < j) of thumbnails (N, d) that correlate by `min_correlation` or more, also mirrored."""
+    return [(i, j) for i, j in similar_pairs(thumbnails, thumbnails, min_correlation=min_correlation) if i < j]
+
+
+def similar_pairs(
+    first: NDArray[np.float32], second: NDArray[np.float32], *, min_correlation: float = DUPLICATE_CORRELATION
+) -> list[tuple[int, int]]:
+    """Return index pairs (i, j) of thumbnails (N, d) and (M, d) that correlate by `min_correlation` or more.
+
+    The mirrored thumbnail of the first is compared, too.
+    """
+    images = first.reshape(len(first), THUMBNAIL_PX, THUMBNAIL_PX, 3)
+    mirrored = images[:, :, ::-1].reshape(len(first), -1)
     pairs: list[tuple[int, int]] = []
-    for start in range(0, len(first), _BLOCK):  # a block at a time: N x M numbers may not fit into memory
+    for start in range(0, len(first), _BLOCK):  # in blocks: N x M numbers may not fit into memory
         rows = slice(start, start + _BLOCK)
-        likenesses = np.maximum(first[rows] @ second.T, mirrored[rows] @ second.T)
-        pairs += [(start + int(i), int(j)) for i, j in zip(*np.nonzero(likenesses >= likeness), strict=True)]
+        correlations = np.maximum(first[rows] @ second.T, mirrored[rows] @ second.T)
+        pairs += [(start + int(i), int(j)) for i, j in zip(*np.nonzero(correlations >= min_correlation), strict=True)]
     return pairs
 
 
 def group_patients(patients: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list[str]:
-    """The group of each picture: patients whom a pair joins, directly or through others, are one group.
+    """Return the group of each image: patients who are connected by pairs, directly or indirectly, are one group.
 
-    It is named by its first patient in sorted order.
+    A group has the name of its first patient in sorted order.
     """
     names = sorted(set(patients))
     number = {name: index for index, name in enumerate(names)}
-    rows = [number[patients[i]] for i, _ in pairs]
-    columns = [number[patients[j]] for _, j in pairs]
-    graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(names), len(names)))
-    _, label = connected_components(graph, directed=False)
+    label = component_labels([(number[patients[i]], number[patients[j]]) for i, j in pairs], len(names))
     first: dict[int, str] = {}
     for name in names:
-        first.setdefault(int(label[number[name]]), name)
-    return [first[int(label[number[patient]])] for patient in patients]
+        first.setdefault(label[number[name]], name)
+    return [first[label[number[patient]]] for patient in patients]
+
+
+def component_labels(edges: Sequence[tuple[int, int]], nodes: int) -> list[int]:
+    """Return the connected component of each node 0 .. nodes - 1 of an undirected graph."""
+    rows, columns = zip(*edges, strict=True) if edges else ((), ())
+    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=(nodes, nodes))
+    return [int(label) for label in connected_components(graph, directed=False)[1]]

@@ -1,4 +1,4 @@
-"""Contents of a folder: pictures, and everything else, so that nothing is passed over in silence."""
+"""List the files below a folder: images, unreadable images, and others, so that nothing is ignored silently."""
 
 import os
 import re
@@ -13,13 +13,13 @@ from woundray.data.image_files import SUFFIXES
 from woundray.data.notes import Notes
 from woundray.errors import UserError
 
-# of macOS, Windows, Synology, QNAP and Office; what begins with a dot is hidden everywhere
+# files of macOS, Windows, Synology, QNAP and Office; names that begin with a dot are hidden on all systems
 _SYSTEM = re.compile(
     r"\..*|__macosx|@eadir|@tmp|@recycle|@recently-snapshot|#recycle|#snapshot|\$recycle\.bin|"
     r"system volume information|lost\+found|e?h?thumbs\.db|desktop\.ini|icon\r|~\$.*|synofile_thumb.*",
     re.IGNORECASE,
 )
-_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"8BPS")
+_MAGIC_BYTES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"8BPS")
 _RAW_AND_FILMS = {
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".raw", ".dcm", ".psd", ".svg", ".pdf"),
     *(".mov", ".mp4", ".avi", ".heics", ".jxl", ".zip", ".rar", ".7z"),
@@ -28,12 +28,12 @@ _RAW_AND_FILMS = {
 
 @dataclass(frozen=True)
 class Listing:
-    """Files below a folder, relative to it and sorted.
+    """Files below a folder; sorted paths relative to it.
 
     Attributes:
-        pictures: those of a format that is read.
-        left_out: pictures, films and archives that are not read, broken links and folders that do not open.
-        others: all else, such as tables and texts.
+        pictures: images of a supported format.
+        left_out: images of other formats, films, archives, broken links, and folders that can not be opened.
+        others: all other files, such as tables and texts.
     """
 
     folder: Path
@@ -43,9 +43,9 @@ class Listing:
 
 
 def list_folder(folder: Path, notes: Notes) -> Listing:
-    """Everything below a folder. Links to folders are followed, each folder once; system folders and files are skipped.
+    """List all files below a folder.
 
-    Both are noted.
+    Links to folders are followed, each folder once. System folders and files are skipped. Both are noted.
     """
     walk = _Walk(folder, notes)
     files = sorted(walk.files())
@@ -59,11 +59,11 @@ def list_folder(folder: Path, notes: Notes) -> Listing:
 
 
 def refuse_pictures(folder: Path, *, why: str, ours: Callable[[Path], bool] = lambda path: False) -> None:
-    """Raises UserError for a folder to write to that holds a picture already.
+    """Raise UserError if an output folder holds images already.
 
     Args:
-        why: what would become of the pictures there.
-        ours: whether a picture was written by an earlier call, and may stay.
+        why: what would happen to these images.
+        ours: whether an image was written by an earlier call, and is accepted.
     """
     for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
         if path.suffix.lower() in SUFFIXES and path.is_file() and not ours(path):
@@ -73,13 +73,13 @@ def refuse_pictures(folder: Path, *, why: str, ours: Callable[[Path], bool] = la
 
 
 def kinds_of(paths: Iterable[Path]) -> str:
-    """Numbers of files by their endings: `.txt 3, .xlsx 1`."""
+    """Return the number of files by suffix: `.txt 3, .xlsx 1`."""
     counts = Counter(path.suffix.lower() or "no ending" for path in paths)
     return ", ".join(f"{suffix} {count}" for suffix, count in sorted(counts.items()))
 
 
-class Places:
-    """Finds the picture that a table means: whatever the case, the slashes, the Unicode, and the drive before it."""
+class PathLookup:
+    """Look-up of paths as tables write them: any case, slashes, Unicode form, and drive letter or network path."""
 
     def __init__(self, paths: Collection[Path]) -> None:
         self.paths = tuple(paths)
@@ -88,13 +88,13 @@ class Places:
             self._paths[_key(path.as_posix())].append(path)
 
     def find(self, name: str) -> list[Path]:
-        """The pictures that a name may be of: one where it has one reading, none where there is no such file."""
+        """Return the paths that a name can stand for: one if it is unique, none if there is no such file."""
         parts = PurePosixPath(_key(name.replace("\\", "/"))).parts
         drive = re.match(r"[a-z]:", parts[0]) if parts else None
         network = name.startswith(("\\\\", "//"))
         if not drive and not network:
             return self._paths.get("/".join(parts), [])
-        # a drive, or a computer in the network, that this folder was on: as much of the end as there is here
+        # the name begins with a drive or a network path: try all of its ends
         found: dict[Path, None] = {}
         for start in range(1, len(parts)):
             found |= dict.fromkeys(self._paths.get("/".join(parts[start:]), []))
@@ -102,11 +102,12 @@ class Places:
 
 
 def _key(name: str) -> str:
+    """Return a name that is equal for any case and Unicode form."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 class _Walk:
-    """One walk through a folder."""
+    """Recursive walk through a folder; collects what is left out."""
 
     def __init__(self, folder: Path, notes: Notes) -> None:
         self.left_out: list[LeftOut] = []
@@ -115,7 +116,7 @@ class _Walk:
         self._seen: set[str] = set()
 
     def files(self) -> Iterator[Path]:
-        """All files but those of the system; folders that are links come last, so that a folder keeps its own name."""
+        """Yield all files but those of the system. Links to folders come last: a folder keeps its own path."""
         yield from self._below(Path())
         while self._links:
             link = self._links.pop(0)
@@ -127,6 +128,7 @@ class _Walk:
                 yield from self._below(link)
 
     def _below(self, folder: Path) -> Iterator[Path]:
+        """Yield the files below a folder; put links to folders aside."""
         self._seen.add(os.path.realpath(self._folder / folder))
         try:
             entries = sorted(os.scandir(self._folder / folder), key=lambda entry: entry.name)
@@ -150,7 +152,7 @@ class _Walk:
 
 
 def _why_not_read(path: Path) -> str:
-    """Reason to mention a file without a picture's ending; empty: there is none."""
+    """Return why a file without an image suffix is reported as left out; empty if it is no image, film or archive."""
     if path.suffix.lower() in _RAW_AND_FILMS:
         return f"{path.suffix.lower()} is not read; save it as PNG or JPEG"
     try:
@@ -158,6 +160,6 @@ def _why_not_read(path: Path) -> str:
             start = file.read(12)
     except OSError as error:
         return f"can not be opened: {error.strerror}"
-    if start.startswith(_STARTS) or start[4:8] == b"ftyp" or (start[:4], start[8:]) == (b"RIFF", b"WEBP"):
+    if start.startswith(_MAGIC_BYTES) or start[4:8] == b"ftyp" or (start[:4], start[8:]) == (b"RIFF", b"WEBP"):
         return "a picture by its content, and not by its ending; give it the ending of its format, such as .jpg"
     return ""

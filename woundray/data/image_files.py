@@ -1,4 +1,4 @@
-"""Reading photographs as they come: any mode, orientation and colour space; a bad one is refused with its reason."""
+"""Read photographs of any format, mode, orientation and colour space as upright sRGB; write PNG files."""
 
 import struct
 import warnings
@@ -23,43 +23,43 @@ MAX_PIXELS = 50_000_000
 _ORIENTATION, _UPRIGHT = 0x0112, 1
 TURNED = "turned upright by the camera's note, its box is taken as of the upright picture"
 _DARK = 4096  # of 65,536: 12 bits of a camera written as 16
-# Pillow and its readers raise each of them for damaged files
+# Pillow and its plugins raise each of these for damaged files
 _DAMAGED = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, struct.error)
 
 
 class PhotoError(UserError):
-    """A picture that can not be used; the message names the file and the reason."""
+    """Image that can not be used; the message names the file and the reason."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A picture, uint8 HWC RGB, and whether it was turned to stand upright."""
+class LoadedPhoto:
+    """Image, uint8 HWC RGB, and whether it was rotated by its EXIF orientation."""
 
     pixels: NDArray[np.uint8]
     turned: bool
 
 
 def read_photo(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """The upright picture, uint8 HWC RGB (see `open_photo`)."""
+    """Read an image as upright sRGB, uint8 HWC RGB (see `open_photo`)."""
     return open_photo(path, Notes(), max_pixels=max_pixels).pixels
 
 
-def open_photo(path: Path, notes: Notes, *, max_pixels: int = MAX_PIXELS) -> Reading:
-    """The upright picture in sRGB, and notes of what was done to make it so.
+def open_photo(path: Path, notes: Notes, *, max_pixels: int = MAX_PIXELS) -> LoadedPhoto:
+    """Read an image as upright sRGB, and note what was converted.
 
-    EXIF orientation is applied; colours go by the embedded profile to sRGB; grey, palette and CMYK become RGB; 16-bit
-    values are scaled by 1/257, not clipped; what is transparent shows white; of several pictures in a file the first is
-    taken.
+    EXIF orientation is applied. Colours are converted to sRGB by the embedded profile. Grey, palette and CMYK become
+    RGB. 16-bit values are scaled by 1/257, not clipped. Transparent parts become white. Of several images in a file the
+    first is read.
 
     Raises:
-        PhotoError: missing, empty, truncated, no picture, more than max_pixels, a side under 32 px.
+        PhotoError: missing, empty, truncated, no image, more than max_pixels, or a side under 32 px.
     """
     try:
         if path.stat().st_size == 0:
             raise PhotoError(f"{path}: empty file")
-        _know_heif(path)
+        _register_heif(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of size, where max_pixels decides, and of damaged metadata
+            warnings.simplefilter("ignore")  # about size, which max_pixels limits, and damaged metadata
             with Image.open(path) as image:
                 width, height = image.size
                 if width * height > max_pixels:
@@ -71,7 +71,7 @@ def open_photo(path: Path, notes: Notes, *, max_pixels: int = MAX_PIXELS) -> Rea
                 image.load()
                 turned = image.getexif().get(_ORIENTATION, _UPRIGHT) in range(2, 9)
                 upright = ImageOps.exif_transpose(image)
-                return Reading(np.asarray(_to_rgb(upright, path.name, notes), dtype=np.uint8), turned)
+                return LoadedPhoto(np.asarray(_to_rgb(upright, path.name, notes), dtype=np.uint8), turned)
     except UnidentifiedImageError:
         raise PhotoError(f"{path}: not a picture that can be read") from None
     except Image.DecompressionBombError:
@@ -81,14 +81,14 @@ def open_photo(path: Path, notes: Notes, *, max_pixels: int = MAX_PIXELS) -> Rea
 
 
 def write_photo(picture: NDArray[np.uint8], path: Path) -> None:
-    """uint8 HWC RGB -> a PNG file without metadata, written beside and renamed into place."""
+    """Write a uint8 HWC RGB image as a PNG file without metadata, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as beside:
-        Image.fromarray(picture).save(beside, format="PNG")
+    with atomic_path(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
 
 
-def _know_heif(path: Path) -> None:
-    """Registers the reader of iPhones' pictures once one comes, whatever it is called."""
+def _register_heif(path: Path) -> None:
+    """Register the HEIF plugin of Pillow if a file is HEIF by its first bytes; importing it takes time."""
     with path.open("rb") as file:
         kind = file.read(12)[4:]
     if kind.startswith(b"ftyp") and kind[4:7] in (b"hei", b"hev", b"mif", b"msf"):
@@ -98,6 +98,7 @@ def _know_heif(path: Path) -> None:
 
 
 def _to_rgb(image: Image.Image, file: str, notes: Notes) -> Image.Image:
+    """Convert an image of any mode to RGB in sRGB. Raises ValueError if its values have no known meaning."""
     if image.mode.startswith("I;16") or image.mode == "I":
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:

@@ -1,4 +1,4 @@
-"""The photographs of one phase, wherever they come from, as views of one size."""
+"""Photographs of one phase with their pixels, from a data set or drawn, and their square views."""
 
 import hashlib
 from collections.abc import Collection
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from woundray.config import Config
-from woundray.data.duplicates import LIKENESS
+from woundray.data.duplicates import DUPLICATE_CORRELATION
 from woundray.data.image_files import read_photo
-from woundray.data.manifest import Dataset, Photo, none_of_phase, read_as_set
+from woundray.data.manifest import Dataset, Photo, none_of_phase, read_configured_dataset
 from woundray.data.phantoms.render import PHASES, Phantom, render_cohort
 from woundray.data.transforms import Augmentation, plain_view, view
 from woundray.errors import UserError
@@ -26,10 +26,11 @@ class ImageSource:
     """Photographs with their pixels.
 
     Attributes:
-        photos: what the manifest says of each.
-        pixels: uint8 HWC of each, by path.
-        content_hash: changes with every pixel, box, phase and group.
-        likeness: from which two of them are near-duplicates (see `woundray.data.duplicates`).
+        photos: record of each.
+        pixels: path -> uint8 HWC.
+        content_hash: hash of all pixels, boxes, phases and groups.
+        resolution: side of a view, px.
+        duplicate_correlation: threshold of near-duplicates (see `woundray.data.duplicates`).
     """
 
     photos: tuple[Photo, ...]
@@ -37,17 +38,17 @@ class ImageSource:
     content_hash: str
     resolution: int
     augmentation: Augmentation
-    likeness: float = LIKENESS
+    duplicate_correlation: float = DUPLICATE_CORRELATION
 
     def only(self, photos: Collection[Photo]) -> "ImageSource":
-        """The same with some of its photographs."""
+        """Return a source with a subset of the photographs."""
         pixels = {photo.path: self.pixels[photo.path] for photo in photos}
         return replace(
             self, photos=tuple(photos), pixels=pixels, content_hash=Dataset(Path(), tuple(photos)).content_hash
         )
 
     def view(self, photo: Photo, seed: int) -> Tensor:
-        """An augmented view, a pure function of photograph and seed: uint8 (3, H, W)."""
+        """Return an augmented view, uint8 (3, H, W); the same for the same photograph and seed."""
         picture = view(
             self.pixels[photo.path],
             photo.box,
@@ -58,14 +59,14 @@ class ImageSource:
         return torch.tensor(picture).permute(2, 0, 1)  # HWC => CHW
 
     def plain(self, photo: Photo) -> Tensor:
-        """The middle view without augmentation: uint8 (3, H, W)."""
+        """Return the view without augmentation, with the mean margin: uint8 (3, H, W)."""
         margin = (self.augmentation.margin_min + self.augmentation.margin_max) / 2
         picture = plain_view(self.pixels[photo.path], photo.box, size_px=self.resolution, margin=margin)
         return torch.tensor(picture).permute(2, 0, 1)  # HWC => CHW
 
 
 def open_image_source(config: Config) -> ImageSource:
-    """The photographs of config.phase under config.data.root, or drawn phantoms where that is empty.
+    """Read the photographs of config.phase in config.data.root, or draw phantoms if that is empty.
 
     Raises:
         UserError: no photograph of the phase, or a data set that can not be read.
@@ -74,7 +75,7 @@ def open_image_source(config: Config) -> ImageSource:
         photos, pixels = _phantoms(config)
         content_hash = Dataset(Path(), photos).content_hash
     else:
-        dataset = read_as_set(config.data.root, config.data)
+        dataset = read_configured_dataset(config.data.root, config.data)
         if config.phase != "all":
             dataset = dataset.of_phase(config.phase)
         if not dataset.photos:
@@ -90,10 +91,13 @@ def open_image_source(config: Config) -> ImageSource:
         scale=(1 - config.data.scale, 1 + config.data.scale),
         jitter=config.data.jitter,
     )
-    return ImageSource(photos, pixels, content_hash, config.model.resolution, augmentation, config.data.likeness)
+    return ImageSource(
+        photos, pixels, content_hash, config.model.resolution, augmentation, config.data.duplicate_correlation
+    )
 
 
 def _phantoms(config: Config) -> tuple[tuple[Photo, ...], dict[Path, NDArray[np.uint8]]]:
+    """Draw the phantoms of config.phase: records, and path -> pixels."""
     phases = PHASES if config.phase == "all" else (config.phase,)
     cohort = render_cohort(
         dict.fromkeys(phases, config.data.phantom_patients),
@@ -105,7 +109,7 @@ def _phantoms(config: Config) -> tuple[tuple[Photo, ...], dict[Path, NDArray[np.
 
 
 def _photo_of(index: int, phantom: Phantom) -> Photo:
-    """Without its box: the renderer frames the wound, and the limb and drapes around it are the clinic's style."""
+    """Return the record of a phantom, without box: the whole image is used, as its background is the clinic's style."""
     return Photo(
         path=Path(f"phantom_{index:04d}"),
         phase=phantom.phase,

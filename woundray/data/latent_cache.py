@@ -1,6 +1,6 @@
-"""The latent cache: what the frozen encoders make of pictures and prompts, computed once and read by all trials.
+"""Latent cache: VAE latents of images and embeddings of prompts, computed once and shared by all trials.
 
-A memory-mapped safetensors file: every trial and rank of a machine shares the same pages.
+It is a memory-mapped safetensors file: all trials and ranks on a machine share its pages.
 """
 
 import hashlib
@@ -18,15 +18,15 @@ from woundray.system.atomic_files import atomic_path
 
 @dataclass(frozen=True)
 class LatentCache:
-    """Encoded pictures and prompts.
+    """Encoded images and prompts.
 
     Attributes:
-        train: moments (N, K, 8, h, w) of K augmented views of each training picture.
-        validation: moments (M, 8, h, w) of the plain view of each held-out picture.
+        train: VAE moments (N, K, 8, h, w) of K augmented views of each training image.
+        validation: moments (M, 8, h, w) of the plain view of each held-out image.
         positive, negative: text embeddings (tokens, width).
-        positive_pooled, negative_pooled: pooled ones (pooled width), of the SDXL family only.
-        prior: moments (P, 8, h, w) of the base model's own pictures, where the loss preserves its prior.
-        prior_text, prior_pooled: embeddings of the prompt that these were drawn from, as positive's.
+        positive_pooled, negative_pooled: pooled text embeddings (pooled width), for SDXL only.
+        prior: moments (P, 8, h, w) of the base model's own images, if training uses prior preservation.
+        prior_text, prior_pooled: embeddings of the prompt of these images.
     """
 
     train: Tensor
@@ -41,15 +41,15 @@ class LatentCache:
 
 
 def write_latent_cache(latent_cache: LatentCache, path: Path) -> None:
-    """Writes the bank beside and renames it into place."""
-    with atomic_path(path) as beside:
+    """Write the cache atomically."""
+    with atomic_path(path) as temporary:
         save_file(
-            {name: tensor.contiguous() for name, tensor in vars(latent_cache).items() if tensor is not None}, beside
+            {name: tensor.contiguous() for name, tensor in vars(latent_cache).items() if tensor is not None}, temporary
         )
 
 
 def read_latent_cache(path: Path) -> LatentCache:
-    """The bank of a file, memory-mapped. Raises UserError for a file that is missing or damaged."""
+    """Read a cache, memory-mapped. Raises UserError if the file is missing or damaged."""
     try:
         return LatentCache(**load_file(path))
     except (OSError, SafetensorError, TypeError) as error:
@@ -59,6 +59,6 @@ def read_latent_cache(path: Path) -> LatentCache:
 
 
 def latent_cache_key(parts: Mapping[str, object]) -> str:
-    """Hash of everything that a bank depends on: pictures, base model, resolution, augmentation, prompts."""
+    """Return the hash of everything that a cache depends on: images, base model, resolution, augmentation, prompts."""
     text = "\n".join(f"{name}={parts[name]!r}" for name in sorted(parts))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,5 +1,7 @@
-"""Whether two sides share a patient or a picture, told by the photographs alone: how sides and groups came about is not
-taken for granted."""
+"""Leakage check: training and test sides must share no patient, group, image or near-duplicate.
+
+It looks at the photographs alone, and does not rely on how sides and groups were made.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import numpy as np
 from woundray.config.data import DataConfig, SimilarPatients
 from woundray.data.dataset import Photo
 from woundray.data.deduplicate import Scene
-from woundray.data.duplicates import LIKENESS, alike
+from woundray.data.duplicates import DUPLICATE_CORRELATION, similar_pairs
 from woundray.data.patient_names import patient_key
 from woundray.errors import UserError
 
@@ -20,17 +22,17 @@ if TYPE_CHECKING:
     from woundray.data.image_source import ImageSource
     from woundray.data.split import Split
 
-_SLACK = 1e-3  # above the likeness that groups are made by: sums in another order differ in their last digits
+_TOLERANCE = 1e-3  # added to the threshold of the groups: sums in another order differ in their last digits
 _SHOWN = 3
 
 
 class LeakError(UserError):
-    """A patient or a picture stands on both sides; the message names photographs and the mend."""
+    """A patient or an image is on both sides; the message names photographs, and how to correct it."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A photograph that is used, and what it shows."""
+class PhotoScene:
+    """Photograph and its scene."""
 
     photo: Photo
     scene: Scene
@@ -38,7 +40,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Leak:
-    """Two photographs, one of each side, that share what the sides must not."""
+    """Pair of photographs, one of each side, with the same patient, group or scene."""
 
     kind: Literal["patient", "group", "copy", "near-duplicate"]
     train: Photo
@@ -56,40 +58,43 @@ class Leak:
 
 
 def find_leaks(
-    train: Sequence[Seen],
-    test: Sequence[Seen],
+    train: Sequence[PhotoScene],
+    test: Sequence[PhotoScene],
     *,
     similar_patients: SimilarPatients = "refuse",
-    likeness: float | None = LIKENESS,
+    duplicate_correlation: float | None = DUPLICATE_CORRELATION,
 ) -> Iterator[Leak]:
-    """Pairs of photographs that two sides must not have: of one patient, one group, the same pixels, or one scene.
+    """Yield the pairs of photographs of two sides that share a patient, a group, their pixels, or a scene.
 
     Args:
-        similar_patients: with `apart` only equal names are one patient, else similar ones, too (see `patient_key`).
-        likeness: of near-duplicates (see `woundray.data.duplicates`); None: they are not looked for.
+        similar_patients: with `apart` only equal names are one patient, else also similar ones (see `patient_key`).
+        duplicate_correlation: threshold of near-duplicates (see `woundray.data.duplicates`); None: not checked.
     """
-    name = _exact if similar_patients == "apart" else _similar
-    yield from _sharing("patient", train, test, lambda seen: name(seen.photo))
-    yield from _sharing("group", train, test, lambda seen: seen.photo.group)
-    yield from _sharing("copy", train, test, lambda seen: seen.scene.pixels_sha256)
-    if likeness is not None and train and test:
-        first, second = (np.stack([seen.scene.thumbnail for seen in side]) for side in (train, test))
-        for i, j in alike(first, second, likeness=likeness + _SLACK):
+    patient = _exact_patient if similar_patients == "apart" else _normalised_patient
+    yield from _sharing("patient", train, test, lambda item: patient(item.photo))
+    yield from _sharing("group", train, test, lambda item: item.photo.group)
+    yield from _sharing("copy", train, test, lambda item: item.scene.pixels_sha256)
+    if duplicate_correlation is not None and train and test:
+        first, second = (np.stack([item.scene.thumbnail for item in side]) for side in (train, test))
+        for i, j in similar_pairs(first, second, min_correlation=duplicate_correlation + _TOLERANCE):
             yield Leak("near-duplicate", train[i].photo, test[j].photo)
 
 
-def refuse_shared(split: Split, source: ImageSource, data: DataConfig) -> None:
-    """Raises LeakError where the sides of a split share a patient, group or picture of those that are used.
+def refuse_leaks(split: Split, source: ImageSource, data: DataConfig) -> None:
+    """Raise LeakError if the sides of a split share a patient, a group, an image or a near-duplicate.
 
-    Drawn wounds (no data.root) may look alike: they are known to be of different patients, so near-duplicates of them
-    are not looked for.
+    Near-duplicates of drawn wounds (no data.root) are not checked: they are known to be of different patients.
     """
     if not split.validation:
         return
-    sides = ([Seen(photo, Scene.of(source.pixels[photo.path], photo.box)) for photo in side] for side in _sides(split))
+    sides = (
+        [PhotoScene(photo, Scene.of(source.pixels[photo.path], photo.box)) for photo in side] for side in _sides(split)
+    )
     drawn = data.root is None
-    likeness = None if drawn else data.likeness
-    leaks = list(find_leaks(*sides, similar_patients=data.similar_patients, likeness=likeness))
+    duplicate_correlation = None if drawn else data.duplicate_correlation
+    leaks = list(
+        find_leaks(*sides, similar_patients=data.similar_patients, duplicate_correlation=duplicate_correlation)
+    )
     if leaks:
         shown = "; ".join(str(leak) for leak in leaks[:_SHOWN])
         raise LeakError(
@@ -104,23 +109,23 @@ def _sides(split: Split) -> tuple[Sequence[Photo], Sequence[Photo]]:
 
 def _sharing(
     kind: Literal["patient", "group", "copy"],
-    train: Sequence[Seen],
-    test: Sequence[Seen],
-    key: Callable[[Seen], str],
+    train: Sequence[PhotoScene],
+    test: Sequence[PhotoScene],
+    key: Callable[[PhotoScene], str],
 ) -> Iterator[Leak]:
-    """Each training photograph with the first of the test side that has its key; an empty key is none."""
+    """Yield each training photograph with the first test photograph of the same key; empty keys are ignored."""
     first: dict[str, Photo] = {}
-    for seen in test:
-        first.setdefault(key(seen), seen.photo)
-    for seen in train:
-        if key(seen) and key(seen) in first:
-            yield Leak(kind, seen.photo, first[key(seen)])
+    for item in test:
+        first.setdefault(key(item), item.photo)
+    for item in train:
+        if key(item) and key(item) in first:
+            yield Leak(kind, item.photo, first[key(item)])
 
 
-def _exact(photo: Photo) -> str:
+def _exact_patient(photo: Photo) -> str:
     return photo.patient
 
 
-def _similar(photo: Photo) -> str:
-    """A file that stands for a patient has no name that could be written in several ways."""
+def _normalised_patient(photo: Photo) -> str:
+    """Return the key of the patient's name; an image that counts as a patient of its own keeps its path."""
     return photo.patient if photo.patient == photo.path.as_posix() else patient_key(photo.patient)

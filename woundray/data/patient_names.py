@@ -1,4 +1,4 @@
-"""Patients as tables name them: one is often written in several ways, and would stand on both sides of a split."""
+"""Spellings of patient names. One patient written in several ways would be on both sides of a split."""
 
 import re
 import unicodedata
@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping
 from woundray.config.data import SimilarPatients
 from woundray.errors import UserError
 
-_MOST_SHOWN = 4
+_MAX_SHOWN = 4
 
 
 def patient_key(name: str) -> str:
-    """Equal for names that differ only by zeros before a number, `.0`, blanks, dashes, case, or a `P` before a number.
+    """Return a key that is equal for different spellings of one patient.
 
-    `1`, `001`, `1.0`, `P001` and `Patient 1` have one key.
+    Spellings differ by zeros before a number, `.0`, blanks, dashes, case, or a `P` before a number: `1`, `001`, `1.0`,
+    `P001` and `Patient 1` have the same key.
     """
     key = re.sub(r"[\s_#-]+", "", unicodedata.normalize("NFKC", name).casefold())
     key = re.sub(r"[.,]0*$", "", key)
@@ -23,30 +24,32 @@ def patient_key(name: str) -> str:
 
 
 def similar_names(names: Iterable[str]) -> list[list[str]]:
-    """Sets of two or more different names of one key, each in the order of `names`."""
+    """Return groups of two or more different names with the same key, in the order of `names`."""
     found: dict[str, dict[str, None]] = defaultdict(dict)
     for name in names:
         found[patient_key(name)].setdefault(name)
-    return [list(alike) for alike in found.values() if len(alike) > 1]
+    return [list(group) for group in found.values() if len(group) > 1]
 
 
-def settle_names(places: Mapping[str, str], similar: SimilarPatients, column: str) -> dict[str, str]:
-    """The name that each similar one is to be read as: with `join` the first of its kind, with `apart` none.
+def canonical_names(locations: Mapping[str, str], similar: SimilarPatients, column: str) -> dict[str, str]:
+    """Return similar name -> the name that replaces it: the first similar one with `join`; empty with `apart`.
 
-    places: name -> where it stands first, in the order of the data set.
+    Args:
+        locations: name -> where it occurs first, in the order of the data set.
+        column: patient or group, for the message.
 
     Raises:
-        UserError: `refuse`, and there are similar names.
+        UserError: there are similar names, and `similar` is `refuse`.
     """
-    alike = similar_names(places)
-    if not alike or similar == "apart":
+    groups = similar_names(locations)
+    if not groups or similar == "apart":
         return {}
     if similar == "join":
-        return {name: names[0] for names in alike for name in names[1:]}
-    names = alike[0]
-    shown = ", ".join(f"{name!r} ({places[name]})" for name in names[:_MOST_SHOWN])
-    more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
-    others = f"; {len(alike) - 1} more {column}s are written in several ways" if len(alike) > 1 else ""
+        return {name: names[0] for names in groups for name in names[1:]}
+    names = groups[0]
+    shown = ", ".join(f"{name!r} ({locations[name]})" for name in names[:_MAX_SHOWN])
+    more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
+    others = f"; {len(groups) - 1} more {column}s are written in several ways" if len(groups) > 1 else ""
     raise UserError(
         f"{column} {shown}{more} may be one; write each {column} in one way, or set data.similar_patients to join "
         f"(they are one) or apart (they are not){others}"

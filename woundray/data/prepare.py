@@ -1,4 +1,4 @@
-"""The user's raw layout -> a checked data set.
+"""Prepare a checked data set from the user's raw folder.
 
 Raw: `Depth_RGB/{n}_P{patient:3}{visit:2}{ulcer:1}{B|A}{D|T}{M|L|R}{W|Z}.png` (before or after debridement, depth or
 thermal camera, angle, wide or zoomed view), a CSV of the healing phase of each patient, visit and ulcer, and a CSV of
@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from woundray.data.dataset import MANIFEST, PHASES, PREPARED_FROM, Box, Dataset, LeftOut, Photo
-from woundray.data.deduplicate import Scene, Sorted, copy_of, sort_out, with_context
-from woundray.data.duplicates import LIKENESS
+from woundray.data.deduplicate import Scene, context_square, copy_reason, deduplicate, note_contradictions
+from woundray.data.duplicates import DUPLICATE_CORRELATION
 from woundray.data.folder_listing import Listing, kinds_of, list_folder, refuse_pictures
 from woundray.data.image_files import TURNED, PhotoError, open_photo, write_photo
 from woundray.data.manifest import write_manifest
@@ -35,7 +35,7 @@ _FOLDER = re.compile(r"(?:patient|pat|p)[\s_-]*(\d+)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class _Raw:
-    """A raw folder: its pictures' folder, and its tables."""
+    """Folder of the raw images, and the tables."""
 
     pictures: Path
     phases: Phases
@@ -47,17 +47,19 @@ def prepare(
     out: Path,
     *,
     max_side_px: int = 1024,
-    likeness: float = LIKENESS,
+    duplicate_correlation: float = DUPLICATE_CORRELATION,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Writes `out/rgb/{phase}/*.png`, `out/manifest.csv` and `out/summary.txt`; it can be run again after a stop.
+    """Write `out/rgb/{phase}/*.png`, `out/manifest.csv` and `out/summary.txt`. It can be run again after a stop.
 
-    A picture is cut to its box and 50 % of the box around it, made smaller where its longer side is over
-    max_side_px, and written without metadata, in sRGB. Several boxes of one picture count as their union. What is in
-    the folder and is not used stands in the summary.
+    An image is cropped to its box with a margin of 50 %, downscaled if its longer side exceeds max_side_px, and written
+    in sRGB without metadata. Several boxes of one image are merged. Files that are not used are listed in the summary.
+
+    Args:
+        duplicate_correlation: threshold of near-duplicates (see `woundray.data.duplicates`).
 
     Raises:
-        UserError: no raw layout, a CSV without its columns or without a row that can be used; `out` is inside `raw`, or
+        UserError: not the raw layout; a CSV without its columns, or without a usable row; `out` is inside `raw`, or
             holds other photographs.
     """
     folder = _pictures_folder(raw)
@@ -69,12 +71,12 @@ def prepare(
     source, rows = _Raw(folder, phases, boxes), [*rows, *rows_of_boxes]
     listing = list_folder(folder, notes)
     if not listing.pictures:
-        raise UserError(f"--raw: no pictures in {folder}; put them there{_such_as(listing.left_out)}")
-    _begin(raw, out)
-    files, left_out = _one_of_each_name(folder, listing.pictures)
+        raise UserError(f"--raw: no pictures in {folder}; put them there{_example(listing.left_out)}")
+    _mark_folder(raw, out)
+    files, left_out = _unique_names(folder, listing.pictures)
     left_out += [LeftOut(folder.name / item.path, item.reason) for item in listing.left_out]
 
-    used: dict[Path, Path] = {}  # picture of the data set -> raw one
+    used: dict[Path, Path] = {}  # image of the data set -> raw image
     photos, scenes = [], []
     for index, path in enumerate(files):
         try:
@@ -90,22 +92,27 @@ def prepare(
     if not photos:
         first = left_out[0]
         raise UserError(
-            f"--raw: none of {len(files)} pictures can be used, such as {first.path}: {first.reason}{_such_as(rows)}"
+            f"--raw: none of {len(files)} pictures can be used, such as {first.path}: {first.reason}{_example(rows)}"
         )
 
-    result = sort_out(photos, scenes, likeness=likeness)
+    result = deduplicate(photos, scenes, duplicate_correlation=duplicate_correlation)
     for copy, original in result.copies:
-        left_out.append(LeftOut(used[copy.path], copy_of(copy, original, used[original.path])))
+        left_out.append(LeftOut(used[copy.path], copy_reason(copy, original, used[original.path])))
         (out / copy.path).unlink()
-    _note_rest(raw, folder, listing, source, files, result, notes)
+    note_contradictions(result, notes)
+    _note_unused(raw, listing, source, files, notes)
     dataset = Dataset(out, result.photos, (*left_out, *rows), notes.lines())
     write_manifest(dataset)
     write_text(summary(dataset, result.across), out / "summary.txt")
     return dataset
 
 
-def _begin(raw: Path, out: Path) -> None:
-    """Marks a new folder as one of these photographs. UserError: it holds others, which its manifest would hide."""
+def _mark_folder(raw: Path, out: Path) -> None:
+    """Write the raw folder's path into the output folder.
+
+    Raises:
+        UserError: the folder holds other photographs, which would be missing in the manifest.
+    """
     marker, source = out / PREPARED_FROM, str(raw.resolve())
     before = marker.read_text(encoding="utf-8").strip() if marker.is_file() else ""
     if before not in ("", source):
@@ -117,7 +124,7 @@ def _begin(raw: Path, out: Path) -> None:
 
 
 def summary(dataset: Dataset, across: Sequence[tuple[Photo, Photo]]) -> str:
-    """Readable counts: pictures and patients of each phase, near-duplicates across patients, what was left out."""
+    """Return a readable summary: counts by phase, near-duplicates across patients, and what was left out."""
     photos = dataset.photos
     rows = [item for item in dataset.left_out if item.is_row]
     pictures = [item for item in dataset.left_out if not item.is_row]
@@ -144,7 +151,7 @@ def summary(dataset: Dataset, across: Sequence[tuple[Photo, Photo]]) -> str:
 
 
 def _pictures_folder(raw: Path) -> Path:
-    """`Depth_RGB`, whatever its case."""
+    """Return the folder `Depth_RGB`, in any case. Raises UserError if there is none."""
     if not raw.is_dir():
         raise UserError(f"--raw: {raw} is no folder; give the one that holds {PICTURES} and the tables")
     folders = sorted(path for path in raw.iterdir() if path.is_dir())
@@ -154,8 +161,12 @@ def _pictures_folder(raw: Path) -> Path:
     return next((path for path in found if path.name == PICTURES), found[0])
 
 
-def _one_of_each_name(folder: Path, pictures: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
-    """Pictures of different names; of several equal files of one name the first. UserError: they are not equal."""
+def _unique_names(folder: Path, pictures: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
+    """Return images with different names, and what was left out: of several equal files of one name the first is kept.
+
+    Raises:
+        UserError: files of one name differ.
+    """
     first: dict[str, Path] = {}
     files, copies = [], []
     for path in pictures:
@@ -169,28 +180,26 @@ def _one_of_each_name(folder: Path, pictures: Sequence[Path]) -> tuple[list[Path
     return files, copies
 
 
-def _note_rest(
-    raw: Path, folder: Path, listing: Listing, source: _Raw, files: Sequence[Path], result: Sorted, notes: Notes
-) -> None:
-    """Other files of the raw folder, and contradictions in it."""
-    for first, second in result.contradictions:
-        notes.add("one picture under two phases, keep the right one", f"{first.path} and {second.path}")
-    strangers = sorted(source.boxes.keys() - {file_key(path.name) for path in files})
-    if strangers:
-        notes.add("boxes of pictures that are not here", *strangers)
+def _note_unused(raw: Path, listing: Listing, source: _Raw, files: Sequence[Path], notes: Notes) -> None:
+    """Add notes on boxes without image, and on files of the raw folder that are not used."""
+    name = listing.folder.name
+    unknown = sorted(source.boxes.keys() - {file_key(path.name) for path in files})
+    if unknown:
+        notes.add("boxes of pictures that are not here", *unknown)
     if listing.others:
-        notes.add(f"{len(listing.others)} other files in {folder.name} are no pictures: {kinds_of(listing.others)}")
-    elsewhere = [path for path in list_folder(raw, Notes()).pictures if path.parts[0] != folder.name]
+        notes.add(f"{len(listing.others)} other files in {name} are no pictures: {kinds_of(listing.others)}")
+    elsewhere = [path for path in list_folder(raw, Notes()).pictures if path.parts[0] != name]
     if elsewhere:
-        notes.add(f"pictures outside {folder.name} are not read", *elsewhere)
+        notes.add(f"pictures outside {name} are not read", *elsewhere)
 
 
-def _such_as(items: Sequence[LeftOut]) -> str:
+def _example(items: Sequence[LeftOut]) -> str:
+    """Return the end of a message, with an example of what was left out."""
     return f"; left out was {items[0].path}: {items[0].reason}" if items else ""
 
 
 def _prepare_one(name: Path, out: Path, source: _Raw, max_side_px: int, notes: Notes) -> tuple[Photo, Scene]:
-    """Writes one picture, cut and small enough; PhotoError says why it can not be used."""
+    """Crop, downscale and write one image; return its record and scene. Raises PhotoError if it can not be used."""
     path = source.pictures / name
     found = _NAME.match(path.stem)
     if found is None:
@@ -201,26 +210,26 @@ def _prepare_one(name: Path, out: Path, source: _Raw, max_side_px: int, notes: N
         what = f"phases disagree: {', '.join(sorted(phases))}" if phases else "no phase in the CSV"
         raise PhotoError(f"{path}: {what}")
     _refuse_another_patient(path, name, patient)
-    reading = open_photo(path, notes)
-    picture = reading.pixels
+    loaded = open_photo(path, notes)
+    picture = loaded.pixels
     boxes = source.boxes.get(file_key(path.name))
     box = _union(path, boxes, picture.shape[1], picture.shape[0]) if boxes else None
-    if box is not None and reading.turned:
+    if box is not None and loaded.turned:
         notes.add(TURNED, name.as_posix())
 
-    # the box and its surroundings
-    left, top, right, bottom = with_context(box, picture.shape[1], picture.shape[0])
-    cut = Image.fromarray(picture[top:bottom, left:right])
-    factor = min(1.0, max_side_px / max(cut.size))
+    # crop to the box and its margin
+    left, top, right, bottom = context_square(box, picture.shape[1], picture.shape[0])
+    cropped = Image.fromarray(picture[top:bottom, left:right])
+    factor = min(1.0, max_side_px / max(cropped.size))
     if factor < 1:
-        size = (max(1, round(cut.width * factor)), max(1, round(cut.height * factor)))
-        cut = cut.resize(size, Image.Resampling.LANCZOS)
+        size = (max(1, round(cropped.width * factor)), max(1, round(cropped.height * factor)))
+        cropped = cropped.resize(size, Image.Resampling.LANCZOS)
     if box is not None:
         box = _scaled(box, left, top, factor)
 
     (phase,) = phases
     target = out / "rgb" / phase / f"{path.stem}.png"
-    pixels = np.asarray(cut, dtype=np.uint8)
+    pixels = np.asarray(cropped, dtype=np.uint8)
     write_photo(pixels, target)
     photo = Photo(
         path=target.relative_to(out),
@@ -240,7 +249,7 @@ def _prepare_one(name: Path, out: Path, source: _Raw, max_side_px: int, notes: N
 
 
 def _refuse_another_patient(path: Path, name: Path, patient: int) -> None:
-    """PhotoError where a picture lies in the folder of another patient than its name says."""
+    """Raise PhotoError if an image is in the folder of another patient than its name says."""
     for part in name.parts[:-1]:
         found = _FOLDER.fullmatch(part)
         if found is not None and int(found[1]) != patient:
@@ -248,7 +257,7 @@ def _refuse_another_patient(path: Path, name: Path, patient: int) -> None:
 
 
 def _union(path: Path, boxes: list[Box], width: int, height: int) -> Box:
-    """The smallest box around all of them, inside the picture."""
+    """Return the smallest box around all boxes, clipped to the image. Raises PhotoError for a box outside."""
     inside = [(max(0, box[0]), max(0, box[1]), min(width, box[2]), min(height, box[3])) for box in boxes]
     for box, (left, top, right, bottom) in zip(boxes, inside, strict=True):
         if right - left < 2 or bottom - top < 2:
@@ -258,6 +267,7 @@ def _union(path: Path, boxes: list[Box], width: int, height: int) -> Box:
 
 
 def _scaled(box: Box, left: int, top: int, factor: float) -> Box:
+    """Return a box after cropping at (left, top) and scaling."""
     xmin, ymin, xmax, ymax = box
     return (
         round((xmin - left) * factor),

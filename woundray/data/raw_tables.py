@@ -1,4 +1,4 @@
-"""The two tables of a raw folder: the healing phase of each patient, visit and ulcer, and the wounds' boxes."""
+"""Read the two tables of a raw folder: healing phase by patient, visit and ulcer, and boxes of wounds by file."""
 
 import re
 from collections import defaultdict
@@ -12,7 +12,7 @@ from woundray.errors import UserError
 
 PHASE_CSV = "DataMaster_Processed_V12_WithMissing.csv"
 BOX_CSV = "bounding_box_depth.csv"
-_ENDINGS = {".csv", ".tsv", ".txt"}
+_SUFFIXES = {".csv", ".tsv", ".txt"}
 _WORKBOOKS = {".xlsx", ".xls", ".ods", ".numbers"}
 _PHASE = "Healing Phase Abs"
 _VISIT = ("Patient#", "Appt#", "DFU#")
@@ -25,12 +25,12 @@ Boxes = dict[str, list[Box]]  # by `file_key` of the picture
 
 
 def file_key(name: str) -> str:
-    """Equal for names of one file: without folders of any system, ending and case."""
+    """Return a key that is equal for spellings of one file: without folders, suffix and case."""
     return PureWindowsPath(plain(name)).stem.casefold()
 
 
 def read_phases(raw: Path, notes: Notes) -> tuple[Phases, list[LeftOut]]:
-    """Phases of each visit, and the rows that can not be used. A row without a phase is none."""
+    """Return the phases of each visit, and the rows that can not be used. Rows without a phase are skipped."""
 
     def visit_and_phase(row: Row) -> tuple[Visit, str] | None:
         label = row[_PHASE]
@@ -53,7 +53,10 @@ def read_phases(raw: Path, notes: Notes) -> tuple[Phases, list[LeftOut]]:
 
 
 def read_boxes(raw: Path, notes: Notes) -> tuple[Boxes, list[LeftOut]]:
-    """Boxes of each picture, and the rows that can not be used. A row without a box is none, and so is no table."""
+    """Return the boxes of each image, and the rows that can not be used.
+
+    Rows without a box are skipped. Without a table there are no boxes, and a note.
+    """
     table = _find_table(raw, BOX_CSV, ("Filename", *_CORNERS), notes)
     if table is None:
         notes.add(
@@ -70,15 +73,17 @@ def read_boxes(raw: Path, notes: Notes) -> tuple[Boxes, list[LeftOut]]:
 
 
 def _file_and_box(row: Row) -> tuple[str, Box] | None:
+    """Return file key and box of a row; None if it has no box. Raises RowError if it can not be used."""
     if all(is_missing(row[name]) for name in _CORNERS):
         return None
     if is_missing(row["Filename"]):
         raise RowError("Filename is empty")
-    left, top, right, bottom = (_place(row, name) for name in _CORNERS)
+    left, top, right, bottom = (_pixels(row, name) for name in _CORNERS)
     return file_key(row["Filename"]), (left, top, right, bottom)
 
 
 def _identifier(row: Row, name: str) -> int:
+    """Return the number of a patient, visit or ulcer. Raises RowError."""
     text = _PREFIX.sub("", row[name]) if name == "Patient#" else row[name]
     try:
         return whole_number(text)
@@ -86,7 +91,8 @@ def _identifier(row: Row, name: str) -> int:
         raise RowError(f"{name} {error}") from None
 
 
-def _place(row: Row, name: str) -> int:
+def _pixels(row: Row, name: str) -> int:
+    """Return a coordinate in whole pixels. Raises RowError."""
     try:
         return pixels(row[name])
     except CellError as error:
@@ -94,7 +100,7 @@ def _place(row: Row, name: str) -> int:
 
 
 def _table(raw: Path, usual: str, columns: tuple[str, ...], notes: Notes) -> Table:
-    """The table with these columns. UserError: there is none."""
+    """Return the table with these columns. Raises UserError if there is none."""
     table = _find_table(raw, usual, columns, notes)
     if table is None:
         raise UserError(
@@ -104,15 +110,15 @@ def _table(raw: Path, usual: str, columns: tuple[str, ...], notes: Notes) -> Tab
 
 
 def _find_table(raw: Path, usual: str, columns: tuple[str, ...], notes: Notes) -> Table | None:
-    """The table of the usual name (the thermal camera's boxes lie beside), else the only one with these columns.
+    """Return the table of the usual name, else the only one with these columns; None if no file has them.
 
-    None: no file has them.
+    The usual name comes first as there may be a table of the thermal camera's boxes with the same columns.
 
     Raises:
-        UserError: several have, a workbook lies there in place of it, or the file of the usual name lacks columns.
+        UserError: several files have them, there is a workbook instead, or the file of the usual name lacks columns.
     """
     files = sorted(path for path in raw.iterdir() if path.is_file() and not path.name.startswith((".", "~$")))
-    found = [path for path in files if path.suffix.lower() in _ENDINGS and _has(path, columns)]
+    found = [path for path in files if path.suffix.lower() in _SUFFIXES and _has_columns(path, columns)]
     named = [path for path in found if path.name.casefold() == usual.casefold()]
     workbooks = [path.name for path in files if path.suffix.lower() in _WORKBOOKS]
     lacking = [path.name for path in files if path.name.casefold() == usual.casefold() and path not in found]
@@ -123,12 +129,12 @@ def _find_table(raw: Path, usual: str, columns: tuple[str, ...], notes: Notes) -
         mend = f"; {workbooks[0]} is a workbook: save its table as CSV UTF-8" if workbooks and not found else ""
         raise UserError(f"--raw: {raw} should hold one CSV with the columns {', '.join(columns)}; found {names}{mend}")
     table = read_table((named or found)[0], columns, notes)
-    assert table is not None  # `_has`
+    assert table is not None  # see _has_columns
     return table
 
 
-def _has(path: Path, columns: tuple[str, ...]) -> bool:
-    """Whether a file is a table with these columns; what is none lies beside, and is nobody's mistake."""
+def _has_columns(path: Path, columns: tuple[str, ...]) -> bool:
+    """Return whether a file is a table with these columns; other files are allowed in the folder."""
     try:
         return read_table(path, columns, Notes()) is not None
     except UserError:

@@ -1,4 +1,4 @@
-"""Training and held-out sides without a common patient."""
+"""Split photographs by patient into a training and a held-out side, by share or by fold."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from woundray.config import Config
+from woundray.data.duplicates import component_labels
 from woundray.data.manifest import Photo
 from woundray.errors import UserError
 from woundray.system.atomic_files import write_json
@@ -19,14 +18,14 @@ FEW_FOLDS = 3
 
 @dataclass(frozen=True)
 class Split:
-    """Photographs of each side; a patient, and all who share a near-duplicate with them, stand on one."""
+    """Photographs of each side. Patients who are connected by near-duplicates are on the same side."""
 
     train: tuple[Photo, ...]
     validation: tuple[Photo, ...]
 
 
 def split_for(photos: Sequence[Photo], config: Config) -> Split:
-    """The sides as `config.validation` wants them: one of several folds of patients held out, a share, or nobody."""
+    """Split by `config.validation`: hold out one fold of patients, a share of them, or none."""
     validation, seed = config.validation, config.reproducibility.seed
     folds = count_folds(len(photos), config)
     if validation.share == 0:
@@ -37,33 +36,33 @@ def split_for(photos: Sequence[Photo], config: Config) -> Split:
 
 
 def count_folds(photos: int, config: Config) -> int:
-    """Folds of so many photographs: those of `validation.folds`, or as many as so few call for; 1: no folds."""
+    """Return the number of folds for a number of photographs: validation.folds, or the automatic one; 1: no folds."""
     few = photos * config.validation.share < config.validation.pictures
     return config.validation.folds or (FEW_FOLDS if few else 1)
 
 
 def split_by_patient(photos: Sequence[Photo], *, validation_share: float, seed: int) -> Split:
-    """Deals groups of patients to the two sides, phase by phase, so that each gets its share of the pictures.
+    """Assign groups of patients to the two sides, phase by phase, so that each side gets its share of the images.
 
-    The result depends on the photographs and the seed, not on the order in which they come.
+    The result depends on the photographs and the seed, not on the order of `photos`.
 
     Raises:
-        UserError: a phase is the main one of fewer than two groups of patients.
+        UserError: a phase is the main phase of fewer than two groups of patients.
     """
     members, shuffled = _groups(photos, seed, at_least=2)
     held_out: set[str] = set()
     for groups in shuffled.values():
-        held_out |= _deal(groups, members, validation_share)
+        held_out |= _choose_held_out(groups, members, validation_share)
     return _sides(members, held_out)
 
 
 def split_by_fold(photos: Sequence[Photo], *, folds: int, fold: int, seed: int) -> Split:
-    """Deals groups of patients to folds of about equally many pictures, phase by phase, and holds one out.
+    """Assign groups of patients to folds with about equal numbers of images, phase by phase, and hold one out.
 
-    With the folds 0 to folds - 1 each photograph is held out once.
+    Over the folds 0 to folds - 1 each photograph is held out once.
 
     Raises:
-        UserError: no such fold, or a phase is the main one of fewer groups of patients than there are folds.
+        UserError: no such fold, or a phase is the main phase of fewer groups of patients than there are folds.
     """
     if fold >= folds:
         raise UserError(f"validation.fold: {fold}, but there are {folds} folds: give 0 to {folds - 1}")
@@ -82,13 +81,17 @@ def split_by_fold(photos: Sequence[Photo], *, folds: int, fold: int, seed: int) 
 def _groups(
     photos: Sequence[Photo], seed: int, *, at_least: int
 ) -> tuple[dict[str, list[Photo]], dict[str, list[str]]]:
-    """Photographs of each group of patients, and of each phase its groups in random order."""
+    """Return group -> photographs, and phase -> its groups in random order.
+
+    Raises:
+        UserError: a phase has fewer groups than `at_least`.
+    """
     members: dict[str, list[Photo]] = defaultdict(list)
     photos = sorted(photos, key=lambda photo: str(photo.path))
     for photo, label in zip(photos, joined_groups(photos), strict=True):
         members[label].append(photo)
 
-    # a group belongs to the phase of most of its pictures
+    # the main phase of a group is that of most of its images
     groups_of: dict[str, list[str]] = defaultdict(list)
     for group in sorted(members):
         phases = [photo.phase for photo in members[group]]
@@ -108,6 +111,7 @@ def _groups(
 
 
 def _sides(members: dict[str, list[Photo]], held_out: set[str]) -> Split:
+    """Return the split with these groups held out."""
     return Split(
         train=tuple(photo for group in sorted(set(members) - held_out) for photo in members[group]),
         validation=tuple(photo for group in sorted(held_out) for photo in members[group]),
@@ -115,37 +119,35 @@ def _sides(members: dict[str, list[Photo]], held_out: set[str]) -> Split:
 
 
 def joined_groups(photos: Sequence[Photo]) -> list[str]:
-    """A name for each photo, common to all that a patient or a group joins, directly or through others."""
+    """Return a label per photo, equal for all that are connected by patients or groups, directly or indirectly."""
     nodes: dict[tuple[str, str], int] = {}
-    pairs = [
+    edges = [
         (
             nodes.setdefault(("patient", photo.patient), len(nodes)),
             nodes.setdefault(("group", photo.group), len(nodes)),
         )
         for photo in photos
     ]
-    rows, columns = zip(*pairs, strict=True) if pairs else ((), ())
-    graph = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(len(nodes), len(nodes)))
-    _, component = connected_components(graph, directed=False)
+    component = component_labels(edges, len(nodes))
     first: dict[int, str] = {}
-    for photo, row in zip(photos, rows, strict=True):
-        first.setdefault(int(component[row]), str(photo.path))
-    return [first[int(component[row])] for row in rows]
+    for photo, (patient, _) in zip(photos, edges, strict=True):
+        first.setdefault(component[patient], str(photo.path))
+    return [first[component[patient]] for patient, _ in edges]
 
 
-def _deal(groups: list[str], members: dict[str, list[Photo]], share: float) -> set[str]:
-    """Groups in order, until the share of pictures is reached as nearly as it gets; never none, never all."""
-    wanted = share * sum(len(members[group]) for group in groups)
+def _choose_held_out(groups: list[str], members: dict[str, list[Photo]], share: float) -> set[str]:
+    """Choose groups in order, up to the number of images closest to the share; at least one group, never all."""
+    target = share * sum(len(members[group]) for group in groups)
     held_out, count = {groups[0]}, len(members[groups[0]])
     for group in groups[1:-1]:
-        if abs(count + len(members[group]) - wanted) < abs(count - wanted):
+        if abs(count + len(members[group]) - target) < abs(count - target):
             held_out.add(group)
             count += len(members[group])
     return held_out
 
 
 def write_split(split: Split, path: Path) -> None:
-    """Patients and files of each side as JSON, written beside and renamed into place."""
+    """Write patients and files of each side as JSON, atomically."""
     sides = {
         side: {
             "patients": sorted({photo.patient for photo in photos}),

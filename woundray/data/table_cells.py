@@ -1,4 +1,4 @@
-"""Meaning of a table's cell, where only one reading of it is possible."""
+"""Parse cells of a table: numbers, phases, missing values; ambiguous cells are refused."""
 
 import re
 import unicodedata
@@ -16,7 +16,7 @@ _LABELS = {
     "remodeling": "R",
     "remodelling": "R",
 }
-# also as Excel says it in German, French, Spanish, Italian, Portuguese
+# also the errors of Excel in German, French, Spanish, Italian, Portuguese
 _MISSING = {"", "n/a", "na", "nan", "null", "none", "-", "?", "#n/a", "#nv", "#n/d", "#nd", "#n/v"}
 _BROKEN_FORMULA = re.compile(r"#[\w/]+[!?]")  # #REF!, #NAME?, #DIV/0!
 _WHOLE = re.compile(r"([+-]?\d+)(?:[.,]0*)?")
@@ -25,28 +25,28 @@ _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")
 
 
 class CellError(ValueError):
-    """A cell that has no meaning, or more than one; the message quotes it."""
+    """Cell that can not be parsed, or is ambiguous; the message quotes it."""
 
 
 def plain(text: str) -> str:
-    """Without blanks around it, and composed: `é` of macOS is `é` of all others."""
+    """Strip blanks, and normalise Unicode to NFC, as macOS writes `é` as two characters."""
     return unicodedata.normalize("NFC", text.replace("\xa0", " ")).strip()
 
 
 def is_missing(text: str) -> bool:
-    """Whether a cell says that nothing is known: empty, NaN, #N/A, #REF! ..."""
+    """Return whether a cell is a missing value: empty, NaN, #N/A, #REF! ..."""
     text = plain(text).casefold()
     return text in _MISSING or _BROKEN_FORMULA.fullmatch(text) is not None
 
 
 def phase_of(text: str) -> str | None:
-    """I, P or R of `i`, `Inflammatory`, `phase I` ...; None for any other label."""
+    """Return I, P or R for `i`, `Inflammatory`, `phase I` ...; None for any other label."""
     words = re.sub(r"[\s_-]+", " ", plain(text).casefold()).strip()
     return _LABELS.get(words.removeprefix("phase ").removesuffix(" phase"))
 
 
 def whole_number(text: str) -> int:
-    """`7`, `7.0` or `7,0` -> 7; never rounded, so `1.4` is a CellError."""
+    """Parse `7`, `7.0` or `7,0` as 7. Raises CellError for other text, also for `1.4`, which is not rounded."""
     text = plain(text)
     _refuse_thousands(text)
     found = _WHOLE.fullmatch(text)
@@ -58,18 +58,19 @@ def whole_number(text: str) -> int:
 
 
 def pixels(text: str) -> int:
-    """A place in a picture, rounded to whole pixels; `30,4` is 30.4."""
+    """Parse a coordinate, rounded to whole pixels; `30,4` is 30.4. Raises CellError."""
     text = plain(text)
     _refuse_thousands(text)
     if _NUMBER.fullmatch(text) is None:
         raise CellError(f"{text!r} is no number")
     value = float(text.replace(",", "."))
     if abs(value) > 1e9:
-        raise CellError(f"{text!r} is no place in a picture")
+        raise CellError(f"{text!r} is no coordinate in a picture")
     return round(value)
 
 
 def _refuse_thousands(text: str) -> None:
+    """Raise CellError for a comma that can be a decimal or a thousands separator."""
     if _THOUSANDS.fullmatch(text):
         raise CellError(f"{text!r} can be {text.replace(',', '')} or {text.replace(',', '.')}: write one of them")
 

@@ -1,4 +1,4 @@
-"""Tables as Excel and others write them, in any country: what is read is what can be meant, and is told."""
+"""Read CSV tables of any delimiter and encoding, as Excel and other programs write them in different countries."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ Parsed = TypeVar("Parsed")
 
 
 class RowError(ValueError):
-    """A row that can not be used; the message says why, `path` which picture it is of, where that is known."""
+    """Row that can not be used: the reason, and in `path` its image, if it is known."""
 
     def __init__(self, message: str, path: Path | None = None) -> None:
         super().__init__(message)
@@ -32,7 +32,7 @@ class RowError(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """A row that is not blank: its line in the file, and its cells by the names of the columns, in lower case."""
+    """Row that is not blank: line in the file, and cells by column name in lower case."""
 
     line: int
     cells: dict[str, str]
@@ -46,7 +46,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table's text, and how it is to be cut."""
+    """Text of a table, its delimiter and columns (lower case).
+
+    Attributes:
+        lines_before: lines of the file above the header.
+    """
 
     path: Path
     text: str
@@ -55,11 +59,11 @@ class Table:
     lines_before: int
 
     def parse(self, row_of: Callable[[Row], Parsed]) -> tuple[list[Parsed], list[LeftOut]]:
-        """Results of `row_of` for each row, and the rows for which it raises RowError; blank rows are skipped.
+        """Return the results of `row_of`, and the rows for which it raised RowError. Blank rows are skipped.
 
         Raises:
-            UserError: there are rows, and not one can be used; or a quotation mark is not closed, so that what follows
-                it can not be cut into rows.
+            UserError: no row can be used; or a quotation mark is not closed, so that the rest of the file can not be
+                parsed.
         """
         found, left_out = [], []
         for line, cells in self._lines():
@@ -69,9 +73,9 @@ class Table:
                         f"{len(cells)} cells, and there are {len(self.columns)} columns; put text that holds "
                         f"{self.delimiter!r} in quotation marks"
                     )
-                # Excel leaves the empty cells at a row's end away, or writes more of them than there are columns
-                own = [*cells, *[""] * len(self.columns)][: len(self.columns)]
-                found.append(row_of(Row(line, dict(zip(self.columns, own, strict=True)))))
+                # Excel omits empty cells at the end of a row, or writes more of them than there are columns
+                filled = [*cells, *[""] * len(self.columns)][: len(self.columns)]
+                found.append(row_of(Row(line, dict(zip(self.columns, filled, strict=True)))))
             except RowError as error:
                 row = Path(f"{self.path.name} line {line}")
                 left_out.append(LeftOut(error.path or row, f"{self.path.name}: line {line}: {error}", is_row=True))
@@ -81,6 +85,7 @@ class Table:
         return found, left_out
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield line number and cells of each row that is not blank."""
         reader = _reader(self.text, self.delimiter)
         try:
             next(reader, None)
@@ -93,21 +98,21 @@ class Table:
 
 
 def read_table(path: Path, required: Sequence[str], notes: Notes, *, optional: Sequence[str] = ()) -> Table | None:
-    """A table with the required columns, whatever their case; None where it has not got them all.
+    """Read a table that has the required columns, in any case; None if it lacks one of them.
 
-    Commas, semicolons or tabs; UTF-8 or UTF-16, with or without its mark, else Windows-1252. What is not commas in
-    UTF-8 is noted.
+    The delimiter is a comma, semicolon or tab. The encoding is UTF-8 or UTF-16, with or without byte order mark, else
+    Windows-1252. A note is added for anything but commas in UTF-8.
 
     Raises:
-        UserError: no text, or a column that is read comes twice.
+        UserError: not a text file, or a required or optional column occurs twice.
     """
     text, encoding = _decoded(path)
     lines_before = 0
-    wanted = list(DELIMITERS)
+    delimiters = list(DELIMITERS)
     first, _, rest = text.partition("\n")
     if named := re.fullmatch(r'"?sep=(.)"?\s*', first, re.IGNORECASE):
-        text, lines_before, wanted = rest, 1, [named[1]]
-    for delimiter in wanted:
+        text, lines_before, delimiters = rest, 1, [named[1]]
+    for delimiter in delimiters:
         try:
             header: list[str] = next(_reader(text, delimiter), [])
         except csv.Error:
@@ -127,14 +132,14 @@ def read_table(path: Path, required: Sequence[str], notes: Notes, *, optional: S
 
 
 def header_of(path: Path) -> list[str]:
-    """The names of the columns, in lower case, at the delimiter that cuts the first line into most."""
+    """Return the column names in lower case, with the delimiter that gives the most columns."""
     text, _ = _decoded(path)
     headers = [next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), []) for delimiter in DELIMITERS]
     return [plain(name).casefold() for name in max(headers, key=len)]
 
 
 def _decoded(path: Path) -> tuple[str, str]:
-    """Text and the name of its encoding; bytes that have no meaning become UNREADABLE."""
+    """Return text and name of its encoding; invalid bytes become UNREADABLE."""
     content = path.read_bytes()
     for mark, codec in _BOMS:
         if content.startswith(mark):
@@ -156,10 +161,12 @@ def _decoded(path: Path) -> tuple[str, str]:
 
 
 def _checked(path: Path, text: str) -> str:
+    """Return the text. Raises UserError if it has null characters."""
     if "\0" in text:
         raise UserError(f"{path}: no text in UTF-8; save the table as CSV UTF-8")
     return text
 
 
 def _reader(text: str, delimiter: str) -> Any:
+    """Return a strict CSV reader."""
     return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

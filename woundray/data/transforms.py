@@ -1,4 +1,4 @@
-"""Square views of a wound: the box with some of its surroundings; pure functions of picture, box and seed."""
+"""Square views of a wound, the box with a margin: crop, zoom, shift, flip and colour jitter by a seed."""
 
 from dataclasses import dataclass
 
@@ -6,16 +6,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-Box = tuple[int, int, int, int]
+from woundray.data.dataset import Box
+
 Picture = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may differ between two views of one photograph.
+    """Ranges of random augmentation.
 
-    margin_min, margin_max: surroundings on each side, share of the box; scale: range of the zoom;
-    jitter: brightness, contrast and saturation change by a factor in 1 +- jitter; hue never does: it tells the phase.
+    Attributes:
+        margin_min, margin_max: margin on each side, share of the box.
+        flip: mirror with probability 0.5.
+        scale: smallest and largest zoom factor.
+        jitter: brightness, contrast and saturation change by a factor in 1 +- jitter. Hue is kept: it shows the phase.
     """
 
     margin_min: float
@@ -26,14 +30,14 @@ class Augmentation:
 
 
 def view(picture: Picture, box: Box | None, *, size_px: int, augmentation: Augmentation, seed: int) -> Picture:
-    """An augmented view, uint8 (size_px, size_px, 3): the same for the same arguments."""
+    """Return an augmented view, uint8 (size_px, size_px, 3); the same for the same arguments."""
     generator = np.random.default_rng(seed)
     margin = generator.uniform(augmentation.margin_min, augmentation.margin_max)
     scale = generator.uniform(*augmentation.scale)
     side, (middle_x, middle_y) = _square(picture, box, margin)
     play = side * abs(scale - 1) / 2
     shift_x, shift_y = generator.uniform(-play, play, size=2)
-    image = _cut(picture, side * scale, middle_x + shift_x, middle_y + shift_y, size_px)
+    image = _crop_and_resize(picture, side * scale, middle_x + shift_x, middle_y + shift_y, size_px)
     if augmentation.flip and generator.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
@@ -44,13 +48,13 @@ def view(picture: Picture, box: Box | None, *, size_px: int, augmentation: Augme
 
 
 def plain_view(picture: Picture, box: Box | None, *, size_px: int, margin: float) -> Picture:
-    """The middle view without any chance, uint8 (size_px, size_px, 3)."""
+    """Return the centred view without augmentation, uint8 (size_px, size_px, 3)."""
     side, middle = _square(picture, box, margin)
-    return np.asarray(_cut(picture, side, *middle, size_px), dtype=np.uint8)
+    return np.asarray(_crop_and_resize(picture, side, *middle, size_px), dtype=np.uint8)
 
 
 def _square(picture: Picture, box: Box | None, margin: float) -> tuple[float, tuple[float, float]]:
-    """Side and middle of the square around a box with its margin; without a box the largest middle square."""
+    """Return side and centre of the square around a box with its margin; without a box the largest centred square."""
     height, width = picture.shape[:2]
     if box is None:
         return float(min(height, width)), (width / 2, height / 2)
@@ -59,11 +63,13 @@ def _square(picture: Picture, box: Box | None, margin: float) -> tuple[float, tu
     return side, ((left + right) / 2, (top + bottom) / 2)
 
 
-def _cut(picture: Picture, side: float, middle_x: float, middle_y: float, size_px: int) -> Image.Image:
-    """The square of a picture, resized with antialias. It is moved inside the picture, and mirrored where it can't."""
+def _crop_and_resize(picture: Picture, side: float, middle_x: float, middle_y: float, size_px: int) -> Image.Image:
+    """Crop a square and resize it with antialiasing. It is shifted into the image; if it is too large, the image is
+    extended by mirroring.
+    """
     height, width = picture.shape[:2]
-    left = _inside(middle_x - side / 2, side, width)
-    top = _inside(middle_y - side / 2, side, height)
+    left = _shift_inside(middle_x - side / 2, side, width)
+    top = _shift_inside(middle_y - side / 2, side, height)
     pad = int(np.ceil(max(0.0, -left, -top, left + side - width, top + side - height)))
     if pad:
         picture = np.pad(picture, ((pad, pad), (pad, pad), (0, 0)), mode="symmetric")
@@ -71,8 +77,8 @@ def _cut(picture: Picture, side: float, middle_x: float, middle_y: float, size_p
     return Image.fromarray(picture).resize((size_px, size_px), Image.Resampling.BICUBIC, box=box)
 
 
-def _inside(start: float, side: float, length: int) -> float:
-    """Start of a span of `side` moved into 0..length, or laid around the middle where it is longer."""
+def _shift_inside(start: float, side: float, length: int) -> float:
+    """Return the start of an interval of length `side`, shifted into 0..length; centred if it is longer than that."""
     if side > length:
         return (length - side) / 2
     return min(max(start, 0.0), length - side)

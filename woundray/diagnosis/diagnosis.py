@@ -12,9 +12,9 @@ from woundray.diagnosis.photographs import Photographs, survey
 from woundray.diagnosis.services import Join, Services, ask, join_cluster
 from woundray.diagnosis.study_forecast import Outlook, foresee, with_pace
 from woundray.search.study_folders import read_study_config
-from woundray.system.hardware import Gpu, Machine, disk_free_gib, look
-from woundray.weights.base_models import staged
-from woundray.weights.staging import inventory, wrong_bytes
+from woundray.system.hardware import Gpu, Machine, disk_free_gib, inspect_machine
+from woundray.weights.base_models import staged_folder
+from woundray.weights.staging import damaged_weights, inventory
 
 ProgressCallback = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
 
@@ -74,7 +74,7 @@ def diagnose(
         measured: train for a moment, to foresee time and memory; only where nothing keeps a study from running.
         join: see `woundray.diagnosis.services.ask`.
     """
-    mistakes, machine = list(command.mistakes()), look()
+    mistakes, machine = list(command.mistakes()), inspect_machine()
     config = (
         command.settings if mistakes or command.resume is None else read_study_config(command.resume, command.settings)
     )
@@ -94,7 +94,7 @@ def diagnose(
         photographs=photographs,
         mistakes=mistakes,
     )
-    if measured and not outlook.problems and staged(config.model.base) and services.cluster is None:
+    if measured and not outlook.problems and staged_folder(config.model.base) and services.cluster is None:
         progress("a few updates and pictures", 0, 1)
         outlook = with_pace(outlook, config, machine, photographs)
         progress("a few updates and pictures", 1, 1)
@@ -129,7 +129,7 @@ def _weights(check: bool) -> Iterator[Weight]:
     for entry in inventory():
         state = "unchecked"
         if check and entry.place is not None:
-            wrong = wrong_bytes(entry)
+            wrong = damaged_weights(entry)
             state = "unknown" if wrong is None else "damaged" if wrong else "right"
         yield Weight(entry.name, str(entry.place) if entry.place else None, state)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from woundray.config import Config
-from woundray.data.manifest import PHASES, Dataset, none_of_phase, read_as_set
+from woundray.data.manifest import PHASES, Dataset, none_of_phase, read_configured_dataset
 from woundray.errors import UserError
 from woundray.evaluation.comparable_split import comparable_split
 
@@ -44,7 +44,7 @@ def survey(config: Config) -> Photographs | None:
     if root is None:
         return None
     try:
-        dataset = read_as_set(root, config.data)
+        dataset = read_configured_dataset(root, config.data)
     except UserError as error:
         return Photographs(root, {}, {}, str(error))
     counts = {phase: _count(dataset.of_phase(phase), config) for phase in PHASES}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from woundray.errors import UserError
 from woundray.ray_cluster.nodes import Resources
-from woundray.system.private_folder import is_free, next_port
+from woundray.system.ports import is_free, next_free_port
 from woundray.system.redaction import redact
 from woundray.tracking.address import database_of, is_server, tracking_uri, unavailable_reason
 from woundray.weights.repositories import offline
@@ -133,6 +133,6 @@ def _cluster(address: str, join: Join) -> RayCluster:
 
 def _next_port(first: int) -> int | None:
     try:
-        return next_port(first)
+        return next_free_port(first)
     except UserError:
         return None

@@ -69,7 +69,7 @@ def measure_pace(config: Config) -> Pace:
     from woundray.training.loop import train
     from woundray.training.perceptual_loss import resolve_perceptual
     from woundray.training.precompute import precompute
-    from woundray.weights.base_models import resolve
+    from woundray.weights.base_models import base_model_folder
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pictures = min(config.validation.pictures, config.validation.batch_size if device.type == "cuda" else _ON_A_CPU)
@@ -87,7 +87,7 @@ def measure_pace(config: Config) -> Pace:
         "training.prior_weight": 0.0,
     }
     config = config.with_values(few)
-    config = resolve_perceptual(resolve_objective(config), resolve(config.model.base))
+    config = resolve_perceptual(resolve_objective(config), base_model_folder(config.model.base))
     torch.set_num_threads(config.hardware.threads or max(1, round(config.hardware.cpus_per_worker)))
     found: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(prefix="woundray-doctor-") as folder:

@@ -13,7 +13,7 @@ from woundray.evaluation.objective import resolve_objective
 from woundray.ray_cluster.nodes import Resources
 from woundray.ray_cluster.torch_trainer import resolve_gpus, runs_at_once
 from woundray.system.hardware import Machine, disk_free_gib
-from woundray.weights.base_models import staged
+from woundray.weights.base_models import staged_folder
 from woundray.weights.feature_weights import ALIASES, LPIPS_TRUNKS
 from woundray.weights.repositories import REPOSITORIES
 from woundray.weights.staging import weights_file
@@ -146,7 +146,7 @@ def _missing_packages(machine: Machine) -> Iterator[str]:
 
 def _unreachable(config: Config, services: Services) -> Iterator[str]:
     base, hub = config.model.base, services.hub
-    if base in REPOSITORIES and staged(base) is None and not hub.answers:
+    if base in REPOSITORIES and staged_folder(base) is None and not hub.answers:
         yield (
             f"{base} is not on this machine, and the model hub can't be asked ({hub.note}). On a machine with internet "
             f"run `python -m woundray.fetch {base}`, then `python -m woundray.fetch {base} --export weights.tar`; here "
@@ -197,7 +197,7 @@ def _notes(
     base = config.model.base
     if objective == "fd_lite0":
         yield "fid, as papers have it, wants Inception's weights: `python -m woundray.fetch inception`"
-    if base in REPOSITORIES and staged(base) is None and services.hub.answers:
+    if base in REPOSITORIES and staged_folder(base) is None and services.hub.answers:
         yield f"{base} will be fetched first: {REPOSITORIES[base].size_gb:g} GB; see its licence in `fetch --list`"
     least = _GPU_GIB.get(base)
     memory = [gpu.memory_gib for gpu in machine.gpus if gpu.memory_gib is not None]

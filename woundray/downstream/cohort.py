@@ -32,7 +32,7 @@ class Cohort:
         plain: uint8 (N, 3, H, W), what a classifier is tested on.
         views: uint8 (N, V, 3, H, W), augmented.
         thumbnails: (N, d), for near-duplicates.
-        likeness: of thumbnails from which they are near-duplicates.
+        duplicate_correlation: of thumbnails from which they are near-duplicates.
     """
 
     phases: tuple[str, ...]
@@ -41,7 +41,7 @@ class Cohort:
     plain: Tensor
     views: Tensor
     thumbnails: NDArray[np.float32]
-    likeness: float
+    duplicate_correlation: float
 
     @property
     def groups(self) -> list[str]:
@@ -85,9 +85,9 @@ def gather(source: ImageSource, phases: Sequence[str], *, views: int) -> Cohort:
         augmented.append(torch.stack([turned(source.view(photo, first + number), number) for number in range(views)]))
     thumbnails = np.stack([thumbnail(picture.permute(1, 2, 0).numpy()) for picture in plain])  # CHW => HWC
     labels = np.array([tuple(phases).index(photo.phase) for photo in photos])
-    grouped = tuple(_grouped(photos, thumbnails, source.likeness))
+    grouped = tuple(_grouped(photos, thumbnails, source.duplicate_correlation))
     pictures = torch.stack(plain), torch.stack(augmented)
-    return Cohort(tuple(phases), grouped, labels, *pictures, thumbnails, source.likeness)
+    return Cohort(tuple(phases), grouped, labels, *pictures, thumbnails, source.duplicate_correlation)
 
 
 def patient_folds(cohort: Cohort, *, folds: int, seed: int, repeats: int = 1) -> tuple[Fold, ...]:
@@ -112,9 +112,9 @@ def patient_folds(cohort: Cohort, *, folds: int, seed: int, repeats: int = 1) ->
     return tuple(found)
 
 
-def _grouped(photos: Sequence[Photo], thumbnails: NDArray[np.float32], likeness: float) -> list[Photo]:
+def _grouped(photos: Sequence[Photo], thumbnails: NDArray[np.float32], duplicate_correlation: float) -> list[Photo]:
     """The photos with groups that join patients, the data set's own groups, and near-duplicates of any phase."""
-    pairs = near_duplicate_pairs(thumbnails, likeness=likeness)
+    pairs = near_duplicate_pairs(thumbnails, min_correlation=duplicate_correlation)
     joined = group_patients([photo.group or photo.patient for photo in photos], pairs)
     photos = [replace(photo, group=group) for photo, group in zip(photos, joined, strict=True)]
     return [replace(photo, group=group) for photo, group in zip(photos, joined_groups(photos), strict=True)]

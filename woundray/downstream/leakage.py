@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from woundray.data.deduplicate import Scene
-from woundray.data.leakage import Leak, LeakError, Seen, find_leaks
+from woundray.data.leakage import Leak, LeakError, PhotoScene, find_leaks
 from woundray.downstream.cohort import Cohort, Rows
 
 __all__ = ["LeakError", "Used", "refuse_common_patients", "refuse_leaks"]
@@ -30,7 +30,9 @@ def refuse_leaks(cohort: Cohort, test: Rows, used: Used) -> None:
                 )
         shown = _seen(cohort, [rows[path] for path in paths])
         # names were settled when they were read
-        for leak in find_leaks(shown, tested, similar_patients="apart", likeness=cohort.likeness):
+        for leak in find_leaks(
+            shown, tested, similar_patients="apart", duplicate_correlation=cohort.duplicate_correlation
+        ):
             raise LeakError(f"{progress} used {_told(leak)}")
 
 
@@ -39,9 +41,9 @@ def refuse_common_patients(cohort: Cohort, train: Rows, test: Rows) -> None:
     refuse_leaks(cohort, test, {"classifier": [cohort.photos[row].path for row in train]})
 
 
-def _seen(cohort: Cohort, rows: Iterable[int]) -> list[Seen]:
+def _seen(cohort: Cohort, rows: Iterable[int]) -> list[PhotoScene]:
     return [
-        Seen(photo, Scene(photo.sha256, photo.sha256, cohort.thumbnails[row]))
+        PhotoScene(photo, Scene(photo.sha256, photo.sha256, cohort.thumbnails[row]))
         for row in rows
         for photo in [cohort.photos[row]]
     ]

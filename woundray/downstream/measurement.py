@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Group
 
 from woundray.config import Config
-from woundray.config.layers import for_phase, read_yaml
+from woundray.config.layers import for_phase
 from woundray.config.resume import MEASUREMENT, extended
+from woundray.config.saved import read_saved_config
 from woundray.data.image_source import ImageSource, open_image_source
 from woundray.downstream.classifiers import make_classifier
 from woundray.downstream.generators import Adapters
@@ -29,7 +30,7 @@ from woundray.ray_cluster.torch_trainer import resolve_gpus
 from woundray.search.interruption import resume_hint_on_interrupt
 from woundray.search.session import threads_per_worker, wait_for_resources
 from woundray.search.study_folders import create_folder
-from woundray.system.storage import alone_in, check_storage
+from woundray.system.storage import check_storage, exclusive_lock
 from woundray.tracking.journal import (
     JOURNAL_NAME,
     ArmMeasured,
@@ -42,7 +43,7 @@ from woundray.tracking.journal import (
 from woundray.tracking.run_context import TrackedStudy
 from woundray.tracking.tracker import Tracker, versions
 from woundray.training.checkpoint import write_config
-from woundray.weights.base_models import resolve
+from woundray.weights.base_models import base_model_folder
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,10 @@ def measure_effect(
         UserError: data, base model, classifier, cluster or MLflow can not be used; a LeakError where patients mix.
     """
     check_storage(config.study.output)
-    with create_folder(for_phase(config, "all"), "effect") as folder, alone_in(folder):
+    with create_folder(for_phase(config, "all"), "effect") as folder, exclusive_lock(folder):
         file = folder / "config.yaml"
         if file.is_file():
-            own = Config.from_nested(read_yaml(file), source=str(file))
+            own = read_saved_config(file)
             config = extended(own, config.flat() if typed is None else typed, folder, free=MEASUREMENT)
         journal, tags = Journal(folder / JOURNAL_NAME), versions() | {"woundray.what": "effect"}
         _begin(journal)
@@ -132,7 +133,7 @@ def _measured(config: Config, folder: Path, journal: Journal, progress: Progress
 
 def _warn_of_truncation(config: Config) -> None:
     """Here, and not in Ray's workers, which can't be heard."""
-    base = resolve(config.model.base)
+    base = base_model_folder(config.model.base)
     for phase in config.effect.phases:
         prompts = for_phase(config, phase).prompts
         warn_of_truncation(base, [prompts.positive, prompts.negative])

@@ -16,7 +16,7 @@ from woundray.checkpoints.find import config_of
 from woundray.checkpoints.generate import SamplingOptions, open_checkpoint
 from woundray.models.text_encoder import warn_of_truncation
 from woundray.system.checksums import file_sha256
-from woundray.weights.base_models import resolve
+from woundray.weights.base_models import base_model_folder
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 
 
@@ -158,7 +158,7 @@ def open_generators(checkpoint: Path, origin: Origin) -> Iterator[tuple[Generato
     from woundray.ray_cluster.connection import cluster
 
     # warnings of Ray's workers are not shown
-    warn_of_truncation(resolve(origin.base), [origin.prompt, origin.negative_prompt])
+    warn_of_truncation(base_model_folder(origin.base), [origin.prompt, origin.negative_prompt])
     with cluster(dashboard_port=8265) as connected:
         pool = GeneratorPool(checkpoint, origin, gpus=int(connected.resources.gpus))
         yield pool, replace(origin, batch_size=pool.fitting_batch_size())

@@ -23,10 +23,10 @@ def load_part(model_class: Any, folder: Path, part: str, dtype: torch.dtype) -> 
     Raises:
         UserError: the file is missing or damaged, or lacks a tensor of the model.
     """
-    weights = diffusers_layout.weights_of(folder, part) if (folder / part / "config.json").is_file() else None
+    weights = diffusers_layout.weights_precision(folder, part) if (folder / part / "config.json").is_file() else None
     if weights is None:
         raise UserError(
-            f"{folder}: no {part}/config.json with {part}/{diffusers_layout.WEIGHTS[part]}.safetensors; give a "
+            f"{folder}: no {part}/config.json with {part}/{diffusers_layout.WEIGHTS_STEMS[part]}.safetensors; give a "
             "folder in diffusers' layout"
         )
     try:

@@ -20,7 +20,8 @@ from woundray.ray_cluster.fork_server import server
 from woundray.ray_cluster.nodes import Resources, resources
 from woundray.ray_cluster.settings import configure_environment, starts_own_cluster, worker_environment
 from woundray.ray_cluster.token import create_private_token
-from woundray.system.private_folder import LOOPBACK, fits_sockets, held_port, runtime_folder
+from woundray.system.ports import LOOPBACK, claimed_port
+from woundray.system.private_folder import fits_sockets, runtime_folder
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # images and latents are memory-mapped files: the default, 30 % of RAM, is not needed
 _NOTICE_AFTER_S = 2.0
@@ -104,7 +105,7 @@ def cluster(*, dashboard_port: int, cpus: int | None = None, threads: int = 1) -
     variables = {"OMP_NUM_THREADS": str(threads)}
     try:
         if starts_own_cluster():
-            with held_port(dashboard_port) as port:
+            with claimed_port(dashboard_port) as port:
                 if port != dashboard_port:
                     log.info("port %d is in use: the Ray dashboard is at http://%s:%d", dashboard_port, LOOPBACK, port)
                 _start(port, cpus, variables)

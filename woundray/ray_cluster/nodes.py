@@ -12,7 +12,7 @@ from typing import Any
 from woundray.errors import UserError
 from woundray.ray_cluster.ray_version import is_known_ray
 from woundray.system.checksums import fingerprint
-from woundray.system.shared_files import SEEN_WITHIN_S, why_not_seen
+from woundray.system.shared_files import VISIBLE_WITHIN_S, why_not_visible
 
 _NODES_POLL_S = 2.0
 _FILE_POLL_S = 0.2
@@ -97,7 +97,7 @@ def check_shared(folder: Path) -> None:
     probe.write_text(secrets.token_hex(8), encoding="ascii")
     try:
         for address, reason in _run_on_each_node(
-            _find_missing_file, {str(probe): fingerprint(probe)}, SEEN_WITHIN_S
+            _find_missing_file, {str(probe): fingerprint(probe)}, VISIBLE_WITHIN_S
         ).items():
             if reason:
                 raise UserError(
@@ -166,7 +166,7 @@ def _find_missing_file(files: Mapping[str, str], wait_s: float) -> str:
     """
     deadline = time.monotonic() + wait_s
     for path, expected in files.items():
-        while reason := why_not_seen(Path(path), expected):
+        while reason := why_not_visible(Path(path), expected):
             if time.monotonic() > deadline:
                 return f"{path}: {reason}"
             time.sleep(_FILE_POLL_S)

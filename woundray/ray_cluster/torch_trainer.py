@@ -14,7 +14,7 @@ from woundray.ray_cluster.actor_names import actors_named
 from woundray.ray_cluster.nodes import Resources
 from woundray.ray_cluster.train_worker import CHECKPOINT, FAILURE_FILE, METRICS, Failure, RunSetup, run_worker
 from woundray.system.checksums import fingerprint
-from woundray.system.storage import refuse_lost
+from woundray.system.storage import check_not_lost
 from woundray.tracking.journal import EpochReported
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def fit(
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
             failure = Failure.read(output)
             if failure is None:
-                refuse_lost(output)
+                check_not_lost(output)
                 time.sleep(_KILL_DELAY_S)
                 failure = Failure.read(output)  # which a shared file system may show late
             if failure is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from woundray.config import Config
 from woundray.errors import NonFiniteError, UserError
-from woundray.system.shared_files import wait_until_seen
+from woundray.system.shared_files import wait_until_visible
 from woundray.training.entry_point import TrainLoop
 
 CHECKPOINT, METRICS = "checkpoint_folder", "metrics"
@@ -104,7 +104,7 @@ def run_worker(
         send(metrics, checkpoint, usage(metrics, config, context))
 
     for name, expected in fingerprints.items():
-        wait_until_seen(setup.precomputed / name, expected)
+        wait_until_visible(setup.precomputed / name, expected)
     # The process that records reports may have died earlier. Checkpoints may be gone: only the history is read
     for entry in context.broadcast(_unreported(output, last_reported) if context.is_main_process else []):
         send(entry, output / f"epoch_{int(entry['epoch']):04d}", {})

@@ -5,8 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.search.search_space import load_search_space
-from woundray.search.study_folders import find_earlier_study, refuse_bad_name, refuse_taken_name
-from woundray.weights.base_models import resolve
+from woundray.search.study_folders import (
+    find_earlier_study,
+    refuse_bad_name,
+    refuse_taken_name,
+)
+from woundray.weights.base_models import base_model_folder
 from woundray.weights.repositories import REPOSITORIES
 
 Check = Callable[[Config], object]
@@ -23,7 +27,7 @@ def check_data_folder(config: Config) -> None:
 def check_base_model(config: Config) -> None:
     """Refuse a base model that is neither a known name nor a folder."""
     if config.model.base not in ("tiny", *REPOSITORIES):
-        resolve(config.model.base)
+        base_model_folder(config.model.base)
 
 
 def check_held_out(config: Config) -> None:

@@ -22,7 +22,7 @@ from woundray.tracking.run_context import DatasetSummary, TrackedStudy
 from woundray.tracking.tracker import Tracker, versions
 from woundray.training.perceptual_loss import resolve_perceptual
 from woundray.training.precompute import Precomputed, ProgressCallback, precompute, usable_split
-from woundray.weights.base_models import resolve
+from woundray.weights.base_models import base_model_folder
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def open_session(config: Config, folder: Path, progress: ProgressCallback, *, ne
     Raises:
         UserError: photographs, base model, MLflow, cluster or its nodes can not be used.
     """
-    resolve(config.model.base)
+    base_model_folder(config.model.base)
     progress("photographs", 0, 1)
     source = open_image_source(config)
     usable_split(source, config)
@@ -94,7 +94,7 @@ def resolve_config(config: Config) -> Config:
         UserError: no patients would be held out, or there is no such base model.
     """
     check_held_out(config)
-    return resolve_perceptual(resolve_objective(config), resolve(config.model.base))
+    return resolve_perceptual(resolve_objective(config), base_model_folder(config.model.base))
 
 
 def local_device() -> torch.device:
@@ -136,7 +136,7 @@ def wait_for_resources(config: Config, connected: Cluster, folder: Path, progres
     if resources.nodes > 1:
         progress("folder and base model on each node", 0, 1)
         check_shared(folder)
-        check_model(resolve(config.model.base))
+        check_model(base_model_folder(config.model.base))
         progress("folder and base model on each node", 1, 1)
     return resources
 

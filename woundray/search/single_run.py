@@ -24,7 +24,7 @@ from woundray.search.progress import JournalFollower
 from woundray.search.study_folders import journal_path
 from woundray.search.trial import ERROR_FILE
 from woundray.system.redaction import redact
-from woundray.system.storage import lost_storage
+from woundray.system.storage import storage_loss
 from woundray.tracking.journal import Journal, TrialEnded, TrialStarted
 from woundray.training.entry_point import TrainLoop
 
@@ -106,7 +106,7 @@ def _record_failure(error: RunFailed, journal: Journal, name: str, output: Path)
     except OSError as lost:
         folder = journal.path.parent
         return UserError(
-            f"{lost_storage(lost, folder) or lost}; finished epochs are kept: mend it, then the same command with "
+            f"{storage_loss(lost, folder) or lost}; finished epochs are kept: mend it, then the same command with "
             f"--study.name {shlex.quote(folder.name)} goes on"
         )
     return UserError(f"training failed with `{reason}`: see {file}")

@@ -22,7 +22,7 @@ from woundray.search.search_space import load_search_space
 from woundray.search.session import Session, local_device, open_session, resolve_config
 from woundray.search.study_folders import create_folder, find_study_folder, journal_path, refuse_taken_name
 from woundray.search.tuner import SPACE_FILE, StudySetup, run_search
-from woundray.system.storage import alone_in, check_storage
+from woundray.system.storage import check_storage, exclusive_lock
 from woundray.tracking.journal import Journal, Refitted
 from woundray.training.checkpoint import link, write_config
 from woundray.training.precompute import ProgressCallback
@@ -75,7 +75,7 @@ def _new_study(config: Config) -> Iterator[tuple[Config, Path]]:
     # report mistakes in the search space before minutes of work
     initial_points(load_search_space(config.study.space, config), config)
     check_storage(config.study.output)
-    with create_folder(config, "study") as folder, alone_in(folder):
+    with create_folder(config, "study") as folder, exclusive_lock(folder):
         refuse_taken_name(folder.name, folder.parent)
         write_config(config, folder)
         yield config, folder
@@ -86,7 +86,7 @@ def _earlier_study(study: Path, output: Path, typed: Mapping[str, Any]) -> Itera
     """Configuration and folder of a study that is resumed, locked for the time of the block."""
     folder = find_study_folder(study, output)
     check_storage(folder.parent)
-    with alone_in(folder):
+    with exclusive_lock(folder):
         config = extended(read_config(folder), typed, folder)
         if "study.space" in typed:
             _refuse_other_space(config, folder)

@@ -19,7 +19,7 @@ from woundray.search.interruption import resume_hint_on_interrupt
 from woundray.search.session import open_session, resolve_config
 from woundray.search.single_run import fit_single_run
 from woundray.search.study_folders import create_folder, refuse_taken_name
-from woundray.system.storage import alone_in, check_storage
+from woundray.system.storage import check_storage, exclusive_lock
 from woundray.training.checkpoint import link, read_progress, start_from, write_config
 from woundray.training.entry_point import train
 from woundray.training.precompute import ProgressCallback
@@ -47,7 +47,7 @@ def train_adapter(
     """
     config = resolve_config(config)
     check_storage(config.study.output)
-    with create_folder(config, "run") as folder, alone_in(folder):
+    with create_folder(config, "run") as folder, exclusive_lock(folder):
         refuse_taken_name(folder.name, folder.parent, run=True)
         if (folder / "run/config.yaml").is_file():
             config = resume_config(config, folder, config.flat() if typed is None else typed)

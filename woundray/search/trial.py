@@ -17,7 +17,7 @@ from woundray.ray_cluster.train_worker import CHECKPOINT, Failure, RunSetup
 from woundray.search.optuna_search import TRIAL, VALUES
 from woundray.search.study_folders import journal_path
 from woundray.system.redaction import redact
-from woundray.system.storage import refuse_lost
+from woundray.system.storage import check_not_lost
 from woundray.tracking.journal import Journal, TrialEnded
 from woundray.training.entry_point import TrainLoop
 
@@ -63,7 +63,7 @@ def run_trial(proposal: dict[str, Any], *, base: Config, loop: TrainLoop, precom
     error_file = output / ERROR_FILE
     if error_file.exists():  # a retry by Tune would fail in the same way
         raise RuntimeError(error_file.read_text(encoding="utf-8"))
-    refuse_lost(study)
+    check_not_lost(study)
     config = base.with_values(proposal[VALUES])
     try:
         last_report = fit(
@@ -125,7 +125,7 @@ class TuneJournalCallback(Callback):
     def on_trial_error(self, iteration: int, trials: list["Trial"], trial: "Trial", **info: Any) -> None:
         """Write a failure to the journal; end the study if its disk is lost."""
         self._end(trial, "FAILED")
-        refuse_lost(self._study)  # later trials would fail, too
+        check_not_lost(self._study)  # later trials would fail, too
 
     def _end(self, trial: "Trial", status: Literal["FINISHED", "FAILED"]) -> None:
         name = trial.config[TRIAL]

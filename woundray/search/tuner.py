@@ -33,7 +33,7 @@ from woundray.search.search_space import SearchSpace, load_search_space
 from woundray.search.study_folders import journal_path
 from woundray.search.trial import ERROR_FILE, TuneJournalCallback, make_trainable, run_trial, trial_folder
 from woundray.system.atomic_files import atomic_path
-from woundray.system.storage import lost_storage
+from woundray.system.storage import storage_loss
 from woundray.tracking.journal import Journal, StudyEnded, StudyStarted
 from woundray.training.checkpoint import newest_checkpoint, read_progress
 from woundray.training.entry_point import TrainLoop, train
@@ -205,7 +205,7 @@ def _reword_failures(config: Config, folder: Path) -> Iterator[None]:
         Journal(journal_path(folder)).append(StudyEnded(status="KILLED", best_trial=None, metrics={}))
         raise Stopped(resume_hint(folder, config)) from None
     except (OSError, tune.TuneError) as error:
-        lost = lost_storage(error, folder)
+        lost = storage_loss(error, folder)
         if not lost:
             raise
         raise UserError(f"{lost}; finished epochs are kept: mend it, then `tune --resume {folder}`") from None

@@ -1,1 +1,1 @@
-"""This machine: files, locks, folders, ports, hardware, and secrets kept out of output. It knows nothing of wounds."""
+"""Utilities of the operating system: atomic files, checksums, locks, ports, hardware, redaction of secrets."""

@@ -1,4 +1,4 @@
-"""Atomic writes: a file is written beside its place and renamed into it. A reader sees the old or the new one."""
+"""Atomic writes: write a temporary file in the same folder and rename it. Readers see the old or the new content."""
 
 import json
 from collections.abc import Iterator
@@ -9,18 +9,18 @@ from typing import Any
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Hidden path in the same folder to write to; renamed to `path` when the block ends without an error."""
-    beside = path.with_name(f".{path.name}.part")
-    yield beside
-    beside.replace(path)
+    """Yield a hidden temporary path in the same folder; rename it to `path` if the block ends without an error."""
+    temporary = path.with_name(f".{path.name}.part")
+    yield temporary
+    temporary.replace(path)
 
 
 def write_text(text: str, path: Path) -> None:
-    """Writes UTF-8 text."""
-    with atomic_path(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    """Write UTF-8 text atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(values: Any, path: Path) -> None:
-    """Writes JSON with a line a value."""
+    """Write indented JSON atomically."""
     write_text(json.dumps(values, indent=1) + "\n", path)

@@ -1,26 +1,28 @@
-"""Files against the sha256 that is known of them."""
+"""SHA-256 of files, and comparison with known values."""
 
 import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-FACTS_NAME = "staged.json"
-"""Beside the files of a staged base model: source, commit, licence and the sha256 of each file."""
-
 _END_BYTES = 2**20
 
-ProgressCallback = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
+ProgressCallback = Callable[[str, int, int], None]  # name of the task, amount done, total amount
 
 
 def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def has_sha256(path: Path, sha256: str) -> bool:
+    """Return whether a file exists and has this SHA-256."""
+    return path.is_file() and file_sha256(path) == sha256
+
+
 def fingerprint(path: Path) -> str:
-    """Size of a file, and the hash of its first and last MiB: tells in milliseconds whether it is all there."""
+    """Return size and SHA-256 of the first and last MiB: a quick check, in milliseconds, that a file is complete."""
     with path.open("rb") as stream:
         digest, size = hashlib.sha256(stream.read(_END_BYTES)), os.fstat(stream.fileno()).st_size
         stream.seek(max(0, size - _END_BYTES))
@@ -28,12 +30,16 @@ def fingerprint(path: Path) -> str:
     return f"{size} {digest.hexdigest()}"
 
 
-def wrong_files(folder: Path, sha256: Mapping[str, str], progress: ProgressCallback | None = None) -> list[str]:
-    """Paths in the folder of files that are missing or have other bytes than their sha256 says."""
-    wrong = []
+def damaged_files(folder: Path, sha256: Mapping[str, str], progress: ProgressCallback | None = None) -> list[str]:
+    """Return the paths, relative to the folder, of files that are missing or whose sha256 differs.
+
+    Args:
+        sha256: relative path -> expected hash.
+    """
+    damaged = []
     for index, (path, expected) in enumerate(sorted(sha256.items())):
-        if not (folder / path).is_file() or file_sha256(folder / path) != expected:
-            wrong.append(path)
+        if not has_sha256(folder / path, expected):
+            damaged.append(path)
         if progress is not None:
             progress(f"sha256 of {folder.name}", index + 1, len(sha256))
-    return wrong
+    return damaged

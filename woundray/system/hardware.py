@@ -1,4 +1,4 @@
-"""What this machine has, found without importing torch: GPUs, cores, memory, disk."""
+"""Hardware of this machine, detected without importing torch: GPUs, CPU cores, memory, disk."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 @dataclass(frozen=True)
 class Gpu:
-    """One NVIDIA GPU; its memory, GiB, where nvidia-smi could be asked."""
+    """NVIDIA GPU. Memory in GiB; None if nvidia-smi is not available."""
 
     name: str
     memory_gib: float | None = None
@@ -28,13 +28,13 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to compute with.
+    """Python, packages and hardware of this machine.
 
     Attributes:
-        packages: name -> version; None where it is not installed.
+        packages: name -> version; None if it is not installed.
         cpus: cores that this process may use.
-        memory_gib: of the machine, or of the container where that has less.
-        shared_gib: of /dev/shm, where Ray keeps objects; None where there is none.
+        memory_gib: memory of the machine, or the limit of its container if that is lower.
+        shared_gib: size of /dev/shm, where Ray keeps objects; None if there is none.
     """
 
     python: str
@@ -46,8 +46,8 @@ class Machine:
     gpus: tuple[Gpu, ...]
 
 
-def look() -> Machine:
-    """This machine."""
+def inspect_machine() -> Machine:
+    """Detect Python, packages and hardware of this machine."""
     import psutil
 
     memory = psutil.virtual_memory()
@@ -64,39 +64,39 @@ def look() -> Machine:
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """The NVIDIA GPUs that CUDA_VISIBLE_DEVICES leaves visible, as nvidia-smi tells them, else as the driver does."""
+    """Return the NVIDIA GPUs in CUDA_VISIBLE_DEVICES, by nvidia-smi, or by the driver's files without it."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible in ("", "-1"):
         return ()
-    found = _ask_smi() or _ask_driver()
+    found = _gpus_of_nvidia_smi() or _gpus_of_driver()
     if visible is None:
         return tuple(found.values())
-    wanted = [name.strip() for name in visible.split(",")]
-    return tuple(gpu for key, gpu in found.items() if any(_means(name, key) for name in wanted))
+    names = [name.strip() for name in visible.split(",")]
+    return tuple(gpu for key, gpu in found.items() if any(_matches(name, key) for name in names))
 
 
 def disk_free_gib(folder: Path) -> float:
-    """Free space where a folder is or will be."""
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    return shutil.disk_usage(there).free / GIB
+    """Return the free disk space at a folder, GiB; the folder need not exist yet."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free / GIB
 
 
-def _ask_smi() -> dict[tuple[str, str], Gpu]:
-    """(index, UUID) -> GPU; empty where there is no nvidia-smi, or no driver that answers it."""
+def _gpus_of_nvidia_smi() -> dict[tuple[str, str], Gpu]:
+    """Return (index, UUID) -> GPU by nvidia-smi; empty if the program or the driver is missing."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return {}
     query = [program, "--query-gpu=index,uuid,name,memory.total,memory.free", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=_SMI_TIMEOUT_S, check=True).stdout
+        output = subprocess.run(query, capture_output=True, text=True, timeout=_SMI_TIMEOUT_S, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return {}
-    rows = [[cell.strip() for cell in line.split(",")] for line in answer.splitlines() if line.strip()]
+    rows = [[cell.strip() for cell in line.split(",")] for line in output.splitlines() if line.strip()]
     return {(index, uuid): Gpu(name, _gib(total), _gib(free)) for index, uuid, name, total, free in rows}
 
 
-def _ask_driver() -> dict[tuple[str, str], Gpu]:
-    """(index, UUID) -> GPU as the kernel's driver lists them: in containers without nvidia-smi."""
+def _gpus_of_driver() -> dict[tuple[str, str], Gpu]:
+    """Return (index, UUID) -> GPU by the files of the kernel driver, for containers without nvidia-smi."""
     found = {}
     for index, path in enumerate(sorted(_PROC_GPUS.glob("*/information"))):
         lines = [line.partition(":") for line in path.read_text(encoding="utf-8").splitlines()]
@@ -105,19 +105,19 @@ def _ask_driver() -> dict[tuple[str, str], Gpu]:
     return found
 
 
-def _means(name: str, key: tuple[str, str]) -> bool:
-    """Whether an entry of CUDA_VISIBLE_DEVICES is this GPU: its index, or the start of its UUID."""
+def _matches(name: str, key: tuple[str, str]) -> bool:
+    """Return whether an entry of CUDA_VISIBLE_DEVICES is this GPU: its index, or the start of its UUID."""
     index, uuid = key
     return name == index or (not name.isdecimal() and bool(name) and uuid.startswith(name))
 
 
 def _gib(mebibytes: str) -> float | None:
-    """nvidia-smi counts in MiB; some GPUs answer [N/A]."""
+    """Convert MiB of nvidia-smi to GiB; None for `[N/A]`, which some GPUs report."""
     return float(mebibytes) / 1024 if mebibytes.isdecimal() else None
 
 
 def _container_limit() -> int | None:
-    """Bytes that the control group allows; None: no limit."""
+    """Return the memory limit of the control group, bytes; None: no limit."""
     try:
         text = _CONTAINER_LIMIT.read_text(encoding="ascii").strip()
     except OSError:
@@ -126,6 +126,7 @@ def _container_limit() -> int | None:
 
 
 def _version(package: str) -> str | None:
+    """Return the version of an installed package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,46 +1,39 @@
-"""Private folder, home and port of a process, for as long as it runs."""
+"""Private folder of the user with a short path, for sockets and as a home directory, and files written only once."""
 
 import os
 import pwd
 import secrets
-import socket
 import stat
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from woundray.errors import UserError
 
-LOOPBACK = "127.0.0.1"
-
-_LONGEST_SOCKET = 103  # bytes of a Unix socket's path: 107 on Linux, 103 on macOS
-_DEEPEST = len("/session_2026-01-31_12-00-00_123456_1234567/sockets/plasma_store")  # of Ray, below its folder
-_PORTS_TRIED = 50
+_MAX_SOCKET_PATH = 103  # bytes of a Unix socket's path: 107 on Linux, 103 on macOS
+_LONGEST_RAY_SUFFIX = len("/session_2026-01-31_12-00-00_123456_1234567/sockets/plasma_store")
 
 
 def runtime_folder() -> Path:
-    """The user's own folder for sockets, and for Ray's sessions: nobody else reads it, and its path is short.
+    """Return the user's folder for sockets and Ray sessions: readable only by the user, and with a short path.
 
-    It is in $TMPDIR, or in /tmp where that is too deep: batch systems give long ones, and a socket's path may not be.
+    It is in $TMPDIR, or in /tmp if $TMPDIR is too long for the path of a socket, as in some batch systems.
 
     Raises:
         UserError: neither can be used.
     """
-    places = (os.environ.get("TMPDIR") or "/tmp", "/tmp")
-    for folder in (Path(place).absolute() / f"woundray-{os.getuid()}" for place in places):
-        if fits_sockets(folder / "ray") and _is_private(folder):
+    parents = (os.environ.get("TMPDIR") or "/tmp", "/tmp")
+    for folder in (Path(parent).absolute() / f"woundray-{os.getuid()}" for parent in parents):
+        if fits_sockets(folder / "ray") and _make_private(folder):
             return folder
-    raise UserError("TMPDIR: it can't be used, and /tmp neither; name a folder of your own with a short path")
+    raise UserError("TMPDIR: neither it nor /tmp can be used; set it to a folder of your own with a short path")
 
 
 def fits_sockets(folder: Path) -> bool:
-    """Whether the path of a folder leaves room for the names of Ray's sockets below it."""
-    return len(os.fsencode(folder.absolute())) + _DEEPEST <= _LONGEST_SOCKET
+    """Return whether the path of a folder is short enough for Ray's sockets below it."""
+    return len(os.fsencode(folder.absolute())) + _LONGEST_RAY_SUFFIX <= _MAX_SOCKET_PATH
 
 
-def _is_private(folder: Path) -> bool:
-    """Makes the folder; False where it can't be made or written, or belongs to somebody else."""
+def _make_private(folder: Path) -> bool:
+    """Make a folder that only the user can read; False if it can not be made or written, or has another owner."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
@@ -53,25 +46,29 @@ def _is_private(folder: Path) -> bool:
 
 
 def write_once(file: Path, text: str, mode: int = 0o644) -> None:
-    """Writes a file that is whole from its first moment; one that is there stays as it is."""
-    beside = file.with_name(f".{secrets.token_hex(8)}")
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="ascii") as stream:
+    """Write an ASCII file atomically, unless it exists: the first of several processes wins.
+
+    Args:
+        mode: permissions of the file.
+    """
+    temporary = file.with_name(f".{secrets.token_hex(8)}")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="ascii") as stream:
         stream.write(text)
     try:
-        os.link(beside, file)
+        os.link(temporary, file)
     except FileExistsError:
         pass
     except OSError:  # a file system without links
-        beside.replace(file)
+        temporary.replace(file)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def provide_home() -> None:
-    """Has libraries write into the private folder where the user has no home, or none that can be written.
+    """Set $HOME, $MPLCONFIGDIR and $USER if the user has no home directory, or one that can not be written.
 
-    Containers run as any user (`docker -u`) have neither home nor name. What lies in a home that can only be read, such
-    as weights and passwords, is still found there.
+    Libraries then write into the private folder. Containers that run as an arbitrary user (`docker -u`) have neither
+    home nor user name. Files in a read-only home, such as weights and passwords, are still found.
     """
     home = Path(os.path.expanduser("~"))  # Path.home() raises where there is none
     if os.access(home, os.W_OK | os.X_OK) and home.is_absolute():
@@ -84,52 +81,3 @@ def provide_home() -> None:
         pwd.getpwuid(os.getuid())
     except KeyError:
         os.environ.setdefault("USER", str(os.getuid()))  # torch asks for it
-
-
-@contextmanager
-def held_port(first: int) -> Iterator[int]:
-    """The first port from `first` on that is free, which no other woundray of this machine takes in the block.
-
-    A server may take seconds from its start to listening, in which the port looks free.
-
-    Raises:
-        UserError: it and the 49 after it are taken.
-    """
-    for port in range(first, min(first + _PORTS_TRIED, 65536)):
-        with socket.socket(socket.AF_UNIX) as claim:
-            if _claims(claim, port) and is_free(port):
-                yield port
-                return
-    raise UserError(f"study.dashboard_port: {first} and the {_PORTS_TRIED - 1} ports after it are in use; name another")
-
-
-def next_port(first: int) -> int:
-    """The port that `held_port` would give now.
-
-    Raises:
-        UserError: as it.
-    """
-    with held_port(first) as port:
-        return port
-
-
-def _claims(claim: socket.socket, port: int) -> bool:
-    """Whether no other process has claimed a port: Linux gives a name without a file once, till its owner ends."""
-    if sys.platform != "linux":  # there a port is looked at, and that is all
-        return True
-    try:
-        claim.bind(f"\0woundray-port-{port}")
-    except OSError:
-        return False
-    return True
-
-
-def is_free(port: int) -> bool:
-    """Whether a server could listen on a port of the loopback device now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: after one that just ended
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-        return True

@@ -1,4 +1,4 @@
-"""The folder of studies: that it can be written, has room, and that one process alone works in a study."""
+"""Storage of studies: writability, free space, loss of the disk, and the lock of a study's folder."""
 
 import errno
 import os
@@ -12,16 +12,16 @@ from filelock import FileLock, Timeout
 
 from woundray.errors import UserError
 
-MIN_FREE_BYTES = 256 * 2**20  # a study of adapters starts with less than that of latents, features and checkpoints
+MIN_FREE_BYTES = 256 * 2**20  # enough for the first latents, features and checkpoints of a study of adapters
 _PROBE_BYTES = 2**20  # more than a full disk's last block
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_LOST_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 def check_storage(folder: Path) -> None:
-    """Makes the folder, and tries there what a study does: write, rename into place, link.
+    """Make the folder, and check that files can be written, renamed and linked there.
 
     Raises:
-        UserError: it is an address, can not be written, or has less than MIN_FREE_BYTES left.
+        UserError: it is a URL, can not be written, or has less than MIN_FREE_BYTES of free space.
     """
     if re.match(r"^\w{2,}:/", str(folder)):
         raise UserError(f"study.output: {folder} is an address; mount the store, and give the folder where it is")
@@ -46,11 +46,11 @@ def check_storage(folder: Path) -> None:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Within the context no other process works in a study's folder. The lock goes with the process, however it ends.
+def exclusive_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a study's folder. The operating system frees it when the process ends, in any way.
 
     Raises:
-        UserError: another one does.
+        UserError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0)
@@ -64,19 +64,19 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def refuse_lost(folder: Path) -> None:
-    """Raises OSError where a folder that was there can no longer be written: full, read-only or removed."""
-    beside = folder / f".probe-{os.getpid()}"
-    beside.write_bytes(bytes(_PROBE_BYTES))
-    beside.unlink()
+def check_not_lost(folder: Path) -> None:
+    """Raise OSError if a folder can no longer be written: disk full, read-only, or folder removed."""
+    probe = folder / f".probe-{os.getpid()}"
+    probe.write_bytes(bytes(_PROBE_BYTES))
+    probe.unlink()
 
 
-def lost_storage(error: BaseException | None, folder: Path) -> str:
-    """What became of the storage, if that is what an error comes from: full, read-only or gone; empty: it is not."""
+def storage_loss(error: BaseException | None, folder: Path) -> str:
+    """Return why the storage was lost (full, read-only, removed), if an error comes from that; else an empty string."""
     if not folder.is_dir():
         return f"{folder}: the folder was removed"
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        if isinstance(error, OSError) and error.errno in _LOST_ERRORS:
             return f"{folder}: {error.strerror}"
         error = error.__cause__ or error.__context__
     return ""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from woundray.system.checksums import fingerprint
-from woundray.system.shared_files import wait_until_seen
+from woundray.system.shared_files import wait_until_visible
 
 Value = TypeVar("Value")
 
@@ -66,11 +66,11 @@ class DistributedContext:
         """Wait until this rank sees a file with the content that rank 0 sees.
 
         Raises:
-            UserError: see `woundray.system.shared_files.wait_until_seen`.
+            UserError: see `woundray.system.shared_files.wait_until_visible`.
         """
         expected = self.broadcast(fingerprint(path) if self.is_main_process and self.world_size > 1 else "")
         if not self.is_main_process:
-            wait_until_seen(path, expected)
+            wait_until_visible(path, expected)
 
     def barrier(self) -> None:
         """Wait for all ranks."""

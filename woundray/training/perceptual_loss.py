@@ -15,7 +15,7 @@ from woundray.config import Config, TrainingConfig
 from woundray.errors import UserError
 from woundray.metrics.extractors import Lite0Trunk, check_weights
 from woundray.models.vae import decode
-from woundray.weights.feature_weights import WEIGHTS, path_of
+from woundray.weights.feature_weights import WEIGHTS, staging_path
 from woundray.weights.repositories import weights_home
 from woundray.weights.staging import weights_file
 
@@ -128,6 +128,6 @@ def _trunk(config: TrainingConfig) -> nn.Module:
     path = weights_file(_VGG16)
     if config.perceptual_network == "lite0" or (config.perceptual_network == "auto" and path is None):
         return Lite0Trunk()
-    path = path or path_of(_VGG16)
+    path = path or staging_path(_VGG16)
     check_weights(path, WEIGHTS[_VGG16].sha256, fetch=_VGG16)
     return Vgg16Trunk(torch.load(path, map_location="cpu", weights_only=True))

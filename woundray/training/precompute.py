@@ -18,7 +18,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from woundray.config import Config
 from woundray.data.image_source import ImageSource, open_image_source
 from woundray.data.latent_cache import LatentCache, latent_cache_key, read_latent_cache, write_latent_cache
-from woundray.data.leakage import refuse_shared
+from woundray.data.leakage import refuse_leaks
 from woundray.data.split import Split, write_split
 from woundray.errors import UserError
 from woundray.evaluation import embedders, epoch_metrics, real_reference
@@ -35,8 +35,12 @@ from woundray.sampling.pipeline import image_seeds, sample_images, sample_latent
 from woundray.sampling.png_files import write_png
 from woundray.sampling.solver import Prompt, Sampler
 from woundray.system.atomic_files import write_json
-from woundray.training.precompute_inputs import change_message, fingerprint_inputs, hash_photographs
-from woundray.weights.base_models import resolve
+from woundray.training.precompute_inputs import (
+    change_message,
+    fingerprint_inputs,
+    hash_photographs,
+)
+from woundray.weights.base_models import base_model_folder
 
 _PRIOR_SEED = 2**20  # first seed of prior images, beyond the seeds of evaluated images
 
@@ -129,7 +133,7 @@ def precompute(
     Raises:
         UserError: photographs, base model or settings have changed since the folder was written.
     """
-    base = resolve(config.model.base)
+    base = base_model_folder(config.model.base)
     source = source or open_image_source(config)
     origin = fingerprint_inputs(config, base, source)
     key = latent_cache_key(origin)
@@ -174,7 +178,7 @@ def usable_split(source: ImageSource, config: Config) -> Split:
         UserError: they share an image, or are too small.
     """
     split = comparable_split(source.photos, config)
-    refuse_shared(split, source, config.data)
+    refuse_leaks(split, source, config.data)
     return split
 
 

@@ -1,4 +1,4 @@
-"""Model weights on this machine: staged, downloaded, checked by sha256, packed for machines without internet.
+"""Weights files on this machine: download, SHA-256 check, staging, and archives for machines without internet.
 
-A name (`sd21`, `inception`) -> hub or download -> weights folder -> path.
+repositories | feature_weights (names, hashes) -> hub | download -> folder of weights -> base_models | staging.
 """

@@ -1,4 +1,4 @@
-"""Large files by HTTP: a broken download goes on where it stopped, and only the right bytes take their place."""
+"""Resumable download of large files by HTTP, with a check of their SHA-256."""
 
 import urllib.error
 import urllib.request
@@ -6,7 +6,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from woundray.errors import UserError
-from woundray.system.checksums import ProgressCallback, file_sha256
+from woundray.system.checksums import ProgressCallback, file_sha256, has_sha256
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60.0
@@ -15,15 +15,15 @@ _TIMEOUT_S = 60.0
 def download(
     url: str, path: Path, sha256: str, *, token: str | None = None, progress: ProgressCallback | None = None
 ) -> None:
-    """One file; goes on where an earlier try stopped, and takes its place only with the right sha256.
+    """Download a file unless it is there; resume an earlier download. It is renamed to `path` if its sha256 is right.
 
     Args:
-        token: bearer token for the host of `url`; it is not sent on to where that redirects.
+        token: bearer token for the host of `url`; it is not sent to a host that the url redirects to.
 
     Raises:
-        UserError: no answer, a broken connection (what has arrived is kept), or another file.
+        UserError: no response, a broken connection (received bytes are kept), or another sha256.
     """
-    if path.is_file() and file_sha256(path) == sha256:
+    if has_sha256(path, sha256):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
@@ -45,29 +45,29 @@ def download(
 
 
 def _receive(url: str, part: Path, token: str | None, progress: ProgressCallback | None) -> None:
-    """Appends to `part` what it lacks, or all of it where the server gives no ranges."""
-    here = part.stat().st_size if part.is_file() else 0
+    """Append the missing bytes to `part`, or download all of them if the server does not support ranges."""
+    received = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "woundray"})
-    if here:
-        request.add_header("Range", f"bytes={here}-")
+    if received:
+        request.add_header("Range", f"bytes={received}-")
     if token:
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if here and error.code == 416:  # nothing lies after what is here: its sha256 decides
+        if received and error.code == 416:  # the file has no more bytes; its sha256 is checked next
             return
         raise
     with response:
-        goes_on = response.status == 206
-        size = here if goes_on else 0
+        resumed = response.status == 206
+        size = received if resumed else 0
         length = response.headers.get("Content-Length")
         total = size + int(length) if length else None
-        with part.open("ab" if goes_on else "wb") as file:
+        with part.open("ab" if resumed else "wb") as file:
             while chunk := response.read(_CHUNK):
                 file.write(chunk)
                 size += len(chunk)
                 if progress is not None and total:
                     progress(part.name.removeprefix(".").removesuffix(".part"), size, total)
-    if total is not None and size < total:  # http.client says nothing of that when it reads by chunks
-        raise ConnectionError(f"{size} of {total} bytes came")
+    if total is not None and size < total:  # http.client raises no error for that when it reads by chunks
+        raise ConnectionError(f"{size} of {total} bytes received")

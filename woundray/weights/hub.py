@@ -1,4 +1,4 @@
-"""Base models from the model hub into the folder of staged weights, each file checked by its sha256."""
+"""Download of base models from the model hub into the folder of weights; the SHA-256 of each file is checked."""
 
 from pathlib import Path
 
@@ -8,8 +8,9 @@ from huggingface_hub.hf_api import RepoFile
 
 from woundray.errors import UserError
 from woundray.system.atomic_files import write_json
-from woundray.system.checksums import FACTS_NAME, ProgressCallback, file_sha256, wrong_files
+from woundray.system.checksums import ProgressCallback, damaged_files, file_sha256
 from woundray.weights import diffusers_layout
+from woundray.weights.base_models import STAGED_JSON
 from woundray.weights.download import download
 from woundray.weights.repositories import REPOSITORIES, hub_cache, offline, weights_home
 
@@ -17,25 +18,25 @@ from woundray.weights.repositories import REPOSITORIES, hub_cache, offline, weig
 def fetch_base(
     name: str, *, half: bool = False, endpoint: str | None = None, progress: ProgressCallback | None = None
 ) -> Path:
-    """Stages a base model in `weights_home() / name`; goes on where an earlier try stopped, and mends damaged files.
+    """Stage a base model in `weights_home() / name`; resume an earlier download and replace damaged files.
 
-    What is there and right is not fetched again, and then nothing is asked of the network.
+    Files that are here and intact are not downloaded again. If all are, the network is not used.
 
     Args:
-        name: a short name of the registry.
-        half: fetch fp16 weights where there are any.
-        endpoint: address of the hub; None: $HF_ENDPOINT or the hub itself.
+        name: short name in `REPOSITORIES`.
+        half: download fp16 weights, if the repository has them.
+        endpoint: address of the hub; None: $HF_ENDPOINT, or the hub's own.
 
     Raises:
-        UserError: each repository that was tried with its reason, HF_HUB_OFFLINE, a file that broke off, or one of
-            another sha256 than the hub declares or the registry knows.
+        UserError: lists each repository that was tried with its reason; HF_HUB_OFFLINE is set; a broken connection; or
+            a file has another sha256 than the hub or the registry declares.
     """
     folder = weights_home() / name
     again = f"`python -m woundray.fetch {name}`"
-    if (folder / FACTS_NAME).is_file() and not diffusers_layout.missing(folder):
-        facts = diffusers_layout.read_json(folder / FACTS_NAME)
-        damaged = wrong_files(folder, facts["sha256"], progress)
-        if not damaged and (half or not facts["half"]):
+    if (folder / STAGED_JSON).is_file() and not diffusers_layout.missing_files(folder):
+        staged = diffusers_layout.read_json(folder / STAGED_JSON)
+        damaged = damaged_files(folder, staged["sha256"], progress)
+        if not damaged and (half or not staged["half"]):
             return folder
         for path in damaged:
             (folder / path).unlink(missing_ok=True)
@@ -47,7 +48,7 @@ def fetch_base(
     tried = []
     for hub_id in REPOSITORIES[name].hub_ids:
         try:
-            return _fetch(name, hub_id, folder, half, endpoint, progress)
+            return _fetch_repository(name, hub_id, half, endpoint, progress)
         except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # httpx or httpx2, by version
             tried.append(f"{hub_id} {_reason(error)}")
     raise UserError(
@@ -56,40 +57,41 @@ def fetch_base(
     )
 
 
-def _fetch(
-    name: str, hub_id: str, folder: Path, half: bool, endpoint: str | None, progress: ProgressCallback | None
+def _fetch_repository(
+    name: str, hub_id: str, half: bool, endpoint: str | None, progress: ProgressCallback | None
 ) -> Path:
-    repository = REPOSITORIES[name]
+    """Download the needed files of one repository into the staged folder of `name`, and write its `staged.json`."""
+    repository, folder = REPOSITORIES[name], weights_home() / name
     api = huggingface_hub.HfApi(endpoint=endpoint)
     commit = api.model_info(hub_id, revision=repository.revisions.get(hub_id, "main")).sha
     tree = api.list_repo_tree(hub_id, recursive=True, revision=commit)
     files = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
-    wanted = diffusers_layout.needed_files(files, half=half)
-    known = {path: lfs.sha256 for path in wanted if (lfs := files[path].lfs) is not None}
-    known |= {path: digest for path, digest in repository.sha256.items() if path in wanted}
-    settings = [path for path in wanted if path not in known]
+    needed = diffusers_layout.needed_files(files, half=half)
+    known = {path: lfs.sha256 for path in needed if (lfs := files[path].lfs) is not None}
+    known |= {path: digest for path, digest in repository.sha256.items() if path in needed}
+    small = [path for path in needed if path not in known]
     huggingface_hub.snapshot_download(
-        hub_id, revision=commit, local_dir=folder, allow_patterns=settings, endpoint=endpoint
+        hub_id, revision=commit, local_dir=folder, allow_patterns=small, endpoint=endpoint
     )
-    # huggingface_hub begins a file of gigabytes anew where it was stopped
+    # huggingface_hub starts an interrupted file of gigabytes from the beginning; `download` resumes it
     for path, digest in known.items():
         url = huggingface_hub.hf_hub_url(hub_id, path, revision=commit, endpoint=endpoint)
         download(url, folder / path, digest, token=huggingface_hub.get_token(), progress=progress)
-    lacking = diffusers_layout.missing(folder)
-    if lacking:
-        raise FileNotFoundError(2, f"has no {', '.join(lacking)}", hub_id)
-    facts = {
+    missing = diffusers_layout.missing_files(folder)
+    if missing:
+        raise FileNotFoundError(2, f"has no {', '.join(missing)}", hub_id)
+    staged = {
         "source": hub_id,
         "revision": commit,
         "licence": repository.licence,
         "half": half,
-        "sha256": {path: known.get(path) or file_sha256(folder / path) for path in wanted},
+        "sha256": {path: known.get(path) or file_sha256(folder / path) for path in needed},
     }
-    write_json(facts, folder / FACTS_NAME)
+    write_json(staged, folder / STAGED_JSON)
     return folder
 
 
-_REASONS = {  # the first that fits: a gated repository is to huggingface_hub one that was not found, too
+_REASONS = {  # the first match; GatedRepoError is a subclass of RepositoryNotFoundError
     errors.GatedRepoError: "is gated (accept its licence on the hub, then `hf auth login`)",
     errors.DisabledRepoError: "is disabled",
     errors.RepositoryNotFoundError: "is deleted or private",
@@ -98,12 +100,12 @@ _REASONS = {  # the first that fits: a gated repository is to huggingface_hub on
 
 
 def _reason(error: Exception) -> str:
-    """Why a repository gave nothing, in a few words."""
+    """Return in a few words why a repository could not be downloaded."""
     for kind, reason in _REASONS.items():
         if isinstance(error, kind):
             return reason
     if isinstance(error, errors.HfHubHTTPError):
         return f"answered {error.response.status_code}"
     if isinstance(error, OSError) and error.errno is not None:
-        return error.strerror or str(error)  # no space left, and the like
+        return error.strerror or str(error)  # e.g. no space left on the disk
     return f"is unreachable ({type(error).__name__})"

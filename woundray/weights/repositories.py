@@ -1,4 +1,4 @@
-"""Base models on the model hub: short name -> repository, and the folders that hold weights."""
+"""Repositories of base models on the model hub by short name, and the folders of weights on this machine."""
 
 import os
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from woundray.weights import diffusers_layout
 
 @dataclass(frozen=True)
 class Repository:
-    """A base model on the model hub.
+    """Base model on the model hub.
 
     Attributes:
-        hub_ids: where its files are fetched from, in this order.
-        prediction_type: what its UNet predicts; a copy that says otherwise is another model and is refused.
-        size_gb: of all files that are fetched in fp32 (10^9 bytes); fp16 is half.
-        revisions: hub id -> commit that is fetched, however the repository goes on; of others: main.
-        sha256: path in the repository -> hash that is known beforehand, beside those that the hub declares.
+        hub_ids: repositories, tried in this order.
+        prediction_type: output of the UNet; a copy with another one is another model, and refused.
+        size_gb: size of all needed files in fp32, 10^9 bytes; half of it in fp16.
+        revisions: hub id -> pinned commit; main for a repository that is not listed.
+        sha256: path in the repository -> pinned hash, in addition to those that the hub declares.
     """
 
     hub_ids: tuple[str, ...]
@@ -74,17 +74,22 @@ REPOSITORIES = {
 
 
 def weights_home() -> Path:
-    """Folder of staged weights: $WOUNDRAY_WEIGHTS, else ~/.cache/woundray/weights."""
+    """Return the folder of staged weights: $WOUNDRAY_WEIGHTS, else ~/.cache/woundray/weights."""
     given = os.environ.get("WOUNDRAY_WEIGHTS")
     return Path(given).expanduser() if given else Path.home() / ".cache/woundray/weights"
 
 
 def hub_cache() -> Path:
-    """Folder in which huggingface_hub keeps what any program fetched: $HF_HUB_CACHE, else $HF_HOME/hub."""
+    """Return the cache folder of huggingface_hub: $HF_HUB_CACHE, else $HF_HOME/hub."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
     return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
 
 
 def offline() -> bool:
-    """Whether the user forbids the way to the hub: HF_HUB_OFFLINE is set."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads it
+    """Return whether access to the hub is disabled by HF_HUB_OFFLINE."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in (
+        "1",
+        "ON",
+        "YES",
+        "TRUE",
+    )  # the values that huggingface_hub accepts

@@ -1,4 +1,4 @@
 """Drawn wound photographs for demonstrations, tests and pretraining.
 
-clinic (camera and light) + tissue (skin and wound) -> render -> camera -> sRGB photograph.
+clinic (camera, light) + tissue (skin, wound) -> render -> camera -> sRGB image.
 """

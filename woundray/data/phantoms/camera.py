@@ -1,4 +1,4 @@
-"""Where a drawn wound is photographed: background, things in the frame, light and camera."""
+"""Background, objects, light and camera model of a drawn wound photograph."""
 
 from __future__ import annotations
 
@@ -14,22 +14,30 @@ from woundray.data.phantoms.tissue import Surface, linear
 
 
 @dataclass(frozen=True)
-class Frame:
-    """Where the pixels of one picture are, and where its light comes from."""
+class Limb:
+    """Position of the limb in the image."""
 
-    x: Field  # (H, W), half picture widths from the middle, to the right
-    y: Field  # (H, W), to the bottom
+    axis: float  # direction of the limb, radians
+    reach: float  # largest distance of the wound's edge from its centre, half image widths
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Pixel coordinates and light direction of one image."""
+
+    x: Field  # (H, W), half image widths from the centre, to the right
+    y: Field  # (H, W), downwards
     light: Field  # (3,), unit vector towards the light: x right, y down, z to the camera
 
 
 def _hsv(hue: float, saturation: float, value: float) -> Field:
-    """Linear RGB (3, 1, 1) of a hue, saturation and value in 0 .. 1."""
+    """Return the linear RGB (3, 1, 1) of a hue, saturation and value in 0 .. 1."""
     saturation, value = float(np.clip(saturation, 0, 1)), float(np.clip(value, 0, 1))
     return linear(np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value)))[:, None, None]
 
 
 def light_direction(clinic: Clinic, generator: np.random.Generator) -> Field:
-    """Unit vector (3,) towards the light of one picture, as in `Frame`."""
+    """Sample the unit vector (3,) towards the light of one image, as in `Frame`."""
     azimuth = np.deg2rad(clinic.light_azimuth_deg + generator.normal(0, 18))
     elevation = np.deg2rad(np.clip(clinic.light_elevation_deg + generator.normal(0, 6), 25, 85))
     return np.array(
@@ -38,20 +46,9 @@ def light_direction(clinic: Clinic, generator: np.random.Generator) -> Field:
     )
 
 
-def add_limb(
-    surface: Surface,
-    clinic: Clinic,
-    generator: np.random.Generator,
-    frame: Frame,
-    *,
-    axis: float,
-    reach: float,
-) -> None:
-    """Bends the skin round a limb that runs along `axis` (radians), and puts cloth behind it.
-
-    The wound reaches `reach` half picture widths from the middle.
-    """
-    x, y, light = frame.x, frame.y, frame.light
+def add_limb(surface: Surface, clinic: Clinic, generator: np.random.Generator, frame: Frame, limb: Limb) -> None:
+    """Curve the skin around a limb, and add cloth behind it."""
+    x, y, light, axis, reach = frame.x, frame.y, frame.light, limb.axis, limb.reach
     size_px = x.shape[0]
     in_sight = generator.random() < clinic.p_background
     half_width = generator.uniform(reach + 0.16, reach + 0.55) if in_sight else generator.uniform(2.0, 3.2)
@@ -72,7 +69,7 @@ def add_limb(
     share = edge_share(x, y)
     roundness = np.sqrt(np.clip(1 - share**2, 0.01, 1))
     surface.height += np.float32(half_width * 0.55) * roundness
-    surface.light *= 1 - 0.25 * step(0.75, 1.0, share)  # skin at the edge turns from the camera
+    surface.light *= 1 - 0.25 * step(0.75, 1.0, share)  # skin at the edge faces away from the camera
     if not in_sight:
         return
     cloth = _hsv(
@@ -83,13 +80,13 @@ def add_limb(
     cloth = cloth * (1 + 0.10 * np.abs(folds) + 0.05 * weave)
     behind = step(0.99, 0.99 + 0.03 / half_width, share)
     surface.cover(behind, cloth, 0.09 * np.abs(folds) + 0.004 * weave, 0.03)
-    # The limb's soft shadow on the cloth, and its contact with it
+    # Soft shadow of the limb on the cloth, and contact shadow
     shadow = step(1.45, 0.85, edge_share(x + 0.22 * light[0], y + 0.22 * light[1]))
     surface.light *= 1 - 0.6 * behind * np.maximum(shadow, step(1.25, 1.0, share))
 
 
 def add_gauze(surface: Surface, generator: np.random.Generator, frame: Frame) -> None:
-    """A gauze compress that reaches into a corner of the frame."""
+    """Add a gauze compress in a corner of the image."""
     x, y, light = frame.x, frame.y, frame.light
     size_px = x.shape[0]
     turn = np.pi / 4 + np.pi / 2 * generator.integers(4) + generator.normal(0, 0.25)
@@ -107,7 +104,7 @@ def add_gauze(surface: Surface, generator: np.random.Generator, frame: Frame) ->
 
 
 def add_ruler(surface: Surface, generator: np.random.Generator, frame: Frame) -> None:
-    """A paper ruler with ticks along one side of the frame."""
+    """Add a paper ruler with ticks along one side of the image."""
     x, y, light = frame.x, frame.y, frame.light
     turn = np.pi / 2 * generator.integers(4) + generator.normal(0, 0.05)
     start, pitch = generator.uniform(0.76, 0.84), generator.uniform(0.055, 0.09)
@@ -128,7 +125,7 @@ def add_ruler(surface: Surface, generator: np.random.Generator, frame: Frame) ->
 
 
 def add_finger(surface: Surface, clinic: Clinic, generator: np.random.Generator, frame: Frame) -> None:
-    """A gloved fingertip that comes in from outside the frame."""
+    """Add a gloved fingertip that reaches into the image."""
     x, y, light = frame.x, frame.y, frame.light
     turn = np.pi / 4 + np.pi / 2 * generator.integers(4) + generator.normal(0, 0.2)
     tip, width, side = generator.uniform(0.95, 1.1), generator.uniform(0.20, 0.28), generator.normal(0, 0.1)
@@ -148,7 +145,7 @@ def add_finger(surface: Surface, clinic: Clinic, generator: np.random.Generator,
 
 
 def shade(surface: Surface, light: Field, softness: float) -> Field:
-    """Light that leaves the surface towards the camera (3, H, W): diffuse, occlusion and highlights."""
+    """Shade the surface: light towards the camera (3, H, W) with diffuse part, occlusion and highlights."""
     size_px = surface.height.shape[0]
     slope_y, slope_x = np.gradient(surface.height, np.float32(2 / size_px))
     length = np.sqrt(1 + slope_x**2 + slope_y**2)
@@ -164,14 +161,14 @@ def shade(surface: Surface, light: Field, softness: float) -> Field:
 
 
 def photograph(scene: Field, clinic: Clinic, generator: np.random.Generator, frame: Frame) -> Field:
-    """What the clinic's camera makes of linear light (3, H, W): sRGB (3, H, W) in 0 .. 1."""
+    """Convert linear light (3, H, W) to sRGB (3, H, W) in 0 .. 1 by the camera of the clinic."""
     size_px = scene.shape[1]
     # Exposure, white balance and vignette
     stops = clinic.exposure_stops + generator.normal(0, 0.12)
     warmth = clinic.warmth_stops + generator.normal(0, 0.04)
     gains = np.exp2(stops + np.array([warmth / 2, clinic.tint_stops, -warmth / 2])).astype(np.float32)
     gains = gains[:, None, None] * (1 - np.float32(clinic.vignette / 2) * (frame.x**2 + frame.y**2))
-    # Lens: at times out of focus or moved
+    # Lens: sometimes out of focus or moved
     blurred, sigma = generator.random() < clinic.p_blur, generator.uniform(0.008, 0.022)
     sigma = float(sigma) if blurred else 0.003
     picture = ndimage.gaussian_filter(scene * gains, (0, sigma * size_px, sigma * size_px), truncate=2.5)
@@ -182,7 +179,7 @@ def photograph(scene: Field, clinic: Clinic, generator: np.random.Generator, fra
     chroma = ndimage.uniform_filter(picture - grey, (0, max(1, size_px // 64), max(1, size_px // 64)))
     grey = 0.5 + (grey - 0.5) * np.float32(clinic.contrast)
     picture = grey + chroma * np.float32(clinic.saturation)
-    # Sensor noise, given at 128 px: smaller pixels are noisier
+    # Sensor noise for 128 px: smaller pixels are noisier
     noise_sd = clinic.noise_sd * size_px / 128
     noise = generator.standard_normal(picture.shape, dtype=np.float32)
     return np.asarray(np.clip(picture + np.float32(noise_sd) * noise, 0, 1), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The look of one clinic's drawn photographs: its camera, light, habits and patients' skin tones."""
+"""Image style of a simulated clinic: camera, light, objects in the image, and skin tones of its patients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Clinic:
-    """What the pictures of one clinic have in common. Probabilities (`p_*`) are per picture, in 0 .. 1."""
+    """Parameters that all images of a clinic share. Probabilities (`p_*`) are per image, in 0 .. 1."""
 
     warmth_stops: float  # white balance: log2 of red gain over blue gain
     tint_stops: float  # white balance: log2 of green gain
@@ -17,10 +17,10 @@ class Clinic:
     contrast: float  # 1 leaves the tone curve as it is
     saturation: float  # 1 leaves colours as they are
     vignette: float  # share of light lost at the corners, 0 .. 1
-    light_azimuth_deg: float  # where the light comes from; 0 is the right side, 90 the bottom
+    light_azimuth_deg: float  # direction of the light; 0 is the right side, 90 the bottom
     light_elevation_deg: float  # 90 is straight above the wound
-    light_softness: float  # share of the light that comes from everywhere, 0 .. 1
-    share_mean: float  # share of the picture's width that the wound fills; 0.25 .. 0.7
+    light_softness: float  # ambient share of the light, 0 .. 1
+    share_mean: float  # share of the image width that the wound fills; 0.25 .. 0.7
     share_spread: float  # half width of the share's uniform distribution
     tone_mean: float  # Fitzpatrick skin type, 1 .. 6
     tone_sd: float
@@ -37,7 +37,7 @@ class Clinic:
 
     @classmethod
     def sample(cls, generator: np.random.Generator) -> Clinic:
-        """Any clinic: each field uniform between `LOWEST` and `HIGHEST`."""
+        """Sample a clinic: each field uniform between `LOWEST` and `HIGHEST`."""
         bounds = zip(astuple(LOWEST), astuple(HIGHEST), strict=True)
         return cls(*(generator.uniform(low, high) for low, high in bounds))
 
@@ -95,7 +95,7 @@ HIGHEST = Clinic(
 )
 
 # The clinic of the built-in demo study: the limb on teal drapes, warm light dark at the corners, skin types IV to V.
-# Light and blur are such that its pictures have the power spectrum of photographs of real wounds at 128 px.
+# Light and blur are chosen so that its images have the power spectrum of real wound photographs at 128 px.
 HOME_CLINIC = Clinic(
     warmth_stops=0.5,
     tint_stops=-0.02,

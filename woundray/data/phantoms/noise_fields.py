@@ -1,4 +1,4 @@
-"""Smooth random fields that are the same field at every resolution."""
+"""Smooth random fields that do not depend on the resolution."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 Field = NDArray[np.float32]
 
-_SUBSAMPLES = 4  # positions a pixel is averaged over, a side
+_SUBSAMPLES = 4  # positions per pixel and side that are averaged
 _LATTICE_SD = 0.479  # sd of a bicubic B-spline surface over white noise of sd 1
 
 
 @lru_cache(maxsize=256)
 def _spline_weights(size_px: int, cells: int) -> Field:
-    """Weights (size_px, cells) of periodic cubic B-splines, averaged over each pixel's extent."""
+    """Return weights (size_px, cells) of periodic cubic B-splines, averaged over the area of each pixel."""
     position = (np.arange(size_px * _SUBSAMPLES) + 0.5) / (size_px * _SUBSAMPLES) * cells
     distance = np.abs(position[:, None] - np.arange(cells)[None, :])
     distance = np.minimum(distance, cells - distance)
@@ -27,9 +27,9 @@ def _spline_weights(size_px: int, cells: int) -> Field:
 
 
 def lattice_noise(generator: np.random.Generator, size_px: int, rows: int, columns: int, count: int = 1) -> Field:
-    """`count` fields (count, size_px, size_px) of about mean 0 and sd 1, with `rows` x `columns` bumps.
+    """Sample periodic fields (count, size_px, size_px) of about mean 0 and sd 1, with `rows` x `columns` bumps.
 
-    Periodic. The same generator state gives the same fields at every `size_px`, averaged over the pixels.
+    The same generator state gives the same fields at every `size_px`, averaged over the pixels.
     """
     lattice = generator.standard_normal((count, rows, columns), dtype=np.float32)
     surface = _spline_weights(size_px, rows) @ lattice @ _spline_weights(size_px, columns).T
@@ -39,7 +39,7 @@ def lattice_noise(generator: np.random.Generator, size_px: int, rows: int, colum
 def fractal_noise(
     generator: np.random.Generator, size_px: int, cells: tuple[int, ...], gain: float = 0.6, count: int = 1
 ) -> Field:
-    """Sum of lattice noises of `cells` bumps a side, each octave `gain` times the last; sd about 1."""
+    """Return the sum of lattice noises of `cells` bumps per side, each octave `gain` times the last; sd about 1."""
     field = np.zeros((count, size_px, size_px), dtype=np.float32)
     for octave, bumps in enumerate(cells):
         field += gain**octave * lattice_noise(generator, size_px, bumps, bumps, count)
@@ -48,6 +48,6 @@ def fractal_noise(
 
 
 def step(start: float, end: float, value: Field) -> Field:
-    """Smooth step of `value`: 0 at `start`, 1 at `end` (`end` may lie below `start`)."""
+    """Return the smoothstep of `value`: 0 at `start`, 1 at `end` (`end` may be below `start`)."""
     share = np.clip((value - np.float32(start)) / np.float32(end - start), 0, 1)
     return np.asarray(share * share * (3 - 2 * share), dtype=np.float32)

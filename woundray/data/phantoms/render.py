@@ -1,8 +1,8 @@
-"""Drawn wound photographs for demonstrations, tests and pretraining.
+"""Render phantoms: drawn wound photographs for demonstrations, tests and pretraining.
 
-They are drawn, not clinical: no picture of a patient was used, and no number measured on them says anything
-about patients. Skin, wound bed and surroundings follow the usual description of the healing phases: slough,
-necrosis and redness (I), beefy granulation (P), pale new epithelium and contraction (R).
+They are drawn, not clinical: no image of a patient was used, and no measurement on them says anything about patients.
+Skin, wound bed and surroundings follow the usual description of the healing phases: slough, necrosis and redness (I),
+beefy granulation (P), pale new epithelium and contraction (R).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from woundray.data.dataset import PHASES, Box
 from woundray.data.folder_listing import refuse_pictures
 from woundray.data.phantoms import camera
 from woundray.data.phantoms.clinic import HOME_CLINIC, Clinic
@@ -24,16 +25,13 @@ from woundray.errors import UserError
 
 __all__ = ["HOME_CLINIC", "PHASES", "Box", "Clinic", "Phantom", "render", "render_cohort", "write_raw"]
 
-PHASES = ("I", "P", "R")
-Box = tuple[int, int, int, int]
-
-_LEAST_SHARE, _MOST_SHARE = 0.26, 0.69  # of the picture's side that a wound may fill
-_SHRINKING = 0.86  # of the wound from visit to visit
+_MIN_SHARE, _MAX_SHARE = 0.26, 0.69  # of the image side that a wound may fill
+_SHRINKAGE = 0.86  # factor of the wound's size from visit to visit
 
 
 @dataclass(frozen=True)
 class Phantom:
-    """A drawn photograph of one visit."""
+    """Drawn photograph of one visit."""
 
     picture: NDArray[np.uint8]  # HWC, RGB
     phase: str
@@ -45,16 +43,16 @@ class Phantom:
 def render(
     phase: str, *, clinic: Clinic, patient_seed: int, visit: int = 1, view_seed: int, size_px: int = 128
 ) -> tuple[NDArray[np.uint8], Box]:
-    """Draws one photograph (size_px, size_px, 3) and the wound's box in it.
+    """Render one photograph, uint8 (size_px, size_px, 3), and the box of its wound.
 
-    Skin, outline and tissues come from `patient_seed`, pose, light and noise from `view_seed`; a later visit
-    (1, 2, ...) shows a smaller wound. The same seeds draw the same scene at every size.
+    Skin, outline and tissues depend on `patient_seed`; pose, light and noise on `view_seed`. A later visit (1, 2, ...)
+    has a smaller wound. The same seeds give the same scene at every size.
     """
     _check_phase(phase)
     patient = Patient.sample(np.random.default_rng(patient_seed), phase, clinic.tone_mean, clinic.tone_sd)
     generator = np.random.default_rng(view_seed)
 
-    # Camera pose: wound coordinates -> picture coordinates, by turn, tilt, scale and shift
+    # Camera pose: wound coordinates -> image coordinates, by rotation, tilt, scale and shift
     turn, tilt = generator.normal(0, 0.3), generator.uniform(0.86, 1.0)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     pose = rotation @ np.diag([1.0, tilt])
@@ -62,13 +60,13 @@ def render(
     low, high = outline.min(axis=1), outline.max(axis=1)
     share = clinic.share_mean + generator.uniform(-1, 1) * clinic.share_spread
     width, height = high - low
-    radius = min(2 * share * patient.size / width, 2 * _MOST_SHARE / width, 2 * _MOST_SHARE / height)
-    radius = max(radius * _SHRINKING ** (visit - 1), 2 * _LEAST_SHARE / width)
+    radius = min(2 * share * patient.size / width, 2 * _MAX_SHARE / width, 2 * _MAX_SHARE / height)
+    radius = max(radius * _SHRINKAGE ** (visit - 1), 2 * _MIN_SHARE / width)
     centre = generator.normal(0, 0.05, 2).clip(-0.1, 0.1) - radius * (low + high) / 2
     corners = (np.concatenate([low, high]) * radius + np.tile(centre, 2) + 1) / 2 * size_px
     xmin, ymin, xmax, ymax = (round(c) for c in corners)
 
-    # The surface, what lies on it, the light and the camera
+    # Surface, objects on it, light and camera
     axis_px = ((np.arange(size_px) + 0.5) / size_px * 2 - 1).astype(np.float32)
     x, y = np.meshgrid(axis_px, axis_px)
     to_wound = (np.linalg.inv(pose) / radius).astype(np.float32)
@@ -77,7 +75,7 @@ def render(
     surface = skin_and_wound(patient, generator, wound_x, wound_y, float(radius))
     frame = camera.Frame(x, y, camera.light_direction(clinic, generator))
     reach = float(radius * np.hypot(*outline).max())
-    camera.add_limb(surface, clinic, generator, frame, axis=patient.axis + turn, reach=reach)
+    camera.add_limb(surface, clinic, generator, frame, camera.Limb(patient.axis + turn, reach))
     has_gauze, has_ruler, has_finger = generator.random(3) < (clinic.p_gauze, clinic.p_ruler, clinic.p_glove)
     if has_gauze:
         camera.add_gauze(surface, generator, frame)
@@ -94,7 +92,11 @@ def render(
 def render_cohort(
     patients_by_phase: Mapping[str, int], *, clinic: Clinic = HOME_CLINIC, seed: int, size_px: int
 ) -> list[Phantom]:
-    """One to three visits of each patient, for so many patients a phase; a function of the seed alone."""
+    """Render one to three visits of each patient; the images depend on the seed alone.
+
+    Args:
+        patients_by_phase: phase -> number of patients.
+    """
     cohort: list[Phantom] = []
     for phase, patients in patients_by_phase.items():
         _check_phase(phase)
@@ -115,7 +117,7 @@ def render_cohort(
 
 
 def write_raw(out: Path, patients: int, *, seed: int, size_px: int = 256, clinic: Clinic = HOME_CLINIC) -> None:
-    """Writes a data set of 1 to 999 patients in the raw layout that `prepare` reads.
+    """Write a data set of 1 to 999 patients in the raw layout that `prepare` reads.
 
     `out`/Depth_RGB/{n}_P{patient:03}{visit:02}{ulcer}{B|A}{D|T}{M|L|R}{W|Z}.png, the phases in
     `out`/DataMaster_Processed_V12_WithMissing.csv and the boxes in `out`/bounding_box_depth.csv. A patient's
@@ -159,6 +161,7 @@ def write_raw(out: Path, patients: int, *, seed: int, size_px: int = 256, clinic
 
 
 def _check_phase(phase: str) -> None:
+    """Raise UserError for an unknown phase."""
     if phase not in PHASES:
         raise UserError(f"phase {phase!r} is unknown: use one of {', '.join(PHASES)}")
 

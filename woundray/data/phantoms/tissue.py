@@ -1,4 +1,4 @@
-"""The drawn patient: skin tone, wound outline and tissues, and the surface that they make."""
+"""Simulated patient: skin tone, wound outline and tissues, and the surface that is rendered from them."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ _TISSUE_RGB = np.array(
 )
 _TISSUE_GLOSS = np.array([0.8, 0.35, 1.0, 0.25])
 
-# Shares of the tissues by phase, as Dirichlet concentrations
+# Dirichlet concentrations of the tissues' shares by phase
 _TISSUE_SHARES = {"I": (5.0, 4.0, 1.6, 0.05), "P": (0.8, 0.1, 12.0, 0.8), "R": (0.3, 0.08, 0.7, 10.0)}
 
 
 def linear(srgb: NDArray[np.float64]) -> Field:
-    """sRGB 0 .. 1 to linear light by a gamma of 2.2."""
+    """Convert sRGB 0 .. 1 to linear light by a gamma of 2.2."""
     return np.asarray(np.clip(srgb, 0, 1) ** 2.2, dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class Patient:
-    """One patient's skin and wound; lengths in mean wound radii, amounts in 0 .. 1."""
+    """Skin and wound of a patient; lengths in mean wound radii, amounts in 0 .. 1."""
 
     skin: Field  # (3,) linear RGB
     tone: float  # Fitzpatrick skin type, 1 .. 6
     log_radius: NDArray[np.float64]  # outline: log of the radius at each of `_ANGLES`
-    axis: float  # the way the limb runs, radians
-    texture: Field  # (_TILE_PX, _TILE_PX, 8), periodic noise that belongs to the patient
-    size: float  # of the wound, beside the clinic's usual share of the picture
+    axis: float  # direction of the limb, radians
+    texture: Field  # (_TILE_PX, _TILE_PX, 8), periodic noise of the patient
+    size: float  # of the wound, relative to the clinic's usual share of the image
     shares: NDArray[np.float64]  # (4,) of slough, necrosis, granulation, epithelium
     erythema: float
     maceration: float
@@ -65,7 +65,7 @@ class Patient:
 
     @classmethod
     def sample(cls, generator: np.random.Generator, phase: str, tone_mean: float, tone_sd: float) -> Patient:
-        """A patient of a clinic with these skin tones; skin and outline do not depend on the phase."""
+        """Sample a patient of a clinic with these skin tones; skin and outline do not depend on the phase."""
         tone = float(np.clip(generator.normal(tone_mean, tone_sd), 1, 6))
         base = np.array([np.interp(tone, np.arange(1, 7), FITZPATRICK_RGB[:, c]) for c in range(3)])
         base *= 1 + generator.normal(0, (0.02, 0.025, 0.035))
@@ -78,10 +78,10 @@ class Patient:
         axis, size = generator.uniform(0, np.pi), generator.uniform(0.9, 1.12)
         coarse = fractal_noise(generator, _TILE_PX, (3, 6, 12, 24, 48), 0.62, count=6)
         fine = fractal_noise(generator, _TILE_PX, (18, 36, 60), 0.7, count=2)
-        # What the phase decides
+        # Parameters that depend on the phase
         shares = generator.dirichlet(_TISSUE_SHARES[phase])
-        most = {"I": (1.0, 0.7, 0.5), "P": (0.55, 0.8, 0.9), "R": (0.35, 0.35, 0.7)}[phase]
-        erythema, maceration, callus = generator.uniform((0.35 * most[0], 0, 0), most)
+        largest = {"I": (1.0, 0.7, 0.5), "P": (0.55, 0.8, 0.9), "R": (0.35, 0.35, 0.7)}[phase]
+        erythema, maceration, callus = generator.uniform((0.35 * largest[0], 0, 0), largest)
         deepest = {"I": 0.30, "P": 0.22, "R": 0.04}[phase]
         return cls(
             skin=linear(base),
@@ -101,12 +101,12 @@ class Patient:
         )
 
     def outline(self) -> NDArray[np.float64]:
-        """Points (2, 721) of the wound's edge: x and y in mean wound radii."""
+        """Return points (2, 721) of the wound's edge: x and y in mean wound radii."""
         points: NDArray[np.float64] = np.exp(self.log_radius) * np.stack([np.cos(_ANGLES), np.sin(_ANGLES)])
         return points
 
     def texture_at(self, x: Field, y: Field) -> Field:
-        """Patient's noises (8, H, W) at wound coordinates (H, W), bilinear and periodic."""
+        """Return the patient's noises (8, H, W) at wound coordinates (H, W), bilinear and periodic."""
         column = (x * (_TILE_PX / _TILE_RADII)).ravel()
         row = (y * (_TILE_PX / _TILE_RADII)).ravel()
         left, top = np.floor(column), np.floor(row)
@@ -124,7 +124,7 @@ class Patient:
 
 @dataclass
 class Surface:
-    """What the light falls on, in a picture of H x W pixels; lengths in half picture widths."""
+    """Surface of skin, wound and objects in an image of H x W pixels; lengths in half image widths."""
 
     albedo: Field  # (3, H, W), linear RGB 0 .. 1
     height: Field  # (H, W)
@@ -132,7 +132,7 @@ class Surface:
     light: Field  # (H, W), share of the light that is not shadowed
 
     def cover(self, mask: Field, albedo: Field, height: Field, gloss: float) -> None:
-        """Lays a thing with the given look over the surface where `mask` (H, W) is 1."""
+        """Cover the surface with an object where `mask` (H, W) is 1."""
         self.albedo += (albedo - self.albedo) * mask
         self.height += (height - self.height) * mask
         self.gloss += (np.float32(gloss) - self.gloss) * mask
@@ -140,8 +140,13 @@ class Surface:
 
 
 def skin_and_wound(patient: Patient, generator: np.random.Generator, x: Field, y: Field, radius: float) -> Surface:
-    """The patient's surface at wound coordinates `x`, `y` (H, W), where one mean wound radius is `radius`
-    half picture widths. Fine skin texture comes from `generator`, all else from the patient."""
+    """Return the patient's surface at wound coordinates `x`, `y` (H, W).
+
+    Fine skin texture depends on `generator`, all else on the patient.
+
+    Args:
+        radius: mean wound radius, half image widths.
+    """
     size_px = x.shape[0]
     noise = patient.texture_at(x, y)
     angle = np.arctan2(y, x)
@@ -158,7 +163,7 @@ def skin_and_wound(patient: Patient, generator: np.random.Generator, x: Field, y
 
 
 def _skin(patient: Patient, generator: np.random.Generator, noise: Field, distance: Field, size_px: int) -> Surface:
-    """Healthy skin with mottling, pores, creases and the redness around the wound."""
+    """Return healthy skin with mottling, pores, creases and redness around the wound."""
     pores = fractal_noise(generator, size_px, (40, 80), 0.8)[0]
     creases = lattice_noise(generator, size_px, 9, 34)[0] + lattice_noise(generator, size_px, 30, 7)[0]
     creases = np.exp(-((creases / 0.35) ** 2))
@@ -179,7 +184,7 @@ def _skin(patient: Patient, generator: np.random.Generator, noise: Field, distan
 
 
 def _surroundings(patient: Patient, noise: Field, distance: Field, angle: Field, surface: Surface) -> None:
-    """Callus, macerated rim, dry flakes and the creases of a contracting scar."""
+    """Add callus, macerated rim, dry flakes, and creases of a contracting scar."""
     rim = np.exp(-(((distance - 0.13) / 0.13) ** 2))
     pale = np.array([0.80, 0.70, 0.47], dtype=np.float32)[:, None, None]  # yellow horn, linear RGB
     callus = patient.callus * step(0.55, 0.05, distance + 0.12 * noise[5]) * 0.55
@@ -195,7 +200,7 @@ def _surroundings(patient: Patient, noise: Field, distance: Field, angle: Field,
     flakes = patient.scale * step(1.9, 3.2, noise[7] + 0.7 * noise[4]) * 0.45
     surface.albedo += (white - surface.albedo) * flakes
     surface.height += 0.02 * flakes
-    # Lines that the contracting scar draws towards itself
+    # Creases towards a contracting scar
     rays = np.cos(13 * angle + 1.6 * noise[5]) * 0.5 + 0.5
     lines = patient.scarring * rays**6 * np.exp(-np.abs(distance) / 0.4) * step(0.0, 0.3, distance + 0.35)
     surface.height -= 0.035 * lines
@@ -203,28 +208,28 @@ def _surroundings(patient: Patient, noise: Field, distance: Field, angle: Field,
 
 
 def _bed(patient: Patient, noise: Field, distance: Field, surface: Surface) -> None:
-    """The wound bed: four tissues that share it by noise, depth, cobbles and wetness."""
+    """Add the wound bed: four tissues mixed by noise, with depth, texture and gloss."""
     inside = step(0.02, -0.06, distance)
     deep = step(0.0, -0.35, distance)
-    # Each tissue claims a place by its share, its noise and how far from the edge it likes to be
-    liking = np.array([0.2, 1.2, -0.3, -1.2], dtype=np.float32)[:, None, None] * (deep - 0.5)
-    claim = np.log(patient.shares + 1e-3).astype(np.float32)[:, None, None] + 0.9 * noise[:4] + liking
-    claim = np.exp(3.0 * (claim - claim.max(axis=0)))
-    claim /= claim.sum(axis=0)
-    # Colour of each tissue varies at several scales; new epithelium takes on some of the patient's tone
+    # Weight of each tissue at a pixel: its share, its noise, and its typical distance from the edge
+    depth_bias = np.array([0.2, 1.2, -0.3, -1.2], dtype=np.float32)[:, None, None] * (deep - 0.5)
+    weight = np.log(patient.shares + 1e-3).astype(np.float32)[:, None, None] + 0.9 * noise[:4] + depth_bias
+    weight = np.exp(3.0 * (weight - weight.max(axis=0)))
+    weight /= weight.sum(axis=0)
+    # Colour of each tissue varies at several scales; new epithelium has some of the patient's skin tone
     variation = np.clip(0.45 + 0.24 * noise[4] + 0.16 * noise[7] + 0.16 * noise[5], 0, 1)
     colours = linear(_TISSUE_RGB)  # tissue, end, RGB
     colours[3] = 0.72 * colours[3] + 0.28 * patient.skin
-    first = np.tensordot(colours[:, 0], claim, axes=(0, 0))
-    second = np.tensordot(colours[:, 1], claim, axes=(0, 0))
+    first = np.tensordot(colours[:, 0], weight, axes=(0, 0))
+    second = np.tensordot(colours[:, 1], weight, axes=(0, 0))
     bed = first + (second - first) * variation
     surface.albedo += (bed - surface.albedo) * inside
     # A dark undercut line where a deep bed meets its rim
     undercut = np.exp(-(((distance + 0.035) / 0.035) ** 2)) * min(1.0, 4 * patient.depth)
     surface.albedo *= 1 - 0.5 * undercut * (0.6 + 0.4 * np.tanh(noise[5]))
     # Granulation is cobbled, slough stringy, necrosis leathery, epithelium smooth
-    cobbles = np.abs(noise[7]) * (0.032 * claim[2] + 0.022 * claim[0] + 0.014 * claim[1])
+    cobbles = np.abs(noise[7]) * (0.032 * weight[2] + 0.022 * weight[0] + 0.014 * weight[1])
     surface.height -= patient.depth * step(0.02, -0.22, distance)
-    surface.height += (cobbles + 0.022 * noise[6] * (1 - claim[3])) * inside
-    wet = np.tensordot(_TISSUE_GLOSS.astype(np.float32), claim, axes=(0, 0))
+    surface.height += (cobbles + 0.022 * noise[6] * (1 - weight[3])) * inside
+    wet = np.tensordot(_TISSUE_GLOSS.astype(np.float32), weight, axes=(0, 0))
     surface.gloss += (wet - surface.gloss) * inside
