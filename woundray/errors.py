@@ -1,19 +1,19 @@
-"""Errors that are told in one line."""
+"""Errors that commands print as one line."""
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: one line that names the file or field and the mend.
+    """Mistake in a user's input: one line that names the file or field and the mend.
 
     Commands print it without a traceback and exit with code 2.
     """
 
 
 class NonFiniteError(RuntimeError):
-    """A loss, gradient, score or picture that is infinite or not a number: the run can not go on.
+    """Infinite or NaN loss, gradient, score or image: the run can not continue.
 
-    It says where that was, and the setting that mends it.
+    The message names the place, and the setting that mends it.
     """
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C ended a study or run: one line that says what is kept and how to go on. Exit code 130."""
+    """Ctrl-C ended a study or run: one line on what is kept and how to continue. Exit code 130."""

@@ -1,4 +1,4 @@
-"""Write to MLflow what a study or run could not write while the server was away."""
+"""`woundray sync`: send MLflow the events of a study that it missed while the server was unreachable."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from woundray.search.study_folders import study_folder
 
 
 class Sync(Section):
-    """Writes to MLflow what a study or run could not write while the server was away; a second time changes nothing.
+    """Send MLflow the events of a study or run that it missed while the server was unreachable; repeating is harmless.
 
     MLFLOW_TRACKING_URI names the server.
     """
 
     study: tyro.conf.Positional[Path]
-    """Its folder, or its name in woundray-runs."""
+    """Folder of the study or run, or its name in --output."""
     output: Path = Path("woundray-runs")
     """Folder of all studies and runs."""
 
@@ -34,7 +34,7 @@ def _sync() -> None:
     from woundray.tracking.tracker import catch_up
 
     folder = study_folder(command.study, command.output)
-    with alone_in(folder):  # a study that goes on writes its events itself
+    with alone_in(folder):  # a running study sends its events itself
         written, left = catch_up(folder.absolute())
     if left:
         raise UserError(f"sync: MLflow took {written} of {written + left} events; run it again when it answers")

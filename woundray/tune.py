@@ -1,4 +1,4 @@
-"""Search the hyperparameters of an adapter: Ray Tune, Optuna and ASHA; every trial in MLflow."""
+"""`woundray tune`: hyperparameter search with Ray Tune, Optuna and ASHA; every trial in MLflow."""
 
 from woundray.cli.command import parse
 from woundray.cli.study_command import StudyCommand
@@ -8,7 +8,7 @@ from woundray.ray_cluster.connection import prepare_workers
 
 
 class Tune(StudyCommand):
-    """Searches the hyperparameters of an adapter: the main job.
+    """Search the hyperparameters of an adapter: the main job.
 
     Every trial trains one adapter; the one whose pictures are nearest to photographs of held-out patients wins.
     """
@@ -22,23 +22,23 @@ def main() -> None:
 def _tune() -> None:
     command = parse(Tune)
     settings = command.settings
-    for mistake in command.mistakes():
+    for mistake in command.find_mistakes():
         raise UserError(mistake)
     if not command.resume:
-        command.tell_profile()
+        command.log_profile()
     prepare_workers()  # before the imports below
-    with ProgressBars() as stages:
-        stages("starting", 0, 1)
+    with ProgressBars() as progress:
+        progress("starting", 0, 1)
         from woundray.cli.tables import print_whole
         from woundray.search.finish_study import hand_over
         from woundray.search.study_command import conduct, resume
 
-        stages("starting", 1, 1)
+        progress("starting", 1, 1)
         if command.resume:
             output, typed = settings.study.output, command.typed
-            closing = resume(command.resume, output, stages, hand_over, refits=command.refit, typed=typed)
+            closing = resume(command.resume, output, progress, hand_over, refits=command.refit, typed=typed)
         else:
-            closing = conduct(settings, stages, hand_over, refits=command.refit)
+            closing = conduct(settings, progress, hand_over, refits=command.refit)
     print_whole(str(closing))
 
 

@@ -93,7 +93,7 @@ class Pixels:
     calls: int = 0
     key: str = "pixels"
 
-    def __call__(self, train: TrainingSet, test: HeldOut, phases: tuple[str, ...], *, seed: int, folder: Path) -> Rows:
+    def __call__(self, train: TrainingSet, test: HeldOut, *, seed: int, folder: Path) -> Rows:
         self.calls += 1
         model = LogisticRegression(C=0.03, max_iter=2000)
         model.fit(coarse(train.pictures), train.labels, sample_weight=train.weights)

@@ -8,10 +8,10 @@ import pytest
 
 from downstream.fakes import PHASES, NoisyStudy
 from woundray.data.duplicates import thumbnail
-from woundray.downstream.cohort import Cohort, gather
+from woundray.downstream.cohort import Cohort, load_cohort
 from woundray.downstream.leakage import LeakError, refuse_common_patients, refuse_leaks
 
-COHORT = gather(NoisyStudy(6)(), PHASES, views=1)
+COHORT = load_cohort(NoisyStudy(6)(), PHASES, views=1)
 TEST = np.arange(4)  # both pictures of two patients
 CLEAN = [photo.path for photo in COHORT.photos[4:]]
 
@@ -21,9 +21,9 @@ def test_training_patients_pass() -> None:
 
 
 @pytest.mark.parametrize("stage", ["generator", "filter", "reference", "search"])
-def test_a_test_patient(progress: str) -> None:
-    with pytest.raises(LeakError, match=f"{progress} used I01-2.png of patient I01"):
-        refuse_leaks(COHORT, TEST, {"generator": CLEAN, progress: [*CLEAN, Path("I01-2.png")]})
+def test_a_test_patient(stage: str) -> None:
+    with pytest.raises(LeakError, match=f"{stage} used I01-2.png of patient I01"):
+        refuse_leaks(COHORT, TEST, {"generator": CLEAN, stage: [*CLEAN, Path("I01-2.png")]})
 
 
 @pytest.mark.parametrize("change", ["same", "darker", "mirrored"])

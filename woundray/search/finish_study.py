@@ -8,6 +8,7 @@ from woundray.checkpoints.find import EVALUATION, EVALUATIONS
 from woundray.checkpoints.generate import SamplingOptions
 from woundray.errors import NonFiniteError, UserError
 from woundray.reporting import write_report
+from woundray.reporting.score_descriptions import missed_thresholds
 from woundray.search.finalists import StudyResult
 from woundray.tracking.journal import JOURNAL_NAME, Journal, ModelSaved, ReportWritten
 from woundray.tracking.model_registry import MODEL_FOLDER, model_name, save_model
@@ -68,5 +69,4 @@ def hand_over(study: StudyResult, data: str, progress: ProgressCallback) -> list
     report, without_photographs = write_report(study.folder)
     journal.append(ReportWritten(file=without_photographs))
     progress("model and report", 1, 1)
-    thresholds = f"misses {', '.join(missed)}" if missed else "holds every threshold that real photographs hold"
-    return [f"thresholds   {thresholds}", f"report       {report}"]
+    return [f"thresholds   {missed_thresholds(missed)}", f"report       {report}"]
