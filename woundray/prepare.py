@@ -24,8 +24,8 @@ class Prepare(Section):
     """Seed of drawn wounds."""
     max_side: Annotated[int, Field(ge=1)] = 1024
     """Longest side, px; larger pictures are shrunk to it."""
-    likeness: float = 0.91
-    """From which two pictures are near-duplicates, as data.likeness."""
+    duplicate_correlation: float = 0.91
+    """Correlation from which two pictures are near-duplicates, as data.duplicate_correlation."""
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def _prepare() -> None:
                 command.raw,
                 command.out,
                 max_side_px=command.max_side,
-                likeness=command.likeness,
+                likeness=command.duplicate_correlation,
                 progress=lambda done, total: progress("photographs", done, total),
             )
         print((command.out / "summary.txt").read_text(encoding="utf-8"))

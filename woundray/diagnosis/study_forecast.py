@@ -154,8 +154,8 @@ def _missing_services(config: Config, services: Services) -> Iterator[str]:
     if base in REPOSITORIES and staged(base) is None and not hub.answers:
         yield (
             f"{base} is not on this machine, and the model hub can't be reached ({hub.note}). On a machine with "
-            f"internet run `python -m woundray.fetch {base}`, then `python -m woundray.fetch {base} --export weights.tar`; "
-            "here `python -m woundray.fetch --import weights.tar`"
+            f"internet run `python -m woundray.fetch {base}`, then `python -m woundray.fetch {base} --export "
+            "weights.tar`; here `python -m woundray.fetch --import weights.tar`"
         )
     if services.cluster is not None and services.cluster.resources is None:
         yield services.cluster.note
