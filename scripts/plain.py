@@ -1,8 +1,8 @@
-"""The plain way to train and score an adapter, as the public scripts do it: what the benchmarks hold woundray against.
+"""Plain reference of the benchmarks: an adapter trained and scored as the public scripts do it.
 
-Follows diffusers' examples/text_to_image/train_text_to_image_lora.py: pictures are cut and encoded, and prompts
+Follows diffusers' examples/text_to_image/train_text_to_image_lora.py: images are cropped and encoded, and prompts
 embedded, at every step; gradients are checkpointed; the moving average is a loop over tensors. Models, adapter,
-pictures, batch size and precision are those of woundray's run.
+images, batch size and precision are those of woundray's run.
 """
 
 from collections.abc import Sequence
@@ -33,8 +33,7 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass
 class PlainTrainer:
-    """Trains the adapter of a UNet. With `perceptual` above 0 the x0 estimates of the whole batch are decoded by the
-    full VAE."""
+    """Trainer of a UNet's adapter. With `perceptual` above 0 the full VAE decodes the x0 estimates of the batch."""
 
     config: Config
     unet: UNet2DConditionModel
@@ -61,7 +60,7 @@ class PlainTrainer:
         perceptual: float,
         checkpointing: bool = True,
     ) -> "PlainTrainer":
-        """Loads the frozen encoders of a base model in the UNet's precision; the UNet has its adapter already."""
+        """Load the frozen encoders of a base model in the UNet's precision; the UNet has its adapter already."""
         return cls(
             config,
             unet,
@@ -86,13 +85,13 @@ class PlainTrainer:
         self._generator = torch.Generator().manual_seed(0)
 
     def step(self) -> float:
-        """One update: the loss."""
+        """Make one update and return the loss."""
         size, device = self.config.training.batch_size, self.unet.device
         self.unet.train()
         if self.checkpointing:
             self.unet.enable_gradient_checkpointing()
 
-        # pictures and captions, encoded anew
+        # images and captions, encoded again
         chosen = torch.randint(len(self.photos), (size,), generator=self._generator).tolist()
         pictures = torch.stack([self.source.view(self.photos[row], self.steps * size + row) for row in chosen])
         pixels = (pictures.float() / 127.5 - 1).to(device, self.unet.dtype)  # NCHW, uint8 => [-1, 1]
@@ -106,7 +105,7 @@ class PlainTrainer:
         )
         text = self.text_encoder(tokens.input_ids.to(device), return_dict=False)[0]
 
-        # the UNet's answer
+        # the UNet's prediction
         noise = torch.randn_like(latents)
         timesteps = torch.randint(0, 1000, (size,), device=device)
         noisy = self.scheduler.add_noise(latents, noise, timesteps)  # type: ignore[arg-type]

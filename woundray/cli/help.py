@@ -86,14 +86,14 @@ def _table(rows: Sequence[tuple[str, str]], title: str = "") -> Any:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, style="bold")
     table.add_column()
-    beside = max((len(name) for name, _ in rows), default=0) <= _WIDEST_BESIDE
+    two_columns = max((len(name) for name, _ in rows), default=0) <= _WIDEST_BESIDE
     parts: list[Any] = []
     for name, text in rows:
-        if beside:
+        if two_columns:
             table.add_row(escape(name), escape(text))
         else:
             parts += [f"[bold]{escape(name)}[/bold]", Padding(escape(text), (0, 0, 0, 4))]
-    body = Padding(table if beside else Group(*parts), (0, 0, 0, 2))
+    body = Padding(table if two_columns else Group(*parts), (0, 0, 0, 2))
     return Group(f"[bold]{title}[/bold]", body) if title else body
 
 
