@@ -146,9 +146,7 @@ def run(arguments: argparse.Namespace, work: Path) -> None:
     source = open_image_source(config)
     split = split_by_patient(source.photos, validation_share=config.validation.share, seed=0)
     base = resolve(config.model.base)
-    plain = PlainTrainer.load(
-        config, base, ours.unet, source, split.train, perceptual=config.training.perceptual_weight
-    )
+    plain = PlainTrainer.load(config, base, ours.unet, source.only(split.train))
     weights = sum(p.numel() * p.element_size() for p in ours.unet.parameters() if not p.requires_grad)
     print(f"{describe_machine()}\n{base.name}, {config.model.resolution} px, batch {config.training.batch_size}, "
           f"perceptual weight {config.training.perceptual_weight:g}", flush=True)  # fmt: skip

@@ -50,7 +50,7 @@ def plain_trial(config: Config, threads: int) -> dict[str, float]:
     real = torch.stack([source.plain(photo) for photo in split.validation])
     unet = load_unet(base, dtype=torch.float32, device=torch.device("cpu"))
     add_adapter(unet, config.lora, seed=0)
-    trainer = PlainTrainer.load(config, base, unet, source, split.train, perceptual=config.training.perceptual_weight)
+    trainer = PlainTrainer.load(config, base, unet, source.only(split.train))
     seeds = pipeline.seeds_of(config.validation.pictures)
     scores, reckoned_s = [], 0.0
     for _ in range(config.training.epochs):

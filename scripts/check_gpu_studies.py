@@ -70,7 +70,7 @@ class Command:
 
 
 def study(setup: Setup, name: str, *, at_once: int) -> Command:
-    """Start a study of two trials, `at_once` of them concurrent, each with a CPU and a share of a GPU if there is one."""
+    """Start a study of two trials, `at_once` of them concurrent, each with a CPU and a share of a GPU, if any."""
     flags: dict[str, object] = {"hardware__gpus_per_worker": (1.0 / at_once if setup.gpus else 0.0)}
     flags |= {"study__trials": 2, "study__concurrent": at_once, "study__grace_epochs": 2, "study__finalists": 0}
     command = Command.start(setup, "tune", name, **flags, study__space=setup.work / name / "space.yaml")
