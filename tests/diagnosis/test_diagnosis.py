@@ -186,8 +186,8 @@ def test_the_port_that_the_dashboard_would_get_is_named() -> None:
     with held_port(20000) as first:
         found = doctor("--study.dashboard_port", first)
         assert found.services.dashboard_port is not None and found.services.dashboard_port > first
-        told = f"port {first} is in use: the Ray dashboard would be at port {found.services.dashboard_port}"
-        assert told in found.forecast.notes
+        note_text = f"port {first} is in use: the Ray dashboard would be at port {found.services.dashboard_port}"
+        assert note_text in found.forecast.notes
     with socket.create_server(("127.0.0.1", 65535)):
         [problem] = doctor("--study.dashboard_port", 65535).problems
     assert problem.startswith("study.dashboard_port: 65535 and the ports after it are in use")

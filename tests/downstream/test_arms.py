@@ -1,4 +1,4 @@
-"""Arms differ in their pictures alone: total weight is the same, and so is each phase's where it should be."""
+"""Training sets of arms: equal total weight, ratios, oversampling and views."""
 
 from pathlib import Path
 
@@ -62,8 +62,8 @@ def test_views_share_the_weight_of_their_picture() -> None:
 def test_copies_with_the_recipes_views_are_the_recipe() -> None:
     """Copied photographs leave the distribution of training pictures as it was."""
     plain = {
-        phase: COHORT.plain[torch.from_numpy(TRAIN[COHORT.labels[TRAIN] == place])]
-        for place, phase in enumerate(PHASES)
+        phase: COHORT.plain[torch.from_numpy(TRAIN[COHORT.labels[TRAIN] == index])]
+        for index, phase in enumerate(PHASES)
     }
     pools = {
         phase: Pool(phase, pictures, augmented_views(pictures, SOURCE.augmentation, views=2), 1.0, 0.0, {})

@@ -1,4 +1,4 @@
-"""Leaks planted one by one; the detector trusts neither folds nor groups."""
+"""Leak check of a measurement, on leaks planted one by one."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -34,12 +34,12 @@ def test_a_near_duplicate_under_another_name(change: str) -> None:
 
 def test_a_group_and_a_copy_under_another_name() -> None:
     first = COHORT.photos[0]
-    for change, told in (
+    for change, message in (
         ({"group": first.group}, "of group I00.*, as I00-1.png"),
         ({"sha256": first.sha256}, "a copy of"),
     ):
         photos = (*COHORT.photos[:-1], replace(COHORT.photos[-1], **change))  # type: ignore[arg-type]
-        with pytest.raises(LeakError, match=f"generator used R05-2.png,? {told}"):
+        with pytest.raises(LeakError, match=f"generator used R05-2.png,? {message}"):
             refuse_leaks(replace(COHORT, photos=photos), TEST, {"generator": CLEAN})
 
 

@@ -1,4 +1,4 @@
-"""The whole protocol on a study that costs nothing, where the truth is known."""
+"""Whole protocol on fast fakes with a known effect."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -98,9 +98,11 @@ def test_patients_can_be_dealt_to_folds_anew(tmp_path: Path) -> None:
         assert (twice.predicted[arm][: CONFIG.seeds] == table).all()
         assert twice.predicted[arm].shape == (2 * CONFIG.seeds, len(twice.cohort.photos))
     assert (twice.best_control()[: CONFIG.seeds] == once.best_control()).all()
-    told = {Arm(recipe): np.zeros_like(twice.predicted[Arm(recipe)]) for recipe in RECIPES}
-    told[Arm("oversampling")][: CONFIG.seeds] = told[Arm("augmentation")][CONFIG.seeds :] = twice.cohort.labels
-    chosen = [best_recipe(twice.cohort, fold, told, config) for fold in twice.folds]
+    predictions = {Arm(recipe): np.zeros_like(twice.predicted[Arm(recipe)]) for recipe in RECIPES}
+    predictions[Arm("oversampling")][: CONFIG.seeds] = predictions[Arm("augmentation")][CONFIG.seeds :] = (
+        twice.cohort.labels
+    )
+    chosen = [best_recipe(twice.cohort, fold, predictions, config) for fold in twice.folds]
     assert chosen == ["oversampling"] * count + ["augmentation"] * count
     assert compute_outcome(twice, config, seed=0).gain.sd < compute_outcome(once, CONFIG, seed=0).gain.sd
 

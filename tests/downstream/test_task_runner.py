@@ -1,4 +1,4 @@
-"""The same results on a cluster as in one process, and errors that stay what they are."""
+"""Ray runner: the same results as in one process, and the same errors."""
 
 import os
 import sys
