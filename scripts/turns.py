@@ -133,4 +133,4 @@ def _processor() -> str:
         for line in info.read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    return platform.processor() or platform.describe_machine()
+    return platform.processor() or platform.machine()
