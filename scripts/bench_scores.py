@@ -1,4 +1,4 @@
-"""What the scores of an epoch cost, beside the plain way, in turns in one process.
+"""Benchmark of an epoch's scores against a plain reference, alternately in one process.
 
     python scripts/bench_scores.py [--pictures 200] [--data DATA] [--rounds 2] [--pairs 200]
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from plain import plain_distance, plain_pictures
 from torch import Tensor
-from turns import Cost, cost_of, in_turns, machine, print_ratios
+from turns import Cost, alternate, cost_of, describe_machine, print_ratios
 
 from woundray.config.layers import load
 from woundray.data.image_source import open_image_source
@@ -39,7 +39,7 @@ OURS, PLAIN = "woundray", "plain"
 
 
 def pair_seconds(generated: Tensor, real: Tensor, pairs: int) -> dict[str, float]:
-    """CPU seconds of a comparison, one pair a call."""
+    """Measure CPU seconds of a comparison, one pair a call."""
     from skimage.metrics import structural_similarity
 
     network = untrained_lpips("alex")
@@ -90,10 +90,13 @@ def main() -> None:
     split = split_by_patient(source.photos, validation_share=config.validation.share, seed=0)
     real = torch.stack([source.plain(photo) for photo in split.validation])
     base, count = base_model_folder(config.model.base), arguments.plain_pictures or arguments.pictures
-    print(f"{machine()}\n{base.name}, {arguments.pictures} pictures against {len(real)}, {config.model.resolution} px")
+    print(
+        f"{describe_machine()}\n{base.name}, {arguments.pictures} pictures against {len(real)}, "
+        f"{config.model.resolution} px"
+    )
 
     drawn: list[Tensor] = []
-    costs = in_turns(
+    costs = alternate(
         {
             OURS: lambda: loop.evaluate_weights(ours),
             "plain: draw": lambda: drawn.append(plain_pictures(base, ours.unet, config, image_seeds(count))),

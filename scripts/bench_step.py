@@ -1,4 +1,4 @@
-"""What one optimizer update costs, beside the plain way (scripts/plain.py), in turns in one process.
+"""Benchmark of one optimizer update against a plain reference (scripts/plain.py), alternately in one process.
 
     python scripts/bench_step.py [--perceptual] [--tiny] [--data DATA] [--rounds 3] [--work FOLDER]
     python scripts/bench_step.py --peer-script train_text_to_image_lora.py
@@ -21,7 +21,7 @@ import torch
 from plain import PlainTrainer
 from random_model import write_sd21
 from torch.utils.flop_counter import FlopCounterMode
-from turns import Cost, Work, cost_of, in_turns, machine, matmul_flops_per_s, print_ratios
+from turns import Cost, Work, alternate, cost_of, describe_machine, matmul_flops_per_s, print_ratios
 
 from woundray.config import Config
 from woundray.config.layers import load
@@ -40,7 +40,7 @@ PEER_STEPS = 4
 
 
 def configure(arguments: argparse.Namespace, base: str) -> Config:
-    """One update an epoch, so that an epoch of the loop is what is timed."""
+    """Return settings with one update an epoch: an epoch of the loop is timed."""
     gpu = torch.cuda.is_available()
     return load(
         "I",
@@ -70,7 +70,7 @@ def configure(arguments: argparse.Namespace, base: str) -> Config:
 
 
 def flops_of(work: Work) -> float:
-    """Floating point operations of one call, of products and convolutions, forward, backward and recomputed."""
+    """Count floating-point operations of one call: products and convolutions, forward, backward and recomputed."""
     counter = FlopCounterMode(display=False)
     with counter:
         work()
@@ -78,7 +78,7 @@ def flops_of(work: Work) -> float:
 
 
 def peer_seconds_a_step(script: Path, base: Path, pictures: Path, config: Config, folder: Path) -> float:
-    """Seconds a step of diffusers' script: of a run with PEER_STEPS more updates than another."""
+    """Measure seconds per step of diffusers' script, from two runs that differ by PEER_STEPS updates."""
 
     def run(steps: int) -> Cost:
         command = [
@@ -93,7 +93,7 @@ def peer_seconds_a_step(script: Path, base: Path, pictures: Path, config: Config
 
 
 def write_pictures(source: ImageSource, split: Split, config: Config, folder: Path) -> Path:
-    """The training pictures as diffusers' script reads them: an image folder with captions."""
+    """Write the training images as an image folder with captions, which diffusers' script reads."""
     folder.mkdir(parents=True)
     lines = ["file_name,text"]
     for row, photo in enumerate(split.train):
@@ -104,7 +104,7 @@ def write_pictures(source: ImageSource, split: Split, config: Config, folder: Pa
 
 
 def print_limit(name: str, work: Work, cost_s: float, limit: float, weights_bytes: float) -> None:
-    """How near a side comes to what one large matrix product reaches here; `work` is called once, to count."""
+    """Print a side's rate relative to one large matrix product; `work` is called once, to count operations."""
     flops = flops_of(work)
     reached = flops / cost_s
     print(
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="default: bf16 on a GPU")
     parser.add_argument("--no-graphs", action="store_true", help="woundray's side without CUDA graphs")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--work", type=Path, help="keeps model and materials for the next call")
+    parser.add_argument("--work", type=Path, help="keeps model and precomputed data for the next call")
     parser.add_argument("--peer-script", type=Path, help="your copy of diffusers' train_text_to_image_lora.py")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -134,23 +134,21 @@ def main() -> None:
 
 
 def run(arguments: argparse.Namespace, work: Path) -> None:
-    """Times all sides and prints what came out."""
+    """Time all sides and print the results."""
     os.environ["WOUNDRAY_WEIGHTS"] = str(work)  # where the tiny decoder is looked for
     config = configure(arguments, "tiny" if arguments.tiny else str(write_sd21(work)))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind = f"{'tiny' if arguments.tiny else 'sd21'}-{config.model.precision}"
-    precomputed = precompute(config, work / f"materials-{kind}", device=device, progress=lambda *_: None)
+    precomputed = precompute(config, work / f"precomputed-{kind}", device=device, progress=lambda *_: None)
     ours = build_train_state(
         config, precomputed.folder, work / f"run-{time.time_ns()}", DistributedContext(0, 1, device)
     )
     source = open_image_source(config)
     split = split_by_patient(source.photos, validation_share=config.validation.share, seed=0)
     base = base_model_folder(config.model.base)
-    plain = PlainTrainer.load(
-        config, base, ours.unet, source, split.train, perceptual=config.training.perceptual_weight
-    )
+    plain = PlainTrainer.load(config, base, ours.unet, source.only(split.train))
     weights = sum(p.numel() * p.element_size() for p in ours.unet.parameters() if not p.requires_grad)
-    print(f"{machine()}\n{base.name}, {config.model.resolution} px, batch {config.training.batch_size}, "
+    print(f"{describe_machine()}\n{base.name}, {config.model.resolution} px, batch {config.training.batch_size}, "
           f"perceptual weight {config.training.perceptual_weight:g}", flush=True)  # fmt: skip
 
     done = 0
@@ -162,7 +160,7 @@ def run(arguments: argparse.Namespace, work: Path) -> None:
 
     precision = DTYPES[config.model.precision]
     limits = [matmul_flops_per_s(precision)]
-    costs = in_turns({OURS: step, PLAIN: plain.step}, rounds=arguments.rounds, warm_up=not arguments.cold)
+    costs = alternate({OURS: step, PLAIN: plain.step}, rounds=arguments.rounds, warm_up=not arguments.cold)
     limits.append(matmul_flops_per_s(precision))
     print_ratios(costs, OURS)
     unrecorded = replace(ours, model=ours.unet)  # of a replay no operations can be counted

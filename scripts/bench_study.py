@@ -1,4 +1,4 @@
-"""What a whole study costs, beside the same trials by the plain way, one process a trial, one after another.
+"""Benchmark of a whole study against the same trials by the plain reference, one process a trial, sequentially.
 
     python scripts/bench_study.py [--trials 16] [--plain-trials 2] [--data DATA] [--at-once 1]
 
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from bench_scores import pair_seconds
 from plain import PlainTrainer, plain_distance, plain_pictures
-from turns import TreeCpu, machine
+from turns import ProcessTreeCpu, describe_machine
 
 from woundray.config import Config
 from woundray.config.layers import load
@@ -38,19 +38,19 @@ PAIRS = 100
 
 
 def configure(arguments: argparse.Namespace) -> Config:
-    """The default study's settings."""
+    """Return the default study's settings."""
     return load("I", profile="demo", flags={"data.root": arguments.data, "metrics.objective": "fd_lite0"})
 
 
 def plain_trial(config: Config, threads: int) -> dict[str, float]:
-    """Trains and scores one configuration: its lowest score, and seconds that were reckoned and not spent (pairs)."""
+    """Train and score one configuration; return its lowest score, and seconds that were extrapolated (pairs)."""
     torch.set_num_threads(threads)
     base, source = base_model_folder(config.model.base), open_image_source(config)
     split = split_by_patient(source.photos, validation_share=config.validation.share, seed=0)
     real = torch.stack([source.plain(photo) for photo in split.validation])
     unet = load_unet(base, dtype=torch.float32, device=torch.device("cpu"))
     add_adapter(unet, config.lora, seed=0)
-    trainer = PlainTrainer.load(config, base, unet, source, split.train, perceptual=config.training.perceptual_weight)
+    trainer = PlainTrainer.load(config, base, unet, source.only(split.train))
     seeds = image_seeds(config.validation.pictures)
     scores, reckoned_s = [], 0.0
     for _ in range(config.training.epochs):
@@ -64,7 +64,7 @@ def plain_trial(config: Config, threads: int) -> dict[str, float]:
 
 
 def run_plain(values: dict[str, Any]) -> tuple[float, dict[str, float]]:
-    """Seconds and outcome of a plain trial in a process of its own."""
+    """Return seconds and outcome of a plain trial in a process of its own."""
     started = time.perf_counter()
     command = [sys.executable, __file__, *sys.argv[1:], "--plain-values", json.dumps(values)]
     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -73,7 +73,7 @@ def run_plain(values: dict[str, Any]) -> tuple[float, dict[str, float]]:
 
 
 def run_study(arguments: argparse.Namespace, folder: Path) -> tuple[float, list[dict[str, Any]]]:
-    """Seconds of `woundray tune`, and the events of its journal."""
+    """Return seconds of `woundray tune`, and the events of its journal."""
     command = [
         sys.executable, "-m", "woundray.tune", "--phase", "I", "--profile", "demo", "--study.output", str(folder),
         "--study.name", "study", "--trials", str(arguments.trials), "--study.concurrent", str(arguments.at_once),
@@ -102,8 +102,8 @@ def main() -> None:
         print(json.dumps(plain_trial(config.with_values(json.loads(arguments.plain_values)), arguments.at_once)))
         return
 
-    print(machine(), flush=True)
-    cpu = TreeCpu()
+    print(describe_machine(), flush=True)
+    cpu = ProcessTreeCpu()
     plain = [run_plain({})]  # the configuration itself is the study's first trial, too
     before = cpu.seconds()
     with tempfile.TemporaryDirectory(prefix="woundray-bench-") as folder:

@@ -1,4 +1,4 @@
-"""What Ray costs a trial beyond its work: studies of empty trials, woundray's beside plain Ray Train in Ray Tune.
+"""Benchmark of Ray's overhead per trial: studies of empty trials, woundray's against plain Ray Train in Ray Tune.
 
     python scripts/bench_trial.py [--trials 4] [--rounds 2] [--at-once 1] [--imports]
 
@@ -19,17 +19,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from turns import Cost, TreeCpu, machine, print_ratios
+from turns import Cost, ProcessTreeCpu, describe_machine, print_ratios
 
 from woundray.config import Config
-from woundray.ray_cluster.settings import configure_environment
 
 OURS, PLAIN = "woundray", "plain Ray"
 EPOCHS = 4
 
 
 def configure(arguments: argparse.Namespace, folder: Path) -> Config:
-    """No trial is stopped early."""
+    """Return settings without early stopping."""
     space = folder / "space.yaml"
     space.write_text("training.learning_rate: {log: [1.0e-5, 1.0e-1]}\n")
     return Config().with_values(
@@ -44,9 +43,8 @@ def configure(arguments: argparse.Namespace, folder: Path) -> Config:
     )
 
 
-def woundray_study(config: Config, folder: Path, *, imports: bool, cpu: TreeCpu) -> tuple[float, float]:
-    """Seconds of a study of empty trials, and of CPU in all its processes."""
-    configure_environment()
+def woundray_study(config: Config, folder: Path, *, imports: bool, cpu: ProcessTreeCpu) -> tuple[float, float]:
+    """Measure seconds of a study of empty trials, and CPU seconds of all its processes."""
     from woundray.ray_cluster.connection import cluster
     from woundray.search.tuner import StudySetup, run_search
 
@@ -62,8 +60,8 @@ def woundray_study(config: Config, folder: Path, *, imports: bool, cpu: TreeCpu)
         return time.perf_counter() - started, cpu.seconds() - cpu_before
 
 
-def plain_study(config: Config, folder: Path, *, imports: bool, cpu: TreeCpu) -> tuple[float, float]:
-    """The same of the same trials as Ray's manual writes them (Hyperparameter Tuning with Ray Tune, in Ray Train)."""
+def plain_study(config: Config, folder: Path, *, imports: bool, cpu: ProcessTreeCpu) -> tuple[float, float]:
+    """Measure the same trials as written in Ray's manual (Hyperparameter Tuning with Ray Tune, in Ray Train)."""
     import ray
     import ray.train
     import ray.train.torch
@@ -115,7 +113,7 @@ def plain_study(config: Config, folder: Path, *, imports: bool, cpu: TreeCpu) ->
 
 
 def epoch_seconds(folder: Path) -> list[float]:
-    """Seconds between the reports of each of woundray's trials."""
+    """Return seconds between the reports of each of woundray's trials."""
     times: dict[str, list[int]] = {}
     for line in (folder / "study/events.jsonl").read_text().splitlines():
         event = json.loads(line)
@@ -125,11 +123,11 @@ def epoch_seconds(folder: Path) -> list[float]:
 
 
 def side(arguments: argparse.Namespace) -> None:
-    """One study in this process; its figures as a line of JSON."""
+    """Run one study in this process and print its figures as a line of JSON."""
     with tempfile.TemporaryDirectory(prefix="woundray-bench-") as folder:
         config = configure(arguments, Path(folder))
         study = woundray_study if arguments.side == OURS else plain_study
-        cpu = TreeCpu()
+        cpu = ProcessTreeCpu()
         seconds, cpu_s = study(config, Path(folder), imports=arguments.imports, cpu=cpu)
         figures = {"trial_s": seconds / arguments.trials, "cpu_s": cpu_s / arguments.trials}
         epochs = epoch_seconds(Path(folder)) if arguments.side == OURS else []
@@ -138,7 +136,7 @@ def side(arguments: argparse.Namespace) -> None:
 
 
 def measure(name: str) -> dict[str, Any]:
-    """Figures of one side's study, in a process of its own."""
+    """Return the figures of one side's study, run in a process of its own."""
     command = [sys.executable, __file__, *sys.argv[1:], "--side", name]
     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     figures: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
@@ -157,7 +155,10 @@ def main() -> None:
     if arguments.side:
         side(arguments)
         return
-    print(f"{machine()}\n{arguments.trials} trials of {EPOCHS} empty epochs, {arguments.at_once} at once", flush=True)
+    print(
+        f"{describe_machine()}\n{arguments.trials} trials of {EPOCHS} empty epochs, {arguments.at_once} at once",
+        flush=True,
+    )
     costs: dict[str, list[Cost]] = {name: [] for name in (OURS, PLAIN) if arguments.only in (None, name)}
     for turn in range(arguments.rounds):
         for name, each in costs.items():

@@ -1,4 +1,4 @@
-"""What a second worker brings: pictures a second that one and two data-parallel workers train on, one thread each.
+"""Benchmark of data-parallel workers: training images per second of one and of two workers, one thread each.
 
     python scripts/bench_workers.py [--rounds 5] [--data DATA]
 
@@ -10,6 +10,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing
 from torch.multiprocessing.spawn import start_processes
-from turns import machine
+from turns import describe_machine
 
 from woundray.config import Config
 from woundray.config.layers import load
@@ -29,17 +30,28 @@ from woundray.training.train_state import build_train_state
 ONE, TWO, APART = "one worker", "two workers", "two apart"
 
 
-def work(index: int, world_size: int, config: Config, precomputed: Path, folder: Path, ready: Barrier) -> None:
-    """One process: an epoch to warm up, and one that is timed."""
+@dataclass(frozen=True)
+class Job:
+    """Inputs of each process."""
+
+    world_size: int
+    config: Config
+    precomputed: Path
+    folder: Path
+    ready: Barrier
+
+
+def run_worker(index: int, job: Job) -> None:
+    """Run one process: an epoch to warm up, and one that is timed."""
     torch.set_num_threads(1)
+    world_size, folder = job.world_size, job.folder
     if world_size > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=index, world_size=world_size)
     rank = index if world_size > 1 else 0
-    run = build_train_state(
-        config, precomputed, folder / f"run-{index}", DistributedContext(rank, world_size, torch.device("cpu"))
-    )
+    context = DistributedContext(rank, world_size, torch.device("cpu"))
+    run = build_train_state(job.config, job.precomputed, folder / f"run-{index}", context)
     loop.train_epoch(run, 1, 0)
-    ready.wait()
+    job.ready.wait()
     started = time.perf_counter()
     loop.train_epoch(run, 2, run.updates_per_epoch)
     (folder / f"seconds-{index}").write_text(str(time.perf_counter() - started))
@@ -48,12 +60,13 @@ def work(index: int, world_size: int, config: Config, precomputed: Path, folder:
 
 
 def pictures_per_s(kind: str, config: Config, precomputed: Path) -> float:
-    """Of all processes together."""
+    """Measure images per second of all processes together."""
     processes, world_size = {ONE: (1, 1), TWO: (2, 2), APART: (2, 1)}[kind]
     with tempfile.TemporaryDirectory(prefix="woundray-bench-") as name:
         folder = Path(name)
-        arguments = (world_size, config, precomputed, folder, multiprocessing.get_context("spawn").Barrier(processes))
-        start_processes(work, arguments, nprocs=processes, start_method="spawn")  # type: ignore[no-untyped-call]
+        ready = multiprocessing.get_context("spawn").Barrier(processes)
+        job = Job(world_size, config, precomputed, folder, ready)
+        start_processes(run_worker, (job,), nprocs=processes, start_method="spawn")  # type: ignore[no-untyped-call]
         slowest_s = max(float(file.read_text()) for file in folder.glob("seconds-*"))
     return processes * config.training.batch_size * config.training.steps_per_epoch / slowest_s
 
@@ -65,7 +78,7 @@ def main() -> None:
     arguments = parser.parse_args()
     config = load("I", profile="demo", flags={"data.root": arguments.data, "metrics.objective": "fd_lite0"})
     print(
-        f"{machine()}\nbatch {config.training.batch_size} a worker, {config.training.steps_per_epoch} updates",
+        f"{describe_machine()}\nbatch {config.training.batch_size} a worker, {config.training.steps_per_epoch} updates",
         flush=True,
     )
     speeds: dict[str, list[float]] = {ONE: [], TWO: [], APART: []}

@@ -1,4 +1,4 @@
-"""Checks on a machine with one or two NVIDIA GPUs what CPUs can't show, and times it; under ten minutes, no internet.
+"""Checks and timings on a machine with one or two NVIDIA GPUs; under ten minutes, without internet.
 
     python scripts/check_gpu.py [--work FOLDER] [--only WORD]
     python scripts/check_gpu.py --dry-run
@@ -20,10 +20,20 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from check_gpu_runs import UPDATES, Failed, NotChecked, Setup, apart, epoch, epoch_of, epoch_of_ranks, overflow_at
+from check_gpu_runs import (
+    UPDATES,
+    Failed,
+    NotChecked,
+    Setup,
+    epoch,
+    epoch_of,
+    epoch_of_ranks,
+    overflow_at,
+    relative_difference,
+)
 from check_gpu_studies import Command, mlflow_runs, seconds_of_trials, start_up_seconds, study
 from torch.profiler import ProfilerActivity, profile
-from turns import machine
+from turns import describe_machine
 
 from woundray.evaluation import epoch_metrics
 from woundray.tracking.journal import EpochReported, TrialEnded
@@ -39,7 +49,7 @@ OF_BF16 = 0.05
 
 @dataclass(frozen=True)
 class Row:
-    """What came of a check."""
+    """Result of a check."""
 
     name: str
     result: str
@@ -51,12 +61,12 @@ class Row:
 
 
 def two_ranks_on_one_card(setup: Setup) -> str:
-    """Two ranks that share a GPU, by gloo, against one rank with the same global batch."""
+    """Compare two ranks that share a GPU (gloo) with one rank of the same global batch."""
     return _two_ranks(setup, "gloo", [str(setup.device)] * 2)
 
 
 def two_ranks_on_two_cards(setup: Setup) -> str:
-    """Two ranks with a GPU each, by NCCL, against one."""
+    """Compare two ranks with a GPU each (NCCL) with one rank."""
     if setup.gpus < 2:
         raise NotChecked(f"{setup.gpus} GPUs")
     return _two_ranks(setup, "cpu:gloo,cuda:nccl", ["cuda:0", "cuda:1"])
@@ -66,16 +76,18 @@ def _two_ranks(setup: Setup, backend: str, devices: list[str]) -> str:
     exact = {"model__precision": "fp32", "hardware__tf32": False, "model__cuda_graphs": False}
     one = epoch_of(setup, setup.config(**exact, training__batch_size=4))
     two = epoch_of_ranks(setup, setup.config(**exact, training__batch_size=2), backend, devices)
-    return _at_most(apart(one, two), ROUNDING, f"on {', '.join(devices)}: relative difference of loss and norm")
+    return _at_most(
+        relative_difference(one, two), ROUNDING, f"on {', '.join(devices)}: relative difference of loss and norm"
+    )
 
 
 def graphs(setup: Setup) -> str:
-    """Recorded updates against eager ones."""
+    """Compare updates by CUDA graphs with eager ones."""
     return _graphs(setup, 1)
 
 
 def graphs_with_accumulation(setup: Setup) -> str:
-    """Recorded micro-batches that add up against eager ones."""
+    """Compare accumulated micro-batches by CUDA graphs with eager ones."""
     return _graphs(setup, 4)
 
 
@@ -94,7 +106,7 @@ def _graphs(setup: Setup, accumulation: int) -> str:
 
 
 def fp16_overflow(setup: Setup) -> str:
-    """fp16 with an update whose gradient overflows."""
+    """Check fp16 training with an update whose gradient overflows."""
     with overflow_at(2):
         outcome = epoch_of(setup, setup.config(model__precision="fp16"))
     if not torch.isfinite(outcome.weights).all():
@@ -106,14 +118,14 @@ def fp16_overflow(setup: Setup) -> str:
 
 
 def bf16(setup: Setup) -> str:
-    """bf16 against fp32."""
+    """Compare bf16 with fp32."""
     outcomes = [epoch_of(setup, setup.config(model__precision=precision)) for precision in ("bf16", "fp32")]
     losses = [outcome.metrics["train_loss"] for outcome in outcomes]
     return _at_most(abs(losses[0] / losses[1] - 1), OF_BF16, "relative difference of loss to fp32")
 
 
 def killed_worker(setup: Setup) -> str:
-    """`woundray train` whose worker is killed after the first epoch."""
+    """Check `woundray train` when its worker is killed after the first epoch."""
     share = 1.0 if setup.gpus else 0.0
     command = Command.start(setup, "train", "killed", hardware__gpus_per_worker=share, training__epochs=4)
     command.kill_worker()
@@ -125,7 +137,7 @@ def killed_worker(setup: Setup) -> str:
 
 
 def study_through_ray(setup: Setup) -> str:
-    """A study of two trials, one after another, with MLflow."""
+    """Check a study of two sequential trials, with MLflow."""
     command = study(setup, "one-by-one", at_once=1)
     ended = [event for event in command.events() if isinstance(event, TrialEnded)]
     if [event.status for event in ended] != ["FINISHED"] * 2:
@@ -137,7 +149,7 @@ def study_through_ray(setup: Setup) -> str:
 
 
 def two_trials_on_one_card(setup: Setup) -> str:
-    """Two trials at half a GPU each against one after another."""
+    """Compare two concurrent trials at half a GPU each with sequential ones."""
     before = setup.work / "one-by-one"
     if not (before / "own/events.jsonl").exists():
         raise NotChecked("needs the study of one after another")
@@ -147,7 +159,7 @@ def two_trials_on_one_card(setup: Setup) -> str:
 
 
 def parts_of_an_epoch(setup: Setup) -> str:
-    """Seconds of each part of a run's third epoch: in the first, libraries are loaded and graphs are recorded."""
+    """Time the parts of a run's third epoch: in the first, libraries are loaded and graphs are captured."""
     config = setup.config(training__epochs=3)
     parts = {
         "training": (loop, "train_epoch"),
@@ -172,7 +184,7 @@ def parts_of_an_epoch(setup: Setup) -> str:
 
 @contextmanager
 def _timed(module: object, function: str, name: str, seconds: dict[str, float]) -> Iterator[None]:
-    """Within the context the seconds of a function's last call are noted."""
+    """Context in which the seconds of a function's last call are recorded."""
     real: Callable[..., object] = getattr(module, function)
 
     def call(*arguments: object, **named: object) -> object:
@@ -188,7 +200,7 @@ def _timed(module: object, function: str, name: str, seconds: dict[str, float]) 
 
 
 def busy_share(setup: Setup) -> str:
-    """Share of an epoch's time in which a kernel runs, by torch's profiler."""
+    """Measure the share of an epoch's time in which a kernel runs, by torch's profiler."""
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if setup.gpus else [])
     with setup.run(setup.config()) as run:
         epoch(run)  # graphs are recorded
@@ -211,7 +223,7 @@ def busy_share(setup: Setup) -> str:
 
 
 def memory(setup: Setup) -> str:
-    """Most GPU memory that an epoch's updates hold, at three resolutions."""
+    """Measure the peak GPU memory of an epoch's updates, at three resolutions."""
     found = []
     for side in (128, 256, 512) if setup.gpus else (64, 128):
         if setup.gpus:
@@ -247,7 +259,7 @@ CHECKS: dict[str, Callable[[Setup], str]] = {
 
 
 def check(name: str, work: Callable[[Setup], str], setup: Setup) -> Row:
-    """Runs one check; whatever goes wrong is its row."""
+    """Run one check; an error becomes its result."""
     started = time.perf_counter()
     try:
         result, figure = "ok", work(setup)
@@ -272,7 +284,7 @@ def main() -> None:
         torch.set_num_threads(1)  # on a busy machine two wait for each other
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger(__name__).setLevel(logging.DEBUG if arguments.verbose else logging.WARNING)
-    print(f"{machine()}{'; a dry run: no figure is one of a GPU' if arguments.dry_run else ''}", flush=True)
+    print(f"{describe_machine()}{'; a dry run: no figure is one of a GPU' if arguments.dry_run else ''}", flush=True)
     rows = []
     with tempfile.TemporaryDirectory(prefix="woundray-check-") as scratch:
         work = arguments.work or Path(scratch)

@@ -30,7 +30,7 @@ METRICS = ("train_loss", "gradient_norm")
 
 
 class Failed(Exception):
-    """A check came out otherwise than it must."""
+    """A check has failed."""
 
 
 class NotChecked(Exception):
@@ -42,7 +42,7 @@ class Setup:
     """Where checks run.
 
     Attributes:
-        work: folder for model, materials and runs.
+        work: folder for model, precomputed data and runs.
         gpus: GPUs of this machine; 0: a dry run, of the packaged tiny model on CPUs.
     """
 
@@ -96,18 +96,18 @@ class Setup:
 
     def precomputed(self, config: Config) -> Path:
         """What runs at a resolution share, prepared once."""
-        folder = self.work / f"materials-{self.base_name}-{config.model.resolution}"
+        folder = self.work / f"precomputed-{self.base_name}-{config.model.resolution}"
         precompute(config, folder, device=self.device, progress=lambda *_: None)
         return folder
 
     @property
     def base_name(self) -> str:
-        """Its name, for names of folders."""
+        """Name of the base model, for names of folders."""
         return Path(self.base).name
 
     @contextmanager
     def run(self, config: Config) -> Iterator[TrainState]:
-        """A run of one rank, whose memory is given back at the end."""
+        """Build a run of one rank, whose memory is freed at the end."""
         folder = self.work / f"run-{os.getpid()}-{len(os.listdir(self.work))}"
         yield build_train_state(config, self.precomputed(config), folder, DistributedContext(0, 1, self.device))
         free_memory()
@@ -115,32 +115,45 @@ class Setup:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Metrics of an epoch, and the weights after it, one after another, on the CPU."""
+    """Metrics of an epoch, and the concatenated weights after it, on the CPU."""
 
     metrics: dict[str, float]
     weights: Tensor
 
 
 def epoch(run: TrainState) -> Outcome:
-    """The first epoch of a run: UPDATES updates."""
+    """Train the first epoch of a run: UPDATES updates."""
     metrics = loop.train_epoch(run, 1, 0)
     return Outcome(metrics, torch.cat([value.detach().flatten().cpu() for value in run.parameters.values()]))
 
 
 def epoch_of(setup: Setup, config: Config) -> Outcome:
-    """The first epoch of a new run in this process."""
+    """Train the first epoch of a new run in this process."""
     with setup.run(config) as run:
         return epoch(run)
 
 
-def _rank(rank: int, config: Config, precomputed: Path, folder: Path, backend: str, devices: Sequence[str]) -> None:
+@dataclass(frozen=True)
+class _RankJob:
+    """Inputs of each rank."""
+
+    config: Config
+    precomputed: Path
+    folder: Path
+    backend: str
+    devices: tuple[str, ...]
+
+
+def _run_rank(rank: int, job: _RankJob) -> None:
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore", FutureWarning)  # of an argument of DDP's that later versions call otherwise
+    warnings.simplefilter("ignore", FutureWarning)  # of an argument of DDP that later versions rename
+    folder, devices = job.folder, job.devices
     device = torch.device(devices[rank])
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group(backend, init_method=f"file://{folder}/meeting", rank=rank, world_size=len(devices))
-    outcome = epoch(build_train_state(config, precomputed, folder, DistributedContext(rank, len(devices), device)))
+    dist.init_process_group(job.backend, init_method=f"file://{folder}/meeting", rank=rank, world_size=len(devices))
+    context = DistributedContext(rank, len(devices), device)
+    outcome = epoch(build_train_state(job.config, job.precomputed, folder, context))
     if rank == 0:
         values = {name: torch.tensor(value, dtype=torch.float64) for name, value in outcome.metrics.items()}
         save_file(values | {"weights": outcome.weights}, folder / "outcome.safetensors")
@@ -149,12 +162,12 @@ def _rank(rank: int, config: Config, precomputed: Path, folder: Path, backend: s
 
 
 def epoch_of_ranks(setup: Setup, config: Config, backend: str, devices: Sequence[str]) -> Outcome:
-    """The first epoch of a new run of several ranks, each a process on its device."""
+    """Train the first epoch of a new run of several ranks, each a process on its device."""
     folder = setup.work / f"ranks-{len(os.listdir(setup.work))}"
     folder.mkdir()
-    arguments = (config, setup.precomputed(config), folder, backend, tuple(devices))
+    job = _RankJob(config, setup.precomputed(config), folder, backend, tuple(devices))
     sys.stdout.flush()
-    start_processes(_rank, arguments, nprocs=len(devices), start_method="spawn")  # type: ignore[no-untyped-call]
+    start_processes(_run_rank, (job,), nprocs=len(devices), start_method="spawn")  # type: ignore[no-untyped-call]
     values = load_file(folder / "outcome.safetensors")
     weights = values.pop("weights")
     return Outcome({name: value.item() for name, value in values.items()}, weights)
@@ -175,6 +188,6 @@ def overflow_at(update: int) -> Iterator[None]:
         yield
 
 
-def apart(one: Outcome, other: Outcome) -> float:
+def relative_difference(one: Outcome, other: Outcome) -> float:
     """The largest relative difference of loss and gradient norm."""
     return max(abs(one.metrics[name] / other.metrics[name] - 1) for name in METRICS)

@@ -19,14 +19,14 @@ _SPACE = "training.learning_rate: {log: [1.0e-4, 1.0e-3]}\n"
 
 @dataclass(frozen=True)
 class Command:
-    """`woundray tune` or `woundray train` in a process of its own, with a database of MLflow's for itself."""
+    """`woundray tune` or `woundray train` in a process of its own, with its own MLflow database."""
 
     home: Path
     process: "subprocess.Popen[bytes]"
 
     @classmethod
     def start(cls, setup: Setup, verb: str, name: str, **flags: object) -> "Command":
-        """Starts it in `setup.work`/`name`. Flags go over those of `setup`, with `__` for the dot."""
+        """Start the command in `setup.work`/`name`. Flags, with `__` for the dot, override those of `setup`."""
         home = setup.work / name
         home.mkdir()
         (home / "space.yaml").write_text(_SPACE)
@@ -41,11 +41,11 @@ class Command:
         return cls(home, process)
 
     def events(self) -> list[Event]:
-        """The journal so far."""
+        """Read the journal so far."""
         return Journal(self.home / "own/events.jsonl").events()
 
     def wait(self) -> None:
-        """Until it has ended well. Raises Failed with its last line if it has not; it is ended after PATIENCE_S."""
+        """Wait for a successful end, PATIENCE_S at most. Raises Failed with the last line of its output."""
         try:
             code = self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
@@ -70,7 +70,7 @@ class Command:
 
 
 def study(setup: Setup, name: str, *, at_once: int) -> Command:
-    """A study of two trials, so many at one time, each with a CPU and, where there are GPUs, its share of one."""
+    """Start a study of two trials, `at_once` of them concurrent, each with a CPU and a share of a GPU, if any."""
     flags: dict[str, object] = {"hardware__gpus_per_worker": (1.0 / at_once if setup.gpus else 0.0)}
     flags |= {"study__trials": 2, "study__concurrent": at_once, "study__grace_epochs": 2, "study__finalists": 0}
     command = Command.start(setup, "tune", name, **flags, study__space=setup.work / name / "space.yaml")
@@ -79,13 +79,13 @@ def study(setup: Setup, name: str, *, at_once: int) -> Command:
 
 
 def seconds_of_trials(events: list[Event]) -> float:
-    """From the first trial's start to the last one's end."""
+    """Return seconds from the first trial's start to the last one's end."""
     begun = min(event.time_ms for event in events if isinstance(event, TrialStarted))
     return (max(event.time_ms for event in events if isinstance(event, TrialEnded)) - begun) / 1000
 
 
 def start_up_seconds(events: list[Event]) -> list[float]:
-    """Of each trial, from its start to its first update: all of its first epoch but training and scoring."""
+    """Return seconds of each trial from its start to its first update: its first epoch without training and scoring."""
     begun = {event.trial: event.time_ms for event in events if isinstance(event, TrialStarted)}
     first = [event for event in events if isinstance(event, EpochReported) and event.epoch == 1]
     works = [event.metrics["seconds_training"] + event.metrics["seconds_scoring"] for event in first]
@@ -93,7 +93,7 @@ def start_up_seconds(events: list[Event]) -> list[float]:
 
 
 def mlflow_runs(command: Command) -> int:
-    """How many runs MLflow has, the study's own among them."""
+    """Count MLflow's runs, the study's own included."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{command.home}/mlflow.db")

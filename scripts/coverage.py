@@ -1,4 +1,4 @@
-"""How often the interval of `woundray augment` holds the true gain, on simulated studies: nominal 95 %.
+"""Coverage of the interval of `woundray augment` on simulated studies; nominal: 95 %.
 
 python scripts/coverage.py --studies 1000
 """
@@ -16,7 +16,7 @@ _POPULATION = 300_000  # patients that stand for all
 
 @dataclass(frozen=True)
 class Simulated:
-    """Studies of two arms that find the same patients hard; `shift`: how much easier all is for the second.
+    """Simulated studies of two arms with shared patient difficulty; `shift`: advantage of the second arm.
 
     Of one to three pictures a patient; of seeds that agree in part.
     """
@@ -26,7 +26,7 @@ class Simulated:
     seeds: int = 3
 
     def study(self, generator: np.random.Generator, patients: int) -> Floats:
-        """Counts (P, 2, S, 3, 3)."""
+        """Simulate counts (P, 2, S, 3, 3)."""
         patient = np.repeat(np.arange(patients), generator.integers(1, 4, patients))
         truth = generator.choice(3, size=patients, p=(0.22, 0.48, 0.30))[patient]
         shape = (2, self.seeds, len(patient))
@@ -38,7 +38,7 @@ class Simulated:
 
 
 def gain(confusions: Floats) -> Floats:
-    """(..., 2, S, 3, 3) -> (...), of mean kappa over seeds."""
+    """Return the gain in mean kappa over seeds: (..., 2, S, 3, 3) -> (...)."""
     means: Floats = statistics.kappa(confusions).mean(axis=-1)
     difference: Floats = means[..., 1] - means[..., 0]
     return difference
@@ -46,7 +46,7 @@ def gain(confusions: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Options:
-    """What is simulated."""
+    """Command-line options."""
 
     studies: int = 1000
     """Studies of each size and gain."""
@@ -57,7 +57,7 @@ class Options:
 
 
 def main() -> None:
-    """Prints a line for each size and gain."""
+    """Print a line for each size and gain."""
     options = tyro.cli(Options, description=__doc__)
     held_of_all = []
     for shift in (0.0, 0.4):

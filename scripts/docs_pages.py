@@ -1,8 +1,7 @@
-"""Write the parts of the documentation that are made of the code: `python scripts/docs_pages.py`.
+"""Write the generated parts of the documentation: `python scripts/docs_pages.py`.
 
-A setting's meaning, a flag's, a profile and a search space are each written in one place. Their pages hold a copy
-between `<!-- made of the code: NAME -->` and `<!-- end -->`, so that they can be read as they lie. Where they are built
-as a site, a hook of mkdocs puts the README on the start page.
+The meaning of settings and flags, profiles and search spaces are written in the code or YAML files. Pages of docs/ have
+a copy between `<!-- made of the code: NAME -->` and `<!-- end -->`. A hook of mkdocs puts the README on the start page.
 """
 
 import ast
@@ -24,38 +23,38 @@ REPOSITORY = Path(__file__).parents[1]
 _START_PAGE = "<!-- the README -->"
 _PART = re.compile(r"(<!-- made of the code: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _ERRORS = ("UserError", "LeakError", "PhotoError", "RowError", "CellError")
-_SHORTEST_MESSAGE = 8  # letters: what is shorter passes the text of another error on
+_SHORTEST_MESSAGE = 8  # letters: shorter messages only pass on the text of another error
 _SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "multiple_of": "a multiple of"}
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """mkdocs' hook: called with the source of each page."""
+    """Insert the README; a hook that mkdocs calls with the source of each page."""
     return markdown.replace(_START_PAGE, readme())
 
 
 def written(markdown: str) -> str:
-    """A page with its parts as the code has them now."""
+    """Return a page with its generated parts updated."""
     return _PART.sub(lambda found: f"{found[1]}\n{PARTS[found[2]]().strip()}\n\n{found[3]}", markdown)
 
 
 def main() -> None:
-    """Writes all pages anew."""
+    """Update all pages."""
     for page in sorted((REPOSITORY / "docs").glob("*.md")):
         page.write_text(written(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def readme() -> str:
-    """The README, with links as seen from the documentation's folder."""
+    """Return the README with links relative to docs/."""
     return (REPOSITORY / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
 
 
 def settings() -> str:
-    """A table a section of the configuration."""
+    """Return a table for each section of the configuration."""
     return "\n".join(_section(Config, ""))
 
 
 def commands() -> str:
-    """A table of flags a command."""
+    """Return a table of flags for each command."""
     lines = []
     for name in COMMANDS:
         lines += [f"## {name}", ""]
@@ -69,12 +68,12 @@ def commands() -> str:
 
 
 def profiles() -> str:
-    """The packaged YAML files of profiles."""
+    """Return the packaged YAML files of profiles."""
     return "\n".join(_yaml(path) for path in sorted((REPOSITORY / "configs/profiles").glob("*.yaml")))
 
 
 def spaces() -> str:
-    """How a search space is written, and the packaged ones."""
+    """Return the syntax of search spaces, and the packaged ones."""
     _, example, rest = (search_space.__doc__ or "").split("\n\n", 2)
     example = "\n".join(line.removeprefix("    ") for line in example.splitlines())
     files = "\n".join(_yaml(path) for path in sorted((REPOSITORY / "search_spaces").glob("*.yaml")))
@@ -82,7 +81,7 @@ def spaces() -> str:
 
 
 def messages() -> str:
-    """Every message about a user's mistake, with `...` for what is put in; by module, those of one in order."""
+    """Return every message about a user's mistake, by module and in order, with `...` for inserted values."""
     lines = []
     for path in sorted((REPOSITORY / "woundray").rglob("*.py")):
         found = list(dict.fromkeys(_messages(ast.parse(path.read_text(encoding="utf-8")))))
@@ -95,13 +94,13 @@ PARTS = {"settings": settings, "commands": commands, "profiles": profiles, "spac
 
 
 def command_type(name: str) -> type[BaseModel]:
-    """The class that describes a command's flags: Tune of woundray.tune."""
+    """Return the class of a command's flags, such as Tune of woundray.tune."""
     described: type[BaseModel] = getattr(importlib.import_module(f"woundray.{name}"), name.capitalize())
     return described
 
 
 def _messages(module: ast.Module) -> Iterator[str]:
-    """Texts of the errors that a module raises for what users did, but for those that pass another's text on."""
+    """Yield messages of the user errors that a module raises, except those that pass on another error's text."""
     for node in ast.walk(module):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") in _ERRORS and node.args:
             text = _template(node.args[0])
@@ -110,7 +109,7 @@ def _messages(module: ast.Module) -> Iterator[str]:
 
 
 def _template(node: ast.expr) -> str:
-    """The text of an expression, `...` for every value that is put in."""
+    """Return the text of an expression, with `...` for every inserted value."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
@@ -121,7 +120,7 @@ def _template(node: ast.expr) -> str:
 
 
 def _section(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    """Heading, docstring and table of one section, then of those below it."""
+    """Yield heading, docstring and table of one section, then of its subsections."""
     own = {name: field for name, field in model.model_fields.items() if not _is_section(field)}
     title = prefix.rstrip(".") or "Every run"
     yield from (f"{'###' if title.count('.') else '##'} {title}", "", *_paragraphs(model.__doc__), "")
@@ -150,7 +149,7 @@ def _flags(command: type[BaseModel]) -> Iterator[str]:
 
 
 def _values(kind: Any, marks: list[Any]) -> str:
-    """Which values are allowed, in words."""
+    """Return the allowed values in words."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _values(arguments[0], [*marks, *arguments[1:]])

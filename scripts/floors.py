@@ -1,4 +1,4 @@
-"""What scores are worth on prepared photographs: floors, how well they order graded faults, and what they cost.
+"""Properties of scores on prepared photographs: real-vs-real baselines, ordering of graded faults, and cost.
 
     python scripts/floors.py DATA [--faults] [--cost]
 
@@ -69,22 +69,22 @@ FAULTS: dict[str, tuple[Fault, tuple[float, ...]]] = {
 KEPT = (1.0, 0.8, 0.6, 0.4, 0.2)  # mode collapse: share of a set's pictures that the others repeat
 
 
-def spoiled(pictures: Tensor, fault: Fault, strength: float) -> Tensor:
-    """uint8 (N, 3, H, W), each with the fault."""
+def with_fault(pictures: Tensor, fault: Fault, strength: float) -> Tensor:
+    """Return images, uint8 (N, 3, H, W), with a fault of a strength."""
     rng = np.random.default_rng(0)
     images = (Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pictures)
     done = [torch.tensor(np.asarray(fault(image, strength, rng))) for image in images]
     return torch.stack(done).permute(0, 3, 1, 2)
 
 
-def collapsed(rows: Rows, share: float, rng: np.random.Generator) -> Rows:
-    """The same number of rows, of which only a share differ."""
+def with_collapse(rows: Rows, share: float, rng: np.random.Generator) -> Rows:
+    """Return as many rows, of which only a share are different ones (mode collapse)."""
     kept = rows[: max(2, round(share * len(rows)))]
     return np.concatenate([kept, rng.choice(kept, len(rows) - len(kept))])
 
 
-def print_floors(extractors: dict[str, Matrix], groups: list[str]) -> None:
-    """Real against real, no patient on both sides."""
+def print_baselines(extractors: dict[str, Matrix], groups: list[str]) -> None:
+    """Print scores of real against real photographs, without a common patient."""
     print(
         f"real against real, mean ± sd of {REPEATS} splits\n{'':22}"
         + "".join(f"{f'n = {n}':>18}" for n in (25, 50, 100))
@@ -104,9 +104,9 @@ def print_floors(extractors: dict[str, Matrix], groups: list[str]) -> None:
 
 
 def print_orders(pictures: Tensor, clean: Matrix, groups: list[str], extractor: Lite0) -> None:
-    """Mean Spearman correlation of a fault's level and the distance, over splits."""
+    """Print the mean Spearman correlation of a fault's level and the distance, over splits."""
     levels = {
-        name: [clean, *(extractor(spoiled(pictures, fault, strength)).numpy() for strength in strengths)]
+        name: [clean, *(extractor(with_fault(pictures, fault, strength)).numpy() for strength in strengths)]
         for name, (fault, strengths) in FAULTS.items()
     }
     rng = np.random.default_rng(0)
@@ -114,7 +114,7 @@ def print_orders(pictures: Tensor, clean: Matrix, groups: list[str], extractor: 
         found: dict[str, dict[str, list[float]]] = {name: {} for name in DISTANCES}
         for a, b in patient_splits(groups, BaselineOptions(n, REPEATS, seed=1)):
             sets = {name: [features[a] for features in graded] for name, graded in levels.items()}
-            sets["mode collapse"] = [clean[collapsed(a, share, rng)] for share in KEPT]
+            sets["mode collapse"] = [clean[with_collapse(a, share, rng)] for share in KEPT]
             for score, distance in DISTANCES.items():
                 for fault_name, graded in sets.items():
                     values = [distance(features, clean[b]) for features in graded]
@@ -125,7 +125,7 @@ def print_orders(pictures: Tensor, clean: Matrix, groups: list[str], extractor: 
 
 
 def print_cost(pictures: Tensor, groups: list[str]) -> None:
-    """Seconds of a full evaluation of 200 pictures against 200, and of SSIM beside scikit-image's."""
+    """Print seconds of a full evaluation of 200 images against 200, and of SSIM against scikit-image's."""
     from skimage.metrics import structural_similarity
 
     config = Config().with_values({"metrics.objective": "fd_lite0"})
@@ -177,7 +177,7 @@ def main() -> None:
         return
     b10, head = Lite0(), Lite0("head")
     features = {"lite0": b10(pictures).numpy(), "lite0_head": head(pictures).numpy()}
-    print_floors(features, groups)
+    print_baselines(features, groups)
     if arguments.faults:
         print_orders(pictures, features["lite0"], groups, b10)
 

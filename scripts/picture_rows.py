@@ -1,4 +1,4 @@
-"""Rows of a study's pictures for the README: held-out pictures, the base model's, the best trial's.
+"""Figure of a study for the README: rows of held-out pictures, of the base model's and of the best trial's.
 
 python scripts/picture_rows.py woundray-runs/study-I-... docs/practice.png
 """
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def pictures(path: Path, side_px: int) -> list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
-    """The pictures of a grid, row by row, each with a white edge on the right and below."""
+    """Return the images of a grid, row by row, each with a white edge on the right and below."""
     sheet = np.pad(np.asarray(Image.open(path)), ((0, GAP_PX), (0, GAP_PX), (0, 0)), constant_values=255)
     step = side_px + GAP_PX
     return [

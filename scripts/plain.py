@@ -1,8 +1,8 @@
-"""The plain way to train and score an adapter, as the public scripts do it: what the benchmarks hold woundray against.
+"""Plain reference of the benchmarks: an adapter trained and scored as the public scripts do it.
 
-Follows diffusers' examples/text_to_image/train_text_to_image_lora.py: pictures are cut and encoded, and prompts
+Follows diffusers' examples/text_to_image/train_text_to_image_lora.py: images are cropped and encoded, and prompts
 embedded, at every step; gradients are checkpointed; the moving average is a loop over tensors. Models, adapter,
-pictures, batch size and precision are those of woundray's run.
+images, batch size and precision are those of woundray's run.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,6 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from woundray.config import Config
 from woundray.data.image_source import ImageSource
-from woundray.data.manifest import Photo
 from woundray.metrics.extractors import Lite0, Lite0Trunk
 from woundray.training.losses import perceptual_distance
 
@@ -33,8 +32,10 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass
 class PlainTrainer:
-    """Trains the adapter of a UNet. With `perceptual` above 0 the x0 estimates of the whole batch are decoded by the
-    full VAE."""
+    """Trainer of a UNet's adapter on all photographs of `source`.
+
+    With training.perceptual_weight above 0 the full VAE decodes the x0 estimates of the batch.
+    """
 
     config: Config
     unet: UNet2DConditionModel
@@ -43,25 +44,12 @@ class PlainTrainer:
     tokenizer: CLIPTokenizer
     scheduler: DDPMScheduler
     source: ImageSource
-    photos: Sequence[Photo]
-    perceptual: float
     trunk: nn.Module = field(default_factory=Lite0Trunk)
-    checkpointing: bool = True
     steps: int = 0
 
     @classmethod
-    def load(
-        cls,
-        config: Config,
-        base: Path,
-        unet: UNet2DConditionModel,
-        source: ImageSource,
-        photos: Sequence[Photo],
-        *,
-        perceptual: float,
-        checkpointing: bool = True,
-    ) -> "PlainTrainer":
-        """Loads the frozen encoders of a base model in the UNet's precision; the UNet has its adapter already."""
+    def load(cls, config: Config, base: Path, unet: UNet2DConditionModel, source: ImageSource) -> "PlainTrainer":
+        """Load the frozen encoders of a base model in the UNet's precision; the UNet has its adapter already."""
         return cls(
             config,
             unet,
@@ -70,9 +58,6 @@ class PlainTrainer:
             CLIPTokenizer.from_pretrained(base / "tokenizer"),
             DDPMScheduler.from_pretrained(base / "scheduler"),
             source,
-            photos,
-            perceptual,
-            checkpointing=checkpointing,
         )
 
     def __post_init__(self) -> None:
@@ -86,15 +71,15 @@ class PlainTrainer:
         self._generator = torch.Generator().manual_seed(0)
 
     def step(self) -> float:
-        """One update: the loss."""
-        size, device = self.config.training.batch_size, self.unet.device
+        """Make one update and return the loss."""
+        size, device, photos = self.config.training.batch_size, self.unet.device, self.source.photos
+        perceptual = self.config.training.perceptual_weight
         self.unet.train()
-        if self.checkpointing:
-            self.unet.enable_gradient_checkpointing()
+        self.unet.enable_gradient_checkpointing()
 
-        # pictures and captions, encoded anew
-        chosen = torch.randint(len(self.photos), (size,), generator=self._generator).tolist()
-        pictures = torch.stack([self.source.view(self.photos[row], self.steps * size + row) for row in chosen])
+        # images and captions, encoded again
+        chosen = torch.randint(len(photos), (size,), generator=self._generator).tolist()
+        pictures = torch.stack([self.source.view(photos[row], self.steps * size + row) for row in chosen])
         pixels = (pictures.float() / 127.5 - 1).to(device, self.unet.dtype)  # NCHW, uint8 => [-1, 1]
         latents = self.vae.encode(pixels).latent_dist.sample() * self.vae.config["scaling_factor"]
         tokens = self.tokenizer(
@@ -106,18 +91,18 @@ class PlainTrainer:
         )
         text = self.text_encoder(tokens.input_ids.to(device), return_dict=False)[0]
 
-        # the UNet's answer
+        # the UNet's prediction
         noise = torch.randn_like(latents)
         timesteps = torch.randint(0, 1000, (size,), device=device)
         noisy = self.scheduler.add_noise(latents, noise, timesteps)  # type: ignore[arg-type]
         answer = self.unet(noisy, timesteps, text, return_dict=False)[0]
         loss = functional.mse_loss(answer.float(), noise.float())
-        if self.perceptual > 0:
+        if perceptual > 0:
             abar = self.scheduler.alphas_cumprod.to(device)[timesteps].view(-1, 1, 1, 1)
             estimate = (noisy - (1 - abar).sqrt() * answer) / abar.sqrt()
             unscaled = (estimate / self.vae.config["scaling_factor"]).to(self.vae.dtype)
             decoded = self.vae.decode(unscaled, return_dict=False)[0]
-            loss = loss + self.perceptual * perceptual_distance(self.trunk, decoded, pixels).mean()
+            loss = loss + perceptual * perceptual_distance(self.trunk, decoded, pixels).mean()
 
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.parameters, self.config.training.max_grad_norm)
@@ -128,8 +113,7 @@ class PlainTrainer:
                 parameter.detach(), alpha=1 - self.config.training.ema_decay
             )
         self.steps += 1
-        if self.checkpointing:
-            self.unet.disable_gradient_checkpointing()
+        self.unet.disable_gradient_checkpointing()
         return loss.item()
 
 

@@ -13,10 +13,10 @@ from woundray.config import EffectConfig
 from woundray.config.section import Section
 from woundray.downstream.classifiers import make_classifier
 from woundray.downstream.generators import Generator
-from woundray.downstream.outcome import conclude
-from woundray.downstream.planted_generators import Copies, DrawnStudy, Renderer
+from woundray.downstream.outcome import EffectReport, compute_outcome
+from woundray.downstream.planted_generators import Copies, PhantomStudy, Renderer
 from woundray.downstream.protocol import MeasurementSetup, measure
-from woundray.downstream.result_files import write_outcome
+from woundray.downstream.result_files import write_report
 from woundray.downstream.tables import as_tables
 
 PLANTED: dict[str, Generator] = {
@@ -27,10 +27,10 @@ PLANTED: dict[str, Generator] = {
 
 
 class Options(Section):
-    """What is measured."""
+    """Command-line options."""
 
     out: Path
-    """Folder of everything that was drawn and predicted; a second call goes on there."""
+    """Folder of all images and predictions; a second call continues there."""
     patients: int = 30
     """Drawn patients of each phase."""
     seed: int = 0
@@ -40,22 +40,23 @@ class Options(Section):
 
 
 def main() -> None:
-    """Measures the three and prints their tables."""
+    """Measure the three generators and print their tables."""
     options = tyro.cli(Options, description=__doc__)
     for name, generator in PLANTED.items():
         folder = options.out / name.partition(":")[0]
         classifier = make_classifier(options.effect, options.out / "features")
-        study = DrawnStudy(options.patients, options.seed)
+        study = PhantomStudy(options.patients, options.seed)
         bench = MeasurementSetup(options.effect, study, generator, classifier, folder, options.seed)
-        measurement = measure(bench, progress=_tell)
-        outcome = conclude(measurement, options.effect, seed=options.seed)
-        write_outcome(outcome, measurement, options.effect, folder, title=name, generator=generator.key)
-        Console(highlight=False).print(as_tables(outcome, measurement, options.effect, title=name), "\n")
+        measurement = measure(bench, progress=_show_progress)
+        outcome = compute_outcome(measurement, options.effect, seed=options.seed)
+        report = EffectReport(outcome, measurement, options.effect, title=name, generator=generator.key)
+        write_report(report, folder)
+        Console(highlight=False).print(as_tables(report), "\n")
 
 
-def _tell(progress: str, done: int, total: int) -> None:
+def _show_progress(stage: str, done: int, total: int) -> None:
     if done in (0, total):
-        sys.stderr.write(f"{progress} {done} of {total}\n")
+        sys.stderr.write(f"{stage} {done} of {total}\n")
 
 
 if __name__ == "__main__":

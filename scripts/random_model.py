@@ -1,4 +1,4 @@
-"""A base model of the exact shape of Stable Diffusion 2.1 with random weights: a step costs the same with any.
+"""Base model with the exact shape of Stable Diffusion 2.1 and random weights, for benchmarks.
 
 python scripts/random_model.py FOLDER
 """
@@ -52,7 +52,7 @@ def build_sd21() -> TinyBase:
 
 
 def write_sd21(folder: Path, *, seed: int = 0) -> Path:
-    """Writes the model (fp16, 2.6 GB) and, in `folder`/taesd, a tiny decoder; gives the model's own folder."""
+    """Write the model (fp16, 2.6 GB) and, in `folder`/taesd, a tiny decoder; return the model's folder."""
     base = folder / "sd21"
     if not base.exists():
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""What early stopping saves and costs: regret against trial-seconds, from one study in which no trial was stopped.
+"""Savings and regret of early stopping, against trial-seconds, from one study without early stopping.
 
     python -m woundray.tune --phase I --trials 24 --study.startup_trials 24 --study.grace_epochs 6 --study.name full
     python scripts/regret.py woundray-runs/full docs/regret.png
@@ -33,19 +33,19 @@ Curve = list[dict[str, float]]  # an epoch's metrics each
 
 @dataclass(frozen=True)
 class Rule:
-    """When a trial is stopped: by which metric, from which epoch on, and what share of them goes on (one in ...)."""
+    """Rule of early stopping: metric, first epoch (grace), and reduction (one trial in `reduction` continues)."""
 
-    judge: str
+    metric: str
     grace: int
     reduction: float
 
     def __str__(self) -> str:
         if not self.grace:
             return "no trial is stopped"
-        return f"{self.judge}, grace {self.grace}, reduction {self.reduction:g}"
+        return f"{self.metric}, grace {self.grace}, reduction {self.reduction:g}"
 
     def rungs(self, epochs: int) -> list[int]:
-        """Epochs at which trials are compared; after the last epoch there is nothing left to stop."""
+        """Return the epochs at which trials are compared, without the last one."""
         if not self.grace:
             return []
         steps = range(int(math.log(epochs / self.grace, self.reduction)) + 1)
@@ -55,13 +55,13 @@ class Rule:
 NONE, DEFAULT = Rule(SCORE, 0, 2), Rule(SCORE, 1, 2)  # the default study's
 RULES = (
     NONE,
-    *(Rule(judge, grace, reduction) for judge in (SCORE, LOSS) for grace in (1, 2) for reduction in (2, 3, 4)),
+    *(Rule(metric, grace, reduction) for metric in (SCORE, LOSS) for grace in (1, 2) for reduction in (2, 3, 4)),
 )
 SHOWN = (NONE, DEFAULT, Rule(SCORE, 1, 4), Rule(SCORE, 2, 2), Rule(LOSS, 1, 2))
 
 
 def read_curves(study: Path) -> list[Curve]:
-    """The epochs of each trial."""
+    """Read the epochs of each trial."""
     curves: dict[str, Curve] = {}
     for event in Journal(journal_path(study)).events():
         if isinstance(event, EpochReported):
@@ -71,7 +71,7 @@ def read_curves(study: Path) -> list[Curve]:
 
 
 def replay(curves: Sequence[Curve], rule: Rule) -> list[tuple[float, float]]:
-    """Seconds so far and the lowest score so far, after each epoch."""
+    """Return seconds so far and the lowest score so far, after each epoch."""
     rungs: dict[int, list[float]] = {epoch: [] for epoch in rule.rungs(len(curves[0]))}
     told, spent_s, lowest = [], 0.0, math.inf
     for curve in curves:
@@ -81,7 +81,7 @@ def replay(curves: Sequence[Curve], rule: Rule) -> list[tuple[float, float]]:
             lowest = min(lowest, metrics[SCORE])
             told.append((spent_s, lowest))
             if epoch in rungs:
-                before, value = rungs[epoch], metrics[rule.judge]
+                before, value = rungs[epoch], metrics[rule.metric]
                 cutoff = np.percentile(before, 100 / rule.reduction) if before else math.inf
                 before.append(value)
                 if value > cutoff:
@@ -91,15 +91,17 @@ def replay(curves: Sequence[Curve], rule: Rule) -> list[tuple[float, float]]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one rule over many orders: mean regret at each time (times,), nan while an order has no score yet, and mean
-    trial-seconds of the whole study."""
+    """Results of one rule over many orders.
+
+    Mean regret at each time (times,), nan while an order has no score yet, and mean trial-seconds of the study.
+    """
 
     regret: NDArray[np.float64]
     spent_s: float
 
     @classmethod
     def of(cls, curves: Sequence[Curve], rule: Rule, times_s: NDArray[np.float64], orders: int) -> "Outcome":
-        """Of `orders` random orders of the trials."""
+        """Replay the trials in `orders` random orders."""
         best = min(metrics[SCORE] for curve in curves for metrics in curve)
         rows, spent_s = np.full((orders, len(times_s)), np.nan), []
         for row in range(orders):

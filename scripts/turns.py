@@ -1,4 +1,4 @@
-"""What the benchmarks share: two sides timed in turns, the median of their ratios, and what the machine is."""
+"""Shared parts of the benchmarks: sides timed alternately, the median of their ratios, and the machine."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times cheaper one side is: median and range over the rounds."""
+    """Speed-up of one side: median and range over the rounds."""
 
     median: float
     low: float
@@ -31,7 +31,7 @@ class Ratio:
 
     @classmethod
     def of(cls, reference: list[float], ours: list[float]) -> "Ratio":
-        """Of the two costs of each round."""
+        """Return the ratio of the two costs over all rounds."""
         ratios = [a / b for a, b in zip(reference, ours, strict=True)]
         return cls(statistics.median(ratios), min(ratios), max(ratios))
 
@@ -40,7 +40,7 @@ class Ratio:
 
 
 def cost_of(work: Work) -> Cost:
-    """Cost of one call."""
+    """Measure the cost of one call."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     if torch.cuda.is_available():
@@ -48,8 +48,8 @@ def cost_of(work: Work) -> Cost:
     return Cost(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def in_turns(sides: Mapping[str, Work], *, rounds: int, warm_up: bool = True) -> dict[str, list[Cost]]:
-    """Each side's cost in each round. A drift of the machine's speed meets all sides alike; who begins changes."""
+def alternate(sides: Mapping[str, Work], *, rounds: int, warm_up: bool = True) -> dict[str, list[Cost]]:
+    """Measure each side's cost in each round, alternately: a drift of the machine's speed affects all sides alike."""
     if warm_up:
         for work in sides.values():
             work()
@@ -62,10 +62,10 @@ def in_turns(sides: Mapping[str, Work], *, rounds: int, warm_up: bool = True) ->
     return costs
 
 
-class TreeCpu:
-    """CPU seconds of this process and of all that it and its children start from now on, Ray's daemons among them.
+class ProcessTreeCpu:
+    """CPU seconds of this process and all its later descendants, Ray's daemons included.
 
-    By a control group of its own, which takes root and Linux; elsewhere `seconds` gives nan.
+    Measured by a control group, which needs root and Linux; elsewhere `seconds` returns nan.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class TreeCpu:
                 continue
 
     def seconds(self) -> float:
-        """Of all processes so far, ended ones included."""
+        """Return CPU seconds of all processes so far, ended ones included."""
         if self._group is None:
             return float("nan")
         words = (self._group / self._usage).read_text().split()  # v1: a number; v2: "usage_usec" and a number first
@@ -89,7 +89,7 @@ class TreeCpu:
 
 
 def print_ratios(costs: Mapping[str, list[Cost]], ours: str) -> None:
-    """Median cost of each side, and how many times `ours` is cheaper."""
+    """Print the median cost of each side, and the speed-up of `ours`."""
     for name, each in costs.items():
         line = f"{name:30} {_line(Cost(*(statistics.median(column) for column in _columns(each))))}"
         if name != ours:
@@ -100,8 +100,8 @@ def print_ratios(costs: Mapping[str, list[Cost]], ours: str) -> None:
         print(line, flush=True)
 
 
-def machine() -> str:
-    """Class of this machine, and how busy it is."""
+def describe_machine() -> str:
+    """Return the machine's processor, memory, versions and load."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{_processor()}, {os.cpu_count()} cores"
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     load = os.getloadavg()[0]
@@ -110,7 +110,7 @@ def machine() -> str:
 
 
 def matmul_flops_per_s(dtype: torch.dtype = torch.float32) -> float:
-    """What this machine reaches on the best case, one large matrix product: the limit that steps are held against."""
+    """Measure the rate of one large matrix product: the upper limit for training steps on this machine."""
     on_gpu = torch.cuda.is_available()
     side, repeats = (8192, 20) if on_gpu else (2048, 1)
     a, b = (torch.randn(side, side, device="cuda" if on_gpu else "cpu").to(dtype) for _ in range(2))

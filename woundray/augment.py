@@ -1,4 +1,4 @@
-"""Does the synthetic data help? Kappa of a phase classifier with and without it, on patients that none of it saw."""
+"""`woundray augment`: gain of a phase classifier's kappa from synthetic pictures, on unseen patients."""
 
 import logging
 from typing import Any
@@ -15,26 +15,26 @@ log = logging.getLogger(__name__)
 
 
 class Augment(Command):
-    """Measures what synthetic pictures do for a phase classifier, and says whether it can be believed.
+    """Measure the gain of a phase classifier from synthetic pictures, with an interval and a verdict.
 
-    For each fold of patients, adapters are trained on the training patients alone; classifiers are trained with and
-    without their pictures and tested on the fold's other patients. With study.name of an earlier measurement it goes on
-    where that stopped.
+    For each fold of patients, adapters are trained on the training patients alone. Classifiers are trained with and
+    without their pictures and tested on the fold's other patients. The study.name of an unfinished measurement
+    continues it.
     """
 
     phases: str | None = None
-    """Phases that are told apart, such as I,R; short for --effect.phases."""
+    """Phases that the classifier distinguishes, such as I,R; short for --effect.phases."""
     ratios: str | None = None
-    """Synthetic pictures for each real one, such as 0.25,0.5,1,2; short for --effect.ratios."""
+    """Synthetic pictures per photograph, such as 0.25,0.5,1,2; short for --effect.ratios."""
     seeds: int | None = None
     """Classifiers of each arm and fold; short for --effect.seeds."""
     folds: int | None = None
-    """Parts that the patients are dealt to; short for --effect.folds."""
+    """Folds of patients; short for --effect.folds."""
     search: int | None = None
-    """Trials of a study for each fold and phase, whose best adapter draws; short for --effect.search."""
+    """Trials of a study for each fold and phase, whose best adapter is used; short for --effect.search."""
 
     def shortcuts(self) -> dict[str, Any]:
-        """Settings that have a flag of their own."""
+        """Return settings that have a short flag."""
         return super().shortcuts() | {
             "effect.phases": _listed(self.phases),
             "effect.ratios": _listed(self.ratios),
@@ -54,22 +54,22 @@ def _augment() -> None:
     _check(command)
     preflight.refuse_mistakes(command.settings, preflight.MEASUREMENT_CHECKS)
     if not already_exists(command.settings):
-        command.tell_profile()
+        command.log_profile()
     configure_environment()  # before the imports below, of Ray among others
     preload_workers()
-    with ProgressBars() as stages:
-        stages("starting", 0, 1)
+    with ProgressBars() as progress:
+        progress("starting", 0, 1)
         from woundray.cli.tables import print_whole
         from woundray.downstream.measurement import measure_effect
 
-        stages("starting", 1, 1)
-        shown, folder = measure_effect(command.settings, stages, typed=command.typed)
+        progress("starting", 1, 1)
+        shown, folder = measure_effect(command.settings, progress, typed=command.typed)
     print_whole(shown)
     print(f"as a page: {folder / 'result.html'}\nall figures: {folder / 'result.json'}")
 
 
 def _check(command: Augment) -> None:
-    """Says what has no effect here, or refuses it."""
+    """Warn of flags without effect, and refuse contradicting ones."""
     if "phase" in command.typed:
         phases = ", ".join(command.settings.effect.phases)
         log.warning("phase %s has no effect: augment measures effect.phases, %s", command.settings.phase, phases)

@@ -1,4 +1,4 @@
-"""Compare several adapters on pictures of the same seeds."""
+"""`woundray compare`: differences of scores between adapters, on pictures of the same seeds."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,22 +15,22 @@ from woundray.search.study_folders import find_journal_folder
 
 
 class Compare(Section):
-    """Draws pictures of the same seeds from several checkpoints; differences of their scores to the first's."""
+    """Draw pictures of the same seeds with several checkpoints, and show differences of scores to the first one."""
 
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="REF REF ...")] = ()
     """Checkpoint folders, runs' or studies' folders, `best`, runs:/ID or models:/NAME@ALIAS."""
     study: Path | None = None
     """Instead of REFs: the best trials of this study, with its learning curves and settings as charts in --out."""
     top: Annotated[int, Field(ge=2)] = 3
-    """Of --study: how many trials."""
+    """Number of trials of --study."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"]), Field(ge=4)] = 100
-    """Pictures of each."""
+    """Pictures of each checkpoint."""
     data: Path | None = None
-    """Where the runs' photographs are now; empty: where they were."""
+    """Present folder of the runs' photographs; without it: the folder at training time."""
     out: Path = Path("comparison")
     """Folder of compare.png (a row a checkpoint, a column a seed, both labelled) and of the charts of --study."""
     seed: Annotated[int, Field(ge=0)] = 100_000
-    """Seed of the first picture; by default none that a run was steered by."""
+    """Seed of the first picture; the default differs from all seeds that a run uses to choose epochs."""
     runs: Path = Path("woundray-runs")
     """Folder of all studies and runs, where `best` is looked up."""
 
@@ -45,7 +45,7 @@ def _compare() -> None:
     if bool(command.study) == bool(command.sources) or len(command.sources) == 1:
         raise UserError(f"compare: {len(command.sources)} REFs; give 2 REFs or more, or --study DIR alone")
     if command.sources and "top" in command.model_fields_set:
-        raise UserError("--top: is of --study; leave it out beside REFs")
+        raise UserError("--top: has no effect without --study; leave it out with REFs")
     check_references(command.sources, command.runs)
     study = command.study and find_journal_folder(command.study, command.runs)
     from woundray.checkpoints.compare import compare_checkpoints
@@ -67,12 +67,12 @@ def _compare() -> None:
             f"compare: {command.study} has {len(checkpoints)} trial to compare; give a study with 2 or more"
         )
     names, options = checkpoint_names(checkpoints), SamplingOptions(command.n, command.seed)
-    with ProgressBars() as stages:
+    with ProgressBars() as progress:
         found = compare_checkpoints(
-            list(zip(names, checkpoints, strict=True)), options, data=command.data, out=command.out, progress=stages
+            list(zip(names, checkpoints, strict=True)), options, data=command.data, out=command.out, progress=progress
         )
     print_whole(difference_table(found, names))
-    print(f"bold: the interval of the difference to {names[0]} leaves 0 out")
+    print(f"bold: the interval of the difference to {names[0]} does not contain 0")
     print(f"pictures: {command.out / 'compare.png'}")
 
 

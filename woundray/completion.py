@@ -1,4 +1,4 @@
-"""Print what makes a shell complete `woundray` on the tab key."""
+"""`woundray completion`: shell completion script."""
 
 import importlib
 from typing import Annotated, Any, Literal, Union
@@ -11,10 +11,10 @@ from woundray.config.section import Section
 
 
 class Completion(Section):
-    """Prints a script by which a shell completes commands, flags and settings of `woundray`."""
+    """Print a script with which a shell completes commands, flags and settings of `woundray`."""
 
     shell: Annotated[Literal["bash", "zsh", "tcsh"], tyro.conf.Positional] = "bash"
-    """Whose script."""
+    """Shell of the script."""
 
 
 def main() -> None:

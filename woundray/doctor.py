@@ -1,4 +1,4 @@
-"""Say what this machine has, and what would run on it."""
+"""`woundray doctor`: check this machine, and forecast a study on it."""
 
 import json
 import sys
@@ -12,15 +12,15 @@ from woundray.cli.terminal import ProgressBars, run
 
 
 class Doctor(StudyCommand):
-    """Says what this machine has and what `tune` would do with the same flags; changes nothing.
+    """Check this machine, and forecast what `tune` would do with the same flags; nothing is changed.
 
-    Exit code 0: a study would run; 1: something keeps it from running, and the answer names the mend.
+    Exit code 0: a study would run; 1: a problem keeps it from running, and its mend is named.
     """
 
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print everything as JSON, for a program."""
     quick: bool = False
-    """Do not train for a moment: says nothing of the study's time and memory."""
+    """Skip the short training that measures the study's time and memory."""
     check_weights: bool = False
     """Read all staged weights and compare their sha256: seconds a gigabyte."""
 
@@ -35,8 +35,8 @@ def _doctor() -> None:
     from woundray.cli.tables import print_whole
     from woundray.diagnosis.diagnosis import diagnose, report_table
 
-    with ProgressBars() as stages:
-        found = diagnose(command, check_weights=command.check_weights, measured=not command.quick, progress=stages)
+    with ProgressBars() as progress:
+        found = diagnose(command, check_weights=command.check_weights, measured=not command.quick, progress=progress)
     if command.as_json:
         print(json.dumps(found.values(), indent=1, default=str))
     else:

@@ -1,4 +1,4 @@
-"""Write an adapter in the format of another program."""
+"""`woundray export`: an adapter in the format of another program."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +12,7 @@ from woundray.config.section import Section
 
 
 class Export(Section):
-    """Writes the adapter of a checkpoint for other programs, loads it again, and compares it with the trained one."""
+    """Write the adapter of a checkpoint for other programs, load it again, and compare it with the trained one."""
 
     source: Annotated[str, tyro.conf.arg(name="from")]
     """Folder of a checkpoint, run or study (its best), `best` (of the newest study), runs:/ID, models:/NAME@ALIAS."""
@@ -39,8 +39,8 @@ def _export() -> None:
     from woundray.checkpoints.find import find_checkpoint
 
     checkpoint = find_checkpoint(command.source, command.runs, command.tracking_uri)
-    with ProgressBars() as stages:
-        export_checkpoint(checkpoint, command.out, command.format, progress=stages)
+    with ProgressBars() as progress:
+        export_checkpoint(checkpoint, command.out, command.format, progress=progress)
     print(f"{command.out} draws the same pictures as {checkpoint}")
 
 

@@ -1,4 +1,4 @@
-"""Stage weights on this machine, and carry them to machines without internet."""
+"""`woundray fetch`: download weights to this machine, and copy them to machines without internet."""
 
 import json
 from dataclasses import asdict
@@ -15,12 +15,12 @@ from woundray.weights import archive, staging
 
 
 class Fetch(Section):
-    """Stages base models (sd15, sd21, sd21-v, sdxl) and metric weights (inception, lpips, vgg16, ...)."""
+    """Download base models (sd15, sd21, sd21-v, sdxl) and metric weights (inception, lpips, vgg16, ...)."""
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """What to fetch, or to export; `--list` shows all names."""
+    """Names of weights to fetch or to export; `--list` shows all names."""
     half: bool = False
-    """Base models in fp16: half the size, and enough for bf16 and fp16 training."""
+    """Fetch base models in fp16: half the size, and enough for bf16 and fp16 training."""
     list: bool = False
     """Show names, licences, sizes, and what is on this machine."""
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
@@ -28,7 +28,7 @@ class Fetch(Section):
     export_to: Annotated[Path | None, tyro.conf.arg(name="export")] = None
     """Write the named weights, or all that are on this machine, into this tar file; nothing is fetched."""
     import_from: Annotated[Path | None, tyro.conf.arg(name="import")] = None
-    """Put the weights of such a tar file in their places."""
+    """Unpack the weights of such a tar file on this machine."""
 
 
 def main() -> None:
@@ -41,18 +41,18 @@ def _fetch() -> None:
     if not (command.names or command.list or command.export_to or command.import_from):
         raise UserError("fetch: give names such as sd21 inception lpips, or --list, --export FILE or --import FILE")
     if command.as_json and not command.list:
-        raise UserError("--json: is how --list prints; give both")
+        raise UserError("--json: has no effect without --list; give both")
     if command.half and (command.export_to or not command.names):
-        raise UserError("--half: is of what is fetched; give names, without --export")
+        raise UserError("--half: has no effect unless weights are fetched; give names, without --export")
     staging.check_names(command.names)
-    with ProgressBars() as stages:
+    with ProgressBars() as progress:
         if command.import_from is not None:
-            print("brought in:", *archive.import_archive(command.import_from, progress=stages))
+            print("brought in:", *archive.import_archive(command.import_from, progress=progress))
         if command.export_to is not None:
-            print("exported:", *archive.export_archive(command.names, command.export_to, progress=stages))
+            print("exported:", *archive.export_archive(command.names, command.export_to, progress=progress))
         for name in command.names if command.export_to is None else ():
             print(f"{name}: licence {staging.licence_of(name)}", flush=True)
-            print(f"{name}: {staging.fetch(name, half=command.half, progress=stages)}")
+            print(f"{name}: {staging.fetch(name, half=command.half, progress=progress)}")
     if command.list and command.as_json:
         print(json.dumps([asdict(entry) for entry in staging.inventory()], indent=1, default=str))
         return

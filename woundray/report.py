@@ -1,4 +1,4 @@
-"""Write the report of a study again."""
+"""`woundray report`: the report of a study, written again."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ from woundray.search.study_folders import find_journal_folder
 
 
 class Report(Section):
-    """Writes a study's report: one HTML file, and the same without photographs of patients."""
+    """Write a study's report: one HTML file, and the same without photographs of patients."""
 
     study: Annotated[Path, tyro.conf.Positional]
     """Folder of the study, or its name in --runs."""
@@ -31,7 +31,7 @@ def _report() -> None:
     from woundray.reporting import write_report
 
     report, without_photographs = write_report(folder)
-    print(f"{report}\n{without_photographs}: to pass on, it shows no photograph of a patient")
+    print(f"{report}\n{without_photographs}: without photographs of patients, to pass on")
 
 
 if __name__ == "__main__":

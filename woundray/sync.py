@@ -1,4 +1,4 @@
-"""Write to MLflow what a study or run could not write while the server was away."""
+"""`woundray sync`: send MLflow the events of a study that it missed while the server was unreachable."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from woundray.search.study_folders import find_journal_folder
 
 
 class Sync(Section):
-    """Writes to MLflow what a study or run could not write while the server was away; a second time changes nothing.
+    """Send MLflow the events of a study or run that it missed while the server was unreachable; repeating is harmless.
 
     MLFLOW_TRACKING_URI names the server.
     """
 
     study: tyro.conf.Positional[Path]
-    """Its folder, or its name in woundray-runs."""
+    """Folder of the study or run, or its name in --output."""
     output: Path = Path("woundray-runs")
     """Folder of all studies and runs."""
 

@@ -1,4 +1,4 @@
-"""Train one adapter by one configuration: the loop of a study's trial, on the same workers."""
+"""`woundray train`: train one adapter with one configuration, as a trial of a study does."""
 
 import shlex
 from typing import Any
@@ -13,20 +13,20 @@ from woundray.search.study_folders import already_exists
 
 
 class Train(Command):
-    """Trains one adapter by one configuration.
+    """Train one adapter with one configuration.
 
-    With study.name of an earlier run it goes on where that stopped, by that run's settings; others are refused, but
-    for more training.epochs.
+    The study.name of an earlier run continues it with its own settings; other values are refused, except more
+    training.epochs.
     """
 
     resume: str | None = None
-    """Go on from a checkpoint of another run, with its optimizer and history: a folder, its `latest` or `best`, or
+    """Continue from a checkpoint of another run, with its optimizer and history: a folder, its `latest` or `best`, or
     runs:/ID of MLflow. Set training.epochs above its epoch."""
     workers: int | None = None
     """Processes that train in parallel; short for --hardware.workers."""
 
     def shortcuts(self) -> dict[str, Any]:
-        """Settings that have a flag of their own."""
+        """Return settings that have a short flag."""
         return super().shortcuts() | {"hardware.workers": self.workers}
 
 
@@ -42,15 +42,15 @@ def _train() -> None:
         check_references([command.resume], settings.study.output, flag="--resume")
     preflight.refuse_mistakes(settings, preflight.RUN_CHECKS)
     if not already_exists(settings):
-        command.tell_profile()
+        command.log_profile()
     configure_environment()  # before the imports below, of Ray among others
     preload_workers()
-    with ProgressBars() as stages:
-        stages("starting", 0, 1)
+    with ProgressBars() as progress:
+        progress("starting", 0, 1)
         from woundray.search.training_run import train_adapter
 
-        stages("starting", 1, 1)
-        output, best = train_adapter(settings, stages, start=command.resume, typed=command.typed)
+        progress("starting", 1, 1)
+        output, best = train_adapter(settings, progress, start=command.resume, typed=command.typed)
     scores = "  ".join(f"{name} {value:.4g}" for name, value in best.items())
     print(f"best epoch   {scores}")
     print(f"adapter      {output / 'best'}")

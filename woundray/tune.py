@@ -1,4 +1,4 @@
-"""Search the hyperparameters of an adapter: Ray Tune, Optuna and ASHA; every trial in MLflow."""
+"""`woundray tune`: hyperparameter search with Ray Tune, Optuna and ASHA; every trial in MLflow."""
 
 from woundray.cli.command import parse
 from woundray.cli.study_command import StudyCommand
@@ -9,7 +9,7 @@ from woundray.ray_cluster.settings import configure_environment
 
 
 class Tune(StudyCommand):
-    """Searches the hyperparameters of an adapter: the main job.
+    """Search the hyperparameters of an adapter: the main job.
 
     Every trial trains one adapter; the one whose pictures are nearest to photographs of held-out patients wins.
     """
@@ -23,10 +23,10 @@ def main() -> None:
 def _tune() -> None:
     command = parse(Tune)
     settings = command.settings
-    for mistake in command.mistakes():
+    for mistake in command.find_mistakes():
         raise UserError(mistake)
     if not command.resume:
-        command.tell_profile()
+        command.log_profile()
     configure_environment()  # before the imports below, of Ray among others
     preload_workers()
     with ProgressBars() as progress:

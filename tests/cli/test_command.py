@@ -111,7 +111,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixtu
 def test_the_profile_is_chosen_and_says_why(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     assert choose_profile(None) == ("demo", "no --data: drawn phantoms and the packaged tiny model")
     with caplog.at_level(logging.INFO, "woundray"):
-        parse(Command, ["--data", str(tmp_path)]).tell_profile()
+        parse(Command, ["--data", str(tmp_path)]).log_profile()
     assert "profile demo: " in caplog.text or "profile sd" in caplog.text
 
 

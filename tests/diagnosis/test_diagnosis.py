@@ -17,7 +17,7 @@ from woundray.config import Config
 from woundray.data.image_files import write_photo
 from woundray.diagnosis import study_forecast
 from woundray.diagnosis.diagnosis import Diagnosis, diagnose
-from woundray.diagnosis.step_timing import OutOfMemory, Pace
+from woundray.diagnosis.step_timing import OutOfMemory, StepTiming
 from woundray.doctor import Doctor
 from woundray.errors import UserError
 from woundray.ray_cluster.nodes import Resources
@@ -95,15 +95,15 @@ def test_a_profile_without_weights_and_hub_is_a_problem_with_its_mend() -> None:
 
 @pytest.mark.usefixtures("two_gpus")
 def test_with_gpus_and_weights_stable_diffusion_is_taken(tmp_path: Path, photographs: Path) -> None:
-    assert doctor("--data", photographs).outlook.profile == "demo"  # GPUs alone draw nothing
+    assert doctor("--data", photographs).forecast.profile == "demo"  # GPUs alone draw nothing
     build_family("sd21", tmp_path / "weights/sd21")
     found = doctor("--data", photographs)
     assert [gpu.name for gpu in found.machine.gpus] == ["NVIDIA H100 80GB HBM3", "NVIDIA T4"]
-    assert found.outlook.profile == "sd21"
-    assert found.outlook.reason == "a GPU, and the weights of sd21 are on this machine"
-    assert found.outlook.at_once == min(2, found.machine.cpus)
+    assert found.forecast.profile == "sd21"
+    assert found.forecast.reason == "a GPU, and the weights of sd21 are on this machine"
+    assert found.forecast.at_once == min(2, found.machine.cpus)
     assert found.problems == ()
-    assert any(note.startswith("phase I: ") for note in found.outlook.notes)  # few are held out
+    assert any(note.startswith("phase I: ") for note in found.forecast.notes)  # few are held out
 
 
 def test_photographs_are_counted_and_bad_ones_named(photographs: Path) -> None:
@@ -122,8 +122,8 @@ def test_with_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     found = diagnose(parse(Doctor, []), join=lambda: Resources(cpus=64, gpus=8, nodes=4))
     assert found.problems == ()
-    assert found.outlook.at_once == found.outlook.trials == 8
-    assert any("name one, as --profile sd21" in note for note in found.outlook.notes)
+    assert found.forecast.at_once == found.forecast.trials == 8
+    assert any("name one, as --profile sd21" in note for note in found.forecast.notes)
 
     def no_answer() -> Resources:
         raise UserError("RAY_ADDRESS: no Ray cluster answers at 10.0.0.1:6379")
@@ -166,7 +166,7 @@ def test_weights_are_read_only_when_asked_to() -> None:
     staging_path("inception").parent.mkdir(parents=True)
     staging_path("inception").write_bytes(b"other")
     assert doctor().problems == ()
-    assert doctor().outlook.objective == "fid"
+    assert doctor().forecast.objective == "fid"
     [problem] = doctor("--check_weights").problems
     assert problem == f"{staging_path('inception')} is damaged; run `python -m woundray.fetch inception`"
 
@@ -186,8 +186,8 @@ def test_the_port_that_the_dashboard_would_get_is_named() -> None:
     with claimed_port(20000) as first:
         found = doctor("--study.dashboard_port", first)
         assert found.services.dashboard_port is not None and found.services.dashboard_port > first
-        told = f"port {first} is in use: the Ray dashboard would be at port {found.services.dashboard_port}"
-        assert told in found.outlook.notes
+        note_text = f"port {first} is in use: the Ray dashboard would be at port {found.services.dashboard_port}"
+        assert note_text in found.forecast.notes
     with socket.create_server(("127.0.0.1", 65535)):
         [problem] = doctor("--study.dashboard_port", 65535).problems
     assert problem.startswith("study.dashboard_port: 65535 and the ports after it are in use")
@@ -219,7 +219,7 @@ def test_doctor_refuses_what_tune_refuses(tmp_path: Path, photographs: Path) -> 
 
 def test_time_and_memory_follow_from_a_measured_step(tmp_path: Path) -> None:
     config = parse(Doctor, []).settings.with_values({"training.epochs": 10, "training.steps_per_epoch": 20})
-    pace = Pace(update_s=0.5, picture_s=0.25, memory_gib=1.5, gpu_memory_gib=None)
+    pace = StepTiming(update_s=0.5, picture_s=0.25, memory_gib=1.5, gpu_memory_gib=None)
     assert pace.trial_s(config, 300) == 10 + 10 * (20 * 0.5 + 24 * 0.25)
     sets_of_24 = 1 + 2 * 3 + 2  # the base model's, new ones of base model and two finalists, the evaluation's
     assert pace.study_s(config, 300, at_once=2) == 4 * pace.trial_s(config, 300) + sets_of_24 * 24 * 0.25
@@ -229,14 +229,14 @@ def test_time_and_memory_follow_from_a_measured_step(tmp_path: Path) -> None:
     assert pace.trial_s(by_photographs, 300) == 10 + 10 * (38 * 0.5 + 24 * 0.25)  # 300 in batches of 8
 
     measured = diagnose(parse(Doctor, ["--model.resolution", "64"]), measured=True, join=never)
-    found = measured.outlook.pace
+    found = measured.forecast.pace
     assert found is not None and found.update_s > 0 and found.picture_s > 0 and 0.2 < found.memory_gib < 24
-    assert measured.outlook.at_most_s == found.study_s(parse(Doctor, []).settings, 50, measured.outlook.at_once)
+    assert measured.forecast.at_most_s == found.study_s(parse(Doctor, []).settings, 50, measured.forecast.at_once)
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]  # it changes nothing
 
 
 def test_a_gpu_that_is_too_small_is_a_problem_with_its_mend(monkeypatch: pytest.MonkeyPatch) -> None:
-    def too_small(config: Config) -> Pace:
+    def too_small(config: Config) -> StepTiming:
         raise OutOfMemory
 
     monkeypatch.setattr(study_forecast, "measure_pace", too_small)
@@ -250,7 +250,7 @@ def test_a_study_that_goes_on_is_looked_at_by_its_own_settings(tmp_path: Path, p
     write_config(Config().with_values({"data.root": str(photographs), "study.trials": 5}), folder)
     found = doctor("--resume", "mine")
     assert found.photographs is not None and found.photographs.phases["I"].photographs == 40
-    assert found.outlook.trials == 5
+    assert found.forecast.trials == 5
 
 
 def test_all_phases_are_split_together(photographs: Path) -> None:

@@ -1,4 +1,4 @@
-"""A study that costs nothing: pictures of noise around a pattern a phase, and generators whose worth is known."""
+"""Fast fakes: images of noise around a pattern for each phase, and generators with a known effect."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ SIGNAL, NOISE = 7.0, 45.0  # grey levels: a classifier of few pictures is right 
 
 @dataclass(frozen=True)
 class NoisyStudy:
-    """So many patients a phase, two pictures each, every one its own noise."""
+    """Source of `patients` patients for each phase, with two images each, all with different noise."""
 
     patients: int
     seed: int = 0
@@ -48,7 +48,7 @@ AUGMENTATION = Augmentation(margin_min=0, margin_max=0, flip=False, scale=(1, 1)
 
 
 def noisy(phase: str, seed: list[int]) -> Tensor:
-    """uint8 (3, SIDE, SIDE): coarse noise, and the phase's pattern, which all pictures of the phase share."""
+    """Return an image, uint8 (3, SIDE, SIDE): the phase's pattern, shared by all its images, and coarse noise."""
     pattern = np.random.default_rng(PHASES.index(phase)).normal(size=(3, 8, 8))
     values = 128 + SIGNAL * pattern + np.random.default_rng(seed).normal(0, NOISE, size=(3, 8, 8))
     fine = values.clip(0, 255).round().astype(np.uint8).repeat(SIDE // 8, axis=1).repeat(SIDE // 8, axis=2)
@@ -57,9 +57,9 @@ def noisy(phase: str, seed: list[int]) -> Tensor:
 
 @dataclass
 class Planted:
-    """Draws new pictures of a phase ("useful"), of the next one ("harmful"), or the photographs again ("useless").
+    """Generator of new images of a phase ("useful"), of the next one ("harmful"), or of copies ("useless").
 
-    claims: paths that it says it used, beside the photographs. calls: phases it was asked for.
+    claims: paths that it reports as used, besides the photographs. calls: phases of all calls.
     """
 
     kind: str = "useful"
@@ -93,7 +93,7 @@ class Pixels:
     calls: int = 0
     key: str = "pixels"
 
-    def __call__(self, train: TrainingSet, test: HeldOut, phases: tuple[str, ...], *, seed: int, folder: Path) -> Rows:
+    def __call__(self, train: TrainingSet, test: HeldOut, *, seed: int, folder: Path) -> Rows:
         self.calls += 1
         model = LogisticRegression(C=0.03, max_iter=2000)
         model.fit(coarse(train.pictures), train.labels, sample_weight=train.weights)
@@ -102,6 +102,6 @@ class Pixels:
 
 
 def coarse(pictures: Tensor) -> NDArray[np.float64]:
-    """(n, 192) around 0."""
+    """Return coarse pixels (n, 192) around 0."""
     small = pictures[:, :, :: SIDE // 8, :: SIDE // 8].flatten(1).numpy()
     return (small.astype(np.float64) - 128) / NOISE

@@ -10,17 +10,17 @@ from torch import Tensor
 
 from downstream.fakes import PHASES, NoisyStudy
 from woundray.config import EffectConfig
-from woundray.downstream.arms import Arm, TrainingSet, compose
+from woundray.downstream.arms import Arm, TrainingSet, build_training_set
 from woundray.downstream.classifiers import CommandClassifier, FeatureClassifier, HeldOut, make_classifier
-from woundray.downstream.cohort import gather
+from woundray.downstream.cohort import load_cohort
 from woundray.downstream.feature_cache import PictureFeatures
 from woundray.downstream.networks import make_network, train_mode
 from woundray.errors import UserError
 
-COHORT = gather(NoisyStudy(4)(), PHASES, views=1)
+COHORT = load_cohort(NoisyStudy(4)(), PHASES, views=1)
 TRAIN, HELD = np.arange(0, 24, 2), np.arange(1, 24, 2)
-LEARN = compose(Arm("augmentation"), COHORT, TRAIN, {}, recipe="augmentation", seed=0)
-UNSEEN = HeldOut(COHORT.plain[HELD], tuple(COHORT.photos[row] for row in HELD))
+LEARN = build_training_set(Arm("augmentation").with_recipe("augmentation"), COHORT, TRAIN, {}, seed=0)
+UNSEEN = HeldOut(COHORT.plain[HELD], tuple(COHORT.photos[row] for row in HELD), PHASES)
 
 PROGRAM = """
 import csv, sys
@@ -67,7 +67,7 @@ def test_the_packaged_features_tell_colours_apart(tmp_path: Path) -> None:
     half = TrainingSet(pictures[:12], labels[:12], np.ones(12), ("real",) * 12, (None,) * 12)
 
     classifier = FeatureClassifier(tmp_path, 0.1)
-    found = classifier(half, HeldOut(pictures[12:], UNSEEN.photos), PHASES, seed=0, folder=tmp_path)
+    found = classifier(half, HeldOut(pictures[12:], UNSEEN.photos, PHASES), seed=0, folder=tmp_path)
 
     assert found.tolist() == labels[12:].tolist()
 
@@ -78,7 +78,7 @@ def test_a_program_of_the_users_is_given_tables_and_gives_one(tmp_path: Path) ->
     command = f"{sys.executable} {program} {{train}} {{test}} {{predictions}} {{seed}}"
     classifier = make_classifier(EffectConfig(classifier="command", command=command), tmp_path)
 
-    assert classifier(LEARN, UNSEEN, PHASES, seed=7, folder=tmp_path).tolist() == COHORT.labels[HELD].tolist()
+    assert classifier(LEARN, UNSEEN, seed=7, folder=tmp_path).tolist() == COHORT.labels[HELD].tolist()
     assert (tmp_path / "train.csv").read_text().startswith("picture,phase,weight,kind,photo,patient,visit\n")
 
 
@@ -99,7 +99,7 @@ def test_a_program_that_fails(tmp_path: Path, program: str, message: str) -> Non
     classifier = CommandClassifier(f"{sys.executable} {own} {{train}} {{test}} {{predictions}} {{seed}}")
 
     with pytest.raises(UserError, match=message):
-        classifier(LEARN, UNSEEN, PHASES, seed=7, folder=tmp_path)
+        classifier(LEARN, UNSEEN, seed=7, folder=tmp_path)
 
 
 def test_a_network_is_a_function_of_its_seed(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_network_is_a_function_of_its_seed(tmp_path: Path) -> None:
     classifier = make_classifier(config, tmp_path)
     state = torch.random.get_rng_state()
 
-    first, again = (classifier(LEARN, UNSEEN, PHASES, seed=3, folder=tmp_path) for _ in range(2))
+    first, again = (classifier(LEARN, UNSEEN, seed=3, folder=tmp_path) for _ in range(2))
 
     assert first.tolist() == again.tolist()
     assert set(first) <= {0, 1, 2}

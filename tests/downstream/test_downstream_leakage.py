@@ -1,4 +1,4 @@
-"""Leaks planted one by one; the detector trusts neither folds nor groups."""
+"""Leak check of a measurement, on leaks planted one by one."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +8,10 @@ import pytest
 
 from downstream.fakes import PHASES, NoisyStudy
 from woundray.data.duplicates import thumbnail
-from woundray.downstream.cohort import Cohort, gather
+from woundray.downstream.cohort import Cohort, load_cohort
 from woundray.downstream.leakage import LeakError, refuse_common_patients, refuse_leaks
 
-COHORT = gather(NoisyStudy(6)(), PHASES, views=1)
+COHORT = load_cohort(NoisyStudy(6)(), PHASES, views=1)
 TEST = np.arange(4)  # both pictures of two patients
 CLEAN = [photo.path for photo in COHORT.photos[4:]]
 
@@ -21,9 +21,9 @@ def test_training_patients_pass() -> None:
 
 
 @pytest.mark.parametrize("stage", ["generator", "filter", "reference", "search"])
-def test_a_test_patient(progress: str) -> None:
-    with pytest.raises(LeakError, match=f"{progress} used I01-2.png of patient I01"):
-        refuse_leaks(COHORT, TEST, {"generator": CLEAN, progress: [*CLEAN, Path("I01-2.png")]})
+def test_a_test_patient(stage: str) -> None:
+    with pytest.raises(LeakError, match=f"{stage} used I01-2.png of patient I01"):
+        refuse_leaks(COHORT, TEST, {"generator": CLEAN, stage: [*CLEAN, Path("I01-2.png")]})
 
 
 @pytest.mark.parametrize("change", ["same", "darker", "mirrored"])
@@ -34,12 +34,12 @@ def test_a_near_duplicate_under_another_name(change: str) -> None:
 
 def test_a_group_and_a_copy_under_another_name() -> None:
     first = COHORT.photos[0]
-    for change, told in (
+    for change, message in (
         ({"group": first.group}, "of group I00.*, as I00-1.png"),
         ({"sha256": first.sha256}, "a copy of"),
     ):
         photos = (*COHORT.photos[:-1], replace(COHORT.photos[-1], **change))  # type: ignore[arg-type]
-        with pytest.raises(LeakError, match=f"generator used R05-2.png,? {told}"):
+        with pytest.raises(LeakError, match=f"generator used R05-2.png,? {message}"):
             refuse_leaks(replace(COHORT, photos=photos), TEST, {"generator": CLEAN})
 
 

@@ -1,4 +1,4 @@
-"""The command's whole way with real adapters of a tiny base, on drawn wounds."""
+"""`woundray augment` end to end, with real adapters of a tiny base model on drawn wounds."""
 
 import html
 import json
@@ -81,8 +81,10 @@ def test_which_pictures_were_used_is_said_where_the_filter_passed_too_few(measur
     folds = json.loads((folder / "result.json").read_text())["folds"]
     shares = [share for fold in folds for share in fold["refused"].values()]
     assert max(shares) > 0  # one epoch of a tiny model
-    told = f"{min(shares):.0%} to {max(shares):.0%}" if min(shares) < max(shares) else f"{max(shares):.0%}"
-    sentence = f"That is too few: {told} of the pictures that were used are ones that it refused, the first that were"
+    shares_text = f"{min(shares):.0%} to {max(shares):.0%}" if min(shares) < max(shares) else f"{max(shares):.0%}"
+    sentence = (
+        f"That is too few: {shares_text} of the pictures that were used are ones that it refused, the first that were"
+    )
     for shown in (" ".join(text.split()), (folder / "result.md").read_text(), (folder / "result.html").read_text()):
         assert sentence in shown
 

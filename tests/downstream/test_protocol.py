@@ -1,4 +1,4 @@
-"""The whole protocol on a study that costs nothing, where the truth is known."""
+"""Whole protocol on fast fakes with a known effect."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +9,9 @@ import pytest
 from downstream.fakes import NoisyStudy, Pixels, Planted
 from woundray.config import EffectConfig
 from woundray.downstream.arms import RECIPES, Arm
-from woundray.downstream.cohort import gather, patient_folds
+from woundray.downstream.cohort import load_cohort, patient_folds
 from woundray.downstream.leakage import LeakError
-from woundray.downstream.outcome import Outcome, conclude
+from woundray.downstream.outcome import Outcome, compute_outcome
 from woundray.downstream.protocol import Measurement, MeasurementSetup, best_recipe, measure
 from woundray.errors import UserError
 
@@ -29,14 +29,14 @@ def measured(setting: MeasurementSetup) -> Measurement:
 
 
 def outcome(folder: Path, kind: str) -> Outcome:
-    return conclude(measured(setup(folder, Planted(kind))), CONFIG, seed=0)
+    return compute_outcome(measured(setup(folder, Planted(kind))), CONFIG, seed=0)
 
 
 def test_a_useful_generator_is_found(tmp_path: Path) -> None:
     """In studies of three sets of patients: one of them may be so easy that little is left to gain."""
-    studies = [replace(setup(tmp_path / str(seed), Planted()), opener=NoisyStudy(24, seed)) for seed in range(3)]
+    studies = [replace(setup(tmp_path / str(seed), Planted()), open_source=NoisyStudy(24, seed)) for seed in range(3)]
 
-    found = [conclude(measured(study), CONFIG, seed=0) for study in studies]
+    found = [compute_outcome(measured(study), CONFIG, seed=0) for study in studies]
 
     calls = [each.verdict.call for each in found]
     assert calls.count("helps") >= 2 and "hurts" not in calls
@@ -63,7 +63,7 @@ def test_too_few_patients_to_tell(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"ratios": (0.25,), "primary_ratio": 0.25})
     small = replace(setup(tmp_path, Planted(), patients=8), config=config)
 
-    found = conclude(measured(small), config, seed=0)
+    found = compute_outcome(measured(small), config, seed=0)
 
     assert found.verdict.call == "can't be told at this size"
     assert found.verdict.detectable > 0.1
@@ -88,8 +88,8 @@ def test_patients_can_be_dealt_to_folds_anew(tmp_path: Path) -> None:
 
     assert (once.repeats, twice.repeats) == (1, 2)
     assert len({fold.number for fold in twice.folds}) == len(twice.folds) == 2 * count
-    for deal in range(2):
-        folds = twice.folds[deal * count : (deal + 1) * count]
+    for repeat in range(2):
+        folds = twice.folds[repeat * count : (repeat + 1) * count]
         assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(len(twice.cohort.photos)))
     assert {tuple(fold.test) for fold in twice.folds[:count]} != {tuple(fold.test) for fold in twice.folds[count:]}
     # the first deal is what it was alone: no fold of the other has a say in its controls or predictions
@@ -98,11 +98,13 @@ def test_patients_can_be_dealt_to_folds_anew(tmp_path: Path) -> None:
         assert (twice.predicted[arm][: CONFIG.seeds] == table).all()
         assert twice.predicted[arm].shape == (2 * CONFIG.seeds, len(twice.cohort.photos))
     assert (twice.best_control()[: CONFIG.seeds] == once.best_control()).all()
-    told = {Arm(recipe): np.zeros_like(twice.predicted[Arm(recipe)]) for recipe in RECIPES}
-    told[Arm("oversampling")][: CONFIG.seeds] = told[Arm("augmentation")][CONFIG.seeds :] = twice.cohort.labels
-    chosen = [best_recipe(twice.cohort, fold, told, config) for fold in twice.folds]
+    predictions = {Arm(recipe): np.zeros_like(twice.predicted[Arm(recipe)]) for recipe in RECIPES}
+    predictions[Arm("oversampling")][: CONFIG.seeds] = predictions[Arm("augmentation")][CONFIG.seeds :] = (
+        twice.cohort.labels
+    )
+    chosen = [best_recipe(twice.cohort, fold, predictions, config) for fold in twice.folds]
     assert chosen == ["oversampling"] * count + ["augmentation"] * count
-    assert conclude(twice, config, seed=0).gain.sd < conclude(once, CONFIG, seed=0).gain.sd
+    assert compute_outcome(twice, config, seed=0).gain.sd < compute_outcome(once, CONFIG, seed=0).gain.sd
 
 
 def test_the_best_control_of_a_fold_is_chosen_without_its_test_side(tmp_path: Path) -> None:
@@ -137,24 +139,24 @@ def test_another_generator_makes_its_pictures_and_predictions_anew(tmp_path: Pat
     measured(setup(tmp_path, Planted("useful")))
     other = Planted("harmful")
 
-    assert conclude(measured(setup(tmp_path, other)), CONFIG, seed=0).verdict.call == "hurts"
+    assert compute_outcome(measured(setup(tmp_path, other)), CONFIG, seed=0).verdict.call == "hurts"
     assert len(other.calls) == 9
 
 
 @pytest.mark.parametrize("stage", ["filter", "reference", "search"])
-def test_a_planted_leak_is_refused(tmp_path: Path, progress: str) -> None:
+def test_a_planted_leak_is_refused(tmp_path: Path, stage: str) -> None:
     setting = setup(tmp_path, Planted())
-    cohort = gather(setting.opener(), CONFIG.phases, views=1)
+    cohort = load_cohort(setting.open_source(), CONFIG.phases, views=1)
     fold = patient_folds(cohort, folds=3, seed=0)[0]
-    leaky = replace(setting, generator=Planted(claims={progress: [cohort.photos[fold.test[0]].path]}))
+    leaky = replace(setting, generator=Planted(claims={stage: [cohort.photos[fold.test[0]].path]}))
 
-    with pytest.raises(LeakError, match=f"{progress} used .* who is a test patient"):
+    with pytest.raises(LeakError, match=f"{stage} used .* who is a test patient"):
         measured(leaky)
 
 
 def test_a_near_duplicate_of_another_patient_stays_on_one_side(tmp_path: Path) -> None:
     """Folds keep them together, whatever the patients are called."""
-    cohort = gather(Twins(24)(), CONFIG.phases, views=1)
+    cohort = load_cohort(Twins(24)(), CONFIG.phases, views=1)
     groups = dict(zip((photo.path.name for photo in cohort.photos), cohort.groups, strict=True))
 
     assert groups["I00-1.png"] == groups["P05-2.png"]
@@ -164,7 +166,7 @@ def test_a_near_duplicate_of_another_patient_stays_on_one_side(tmp_path: Path) -
 
 
 def test_what_counts_as_a_near_duplicate_is_the_settings(tmp_path: Path) -> None:
-    cohort = gather(replace(Twins(24)(), duplicate_correlation=1.0), CONFIG.phases, views=1)
+    cohort = load_cohort(replace(Twins(24)(), duplicate_correlation=1.0), CONFIG.phases, views=1)
     groups = dict(zip((photo.path.name for photo in cohort.photos), cohort.groups, strict=True))
     assert groups["I00-1.png"] != groups["P05-2.png"]
     assert cohort.duplicate_correlation == 1.0

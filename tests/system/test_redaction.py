@@ -42,4 +42,4 @@ def test_log_lines_are_redacted_with_their_tracebacks(monkeypatch: pytest.Monkey
     except ValueError:
         record = logging.LogRecord("woundray", logging.ERROR, "x", 1, "asked %s", ("open sesame",), None)
         record.exc_info = sys.exc_info()
-    assert "open sesame" not in terminal.Redacted("%(message)s").format(record)
+    assert "open sesame" not in terminal.RedactingFormatter("%(message)s").format(record)

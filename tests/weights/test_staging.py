@@ -7,9 +7,9 @@ import pytest
 from families import build_family
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 from torchvision.models import AlexNet_Weights, SqueezeNet1_1_Weights, VGG16_Weights
-from woundray.metrics.similarity import Trunk
 
 from woundray.errors import UserError
+from woundray.metrics.lpips import Trunk
 from woundray.weights.feature_weights import LPIPS_TRUNKS, WEIGHTS, staging_path
 from woundray.weights.staging import NAMES, check_names, fetch, inventory, licence_of
 

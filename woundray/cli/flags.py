@@ -1,4 +1,4 @@
-"""Flags -> values by the type of what they set, and by no guess: what was typed is taken as it is, or refused."""
+"""Flags -> values, parsed by the type of their field or setting, without guessing; anything else is refused."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,13 +25,14 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag of a command, or a setting.
+    """Flag of a command or setting.
 
     Attributes:
         field: name of the field that it sets.
-        spellings: with the dashes, the usual one first; empty for what stands without a flag.
+        spellings: with dashes, the usual one first; empty for a positional argument.
+        info: of the pydantic field.
         takes: no value, one, or as many as follow.
-        nullable: an empty word, `null` or `none` stand for no number.
+        nullable: an empty word, `null` or `none` mean no number.
     """
 
     field: str
@@ -42,7 +43,7 @@ class Flag:
 
     @classmethod
     def of(cls, name: str, info: FieldInfo, *, is_setting: bool = False) -> "Flag":
-        """That of a field; a setting has a value even if it is true or false."""
+        """Return the flag of a field. A setting takes a value even if it is true or false."""
         many = get_origin(info.annotation) is tuple
         bare = info.annotation is bool and not is_setting
         spelt = [mark.name for mark in info.metadata if getattr(mark, "name", None)]
@@ -53,18 +54,18 @@ class Flag:
 
     @property
     def shown(self) -> str:
-        """Name in a message."""
+        """Name in messages."""
         return self.spellings[0] if self.spellings else self.field.upper()
 
     def read(self, words: Sequence[str]) -> Any:
-        """Its value. Raises UserError for words that are none, by the field's type."""
+        """Parse the value from words. Raises UserError for a value of another type."""
         value: Any = list(words) if self.takes == "many" else words[0]
         if value == "" and _is_path(self.info):
             raise UserError(f"command line: {self.shown} is empty; give a path, or leave it out")
         return self.checked(None if self.nullable and value in ("", "null", "none") else value)
 
     def checked(self, value: Any) -> Any:
-        """A value by the field's type and bounds. Raises UserError."""
+        """Validate a value by the field's type and bounds. Raises UserError."""
         kind = Annotated[self.info.annotation, self.info]  # type: ignore[name-defined]
         try:
             return TypeAdapter(kind, config=_CONFIG).validate_python(value)
@@ -73,31 +74,31 @@ class Flag:
 
 
 def flags_of(model: type[BaseModel]) -> list[Flag]:
-    """The flags of a command, without the settings below it."""
+    """Return the flags of a command, without its settings."""
     return [Flag.of(name, info) for name, info in model.model_fields.items() if not _is_section(info)]
 
 
 def read_words(arguments: Sequence[str], flags: Sequence[Flag]) -> Values:
-    """The words of a command line by field; no flag that is not there, and no word that is left over.
+    """Parse the words of a command line: field -> value, for the flags that were given.
 
-    Values stand after a flag or after its `=`; one that begins with `--` only after `=`. A `--` alone ends all flags.
+    A value follows its flag or `=`; a value that begins with `--` must follow `=`. `--` alone ends all flags.
 
     Raises:
-        UserError: an unknown flag, with the nearest that is known; one without its value, or twice with two values; a
+        UserError: an unknown flag, with the nearest known one; a flag without its value, or twice with two values; a
             word too many; a value of another type.
     """
     known = {_normal(spelling): flag for flag in flags for spelling in flag.spellings}
     found: dict[str, list[str]] = {}
-    loose: list[str] = []
+    positional: list[str] = []
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
-        spelling, glued = _split(word, known)
+        spelling, attached = _split(word, known)
         if word == "--":
-            loose += rest
+            positional += rest
             break
         if spelling is None:
-            loose.append(word)
+            positional.append(word)
             continue
         if spelling not in known:
             names = [name.lstrip("-") for name in known]
@@ -105,17 +106,17 @@ def read_words(arguments: Sequence[str], flags: Sequence[Flag]) -> Values:
             what = "a setting" if "." in name else "a flag"
             raise UserError(f"command line: {word} is not {what}{nearest(name, names, written='--')}")
         flag = known[spelling]
-        words = [glued] if glued is not None else _following(flag, rest, known)
+        words = [attached] if attached is not None else _take_values(flag, rest, known)
         if found.setdefault(flag.field, words) != words:
             raise UserError(
-                f"command line: {flag.shown} is given twice: {_listed(found[flag.field])} and {_listed(words)}"
+                f"command line: {flag.shown} is given twice: {_quoted(found[flag.field])} and {_quoted(words)}"
             )
     values = {flag.field: flag.read(found[flag.field]) for flag in flags if flag.field in found}
-    return values | _positional(loose, [flag for flag in flags if not flag.spellings])
+    return values | _positional(positional, [flag for flag in flags if not flag.spellings])
 
 
-def _following(flag: Flag, rest: list[str], known: Mapping[str, Flag]) -> list[str]:
-    """Takes a flag's own words off the rest."""
+def _take_values(flag: Flag, rest: list[str], known: Mapping[str, Flag]) -> list[str]:
+    """Remove the values of a flag from `rest` and return them."""
     if flag.takes == "none":
         return ["true"]
     values = list(itertools.takewhile(lambda word: _split(word, known)[0] is None and word != "--", rest))
@@ -128,24 +129,24 @@ def _following(flag: Flag, rest: list[str], known: Mapping[str, Flag]) -> list[s
     return values
 
 
-def _positional(loose: list[str], flags: Sequence[Flag]) -> Values:
-    """Words that stand alone, one after another; what can not be one is told."""
+def _positional(positional: list[str], flags: Sequence[Flag]) -> Values:
+    """Assign positional words to positional flags, in order. Raises UserError for words that are left over."""
     values: Values = {}
     for flag in flags:
-        count = len(loose) if flag.takes == "many" else 1
-        words, loose = loose[:count], loose[count:]
+        count = len(positional) if flag.takes == "many" else 1
+        words, positional = positional[:count], positional[count:]
         if words:
             values[flag.field] = flag.read(words)
-    if loose:
+    if positional:
         raise UserError(
-            f"command line: {_listed(loose)} belongs to no flag; a value of several words stands in quotes, and "
+            f"command line: {_quoted(positional)} belongs to no flag; a value of several words stands in quotes, and "
             "one flag has one value"
         )
     return values
 
 
 def _split(word: str, known: Mapping[str, Flag]) -> tuple[str | None, str | None]:
-    """`--lora.rank=8` -> `--lora.rank`, `8`; without `=` the value is None. `-n8` as well. Another word: None, None."""
+    """Split `--lora.rank=8` or `-n8` into flag and value; value None: not attached. No flag: (None, None)."""
     if word.startswith("--") and len(word) > 2 and " " not in word.partition("=")[0]:
         name, equals, value = word.partition("=")
         return _normal(name), value if equals else None
@@ -155,16 +156,16 @@ def _split(word: str, known: Mapping[str, Flag]) -> tuple[str | None, str | None
 
 
 def _normal(spelling: str) -> str:
-    """Underscores within a name, whichever were typed."""
+    """Replace dashes within a flag's name by underscores."""
     return f"--{spelling[2:].replace('-', '_')}" if spelling.startswith("--") else spelling
 
 
-def _listed(words: Sequence[str]) -> str:
+def _quoted(words: Sequence[str]) -> str:
     return " ".join(map(as_written, words))
 
 
 def _kinds(info: FieldInfo) -> Iterator[Any]:
-    """The types that a field may have, without what bounds them."""
+    """Yield the types that a field may have, without their bounds."""
     for kind in get_args(info.annotation) or (info.annotation,):
         yield get_args(kind)[0] if get_origin(kind) is Annotated else kind
 

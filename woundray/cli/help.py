@@ -1,4 +1,4 @@
-"""`--help`: a command's own flags and one line a section of settings; all settings of a section on request."""
+"""`--help`: flags of a command, one line for each section of settings, and all settings of a section on request."""
 
 import os
 import sys
@@ -25,23 +25,23 @@ _WIDEST_BESIDE = 26
 _WORDS = {bool: "true|false", int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH", NoneType: "none"}
 
 
-def asked_for_help(arguments: Sequence[str]) -> list[str] | None:
-    """Help that is asked for: no words (the short one), sections, or `["all"]`; None: none is asked for."""
-    for place, argument in enumerate(arguments):
+def requested_help(arguments: Sequence[str]) -> list[str] | None:
+    """Return the requested sections of the help: [] (short help), names, or `["all"]`; None: no help was requested."""
+    for index, argument in enumerate(arguments):
         if argument == "--":
             return None
         if argument == ALL:
             return ["all"]
         if argument in HELP:
-            return list(takewhile(lambda word: not word.startswith("-"), arguments[place + 1 :]))
+            return list(takewhile(lambda word: not word.startswith("-"), arguments[index + 1 :]))
     return None
 
 
-def show_help(command: type[BaseModel], wanted: Sequence[str], prog: str) -> None:
-    """Writes the help of a command to stdout.
+def show_help(command: type[BaseModel], requested: Sequence[str], prog: str) -> None:
+    """Write the help of a command to stdout.
 
     Args:
-        wanted: sections of settings, with or without a setting behind a dot; empty: the short help; `all`: everything.
+        requested: sections of settings, or settings (for their section); empty: the short help; `all`: everything.
 
     Raises:
         UserError: the command has no such section.
@@ -50,14 +50,14 @@ def show_help(command: type[BaseModel], wanted: Sequence[str], prog: str) -> Non
     from rich.markup import escape
 
     sections = dict(_sections(command))
-    names = list(sections) if list(wanted) == ["all"] else [word.partition(".")[0] for word in wanted]
+    names = list(sections) if list(requested) == ["all"] else [word.partition(".")[0] for word in requested]
     for name in names:
         if name not in sections:
             has = f"one of {', '.join(sections)}" if sections else "nothing more"
             raise UserError(f"--help {name}: there is {has}{nearest(name, sections)}")
 
     console = Console(color_system=None if os.environ.get("NO_COLOR") else "auto", highlight=False)
-    own = not wanted or list(wanted) == ["all"]
+    own = not requested or list(requested) == ["all"]
     if own:
         console.print(f"[bold]usage:[/bold] {escape(_usage(command, prog, with_settings=bool(sections)))}\n")
         console.print(f"{escape(_plain(command.__doc__ or ''))}\n")
@@ -77,7 +77,7 @@ def show_help(command: type[BaseModel], wanted: Sequence[str], prog: str) -> Non
 
 
 def _table(rows: Sequence[tuple[str, str]], title: str = "") -> Any:
-    """Names beside what they mean; names that are long stand above it."""
+    """Return a table of names and texts; long names stand above their texts."""
     from rich.console import Group
     from rich.markup import escape
     from rich.padding import Padding
@@ -86,14 +86,14 @@ def _table(rows: Sequence[tuple[str, str]], title: str = "") -> Any:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, style="bold")
     table.add_column()
-    beside = max((len(name) for name, _ in rows), default=0) <= _WIDEST_BESIDE
+    two_columns = max((len(name) for name, _ in rows), default=0) <= _WIDEST_BESIDE
     parts: list[Any] = []
     for name, text in rows:
-        if beside:
+        if two_columns:
             table.add_row(escape(name), escape(text))
         else:
             parts += [f"[bold]{escape(name)}[/bold]", Padding(escape(text), (0, 0, 0, 4))]
-    body = Padding(table if beside else Group(*parts), (0, 0, 0, 2))
+    body = Padding(table if two_columns else Group(*parts), (0, 0, 0, 2))
     return Group(f"[bold]{title}[/bold]", body) if title else body
 
 
@@ -104,7 +104,7 @@ def _usage(command: type[BaseModel], prog: str, *, with_settings: bool) -> str:
 
 
 def _flag_head(flag: Flag) -> str:
-    """`-n INT`, `--from REF ...`, `--grid`, `STUDY`."""
+    """Return a flag with the form of its value: `-n INT`, `--from REF ...`, `--grid`, `STUDY`."""
     metavar = next((mark.metavar for mark in flag.info.metadata if getattr(mark, "metavar", None)), None)
     metavar = metavar or _kind(flag.info.annotation)
     if not flag.spellings:
@@ -118,7 +118,7 @@ def _setting_head(name: str, info: FieldInfo) -> str:
 
 
 def _text(info: FieldInfo) -> str:
-    """A field's docstring as one paragraph, with its default where it has one."""
+    """Return a field's docstring as one paragraph, with its default if it has one."""
     default = info.get_default(call_default_factory=True)
     if default is PydanticUndefined:
         shown = "required"
@@ -131,7 +131,7 @@ def _text(info: FieldInfo) -> str:
 
 
 def _kind(annotation: Any) -> str:
-    """Form of a value: `PATH`, `INT`, `I|P|R|all`, `TEXT ...`, `NUMBER|auto`."""
+    """Return the form of a value: `PATH`, `INT`, `I|P|R|all`, `TEXT ...`, `NUMBER|auto`."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _kind(get_args(annotation)[0])
@@ -145,7 +145,7 @@ def _kind(annotation: Any) -> str:
 
 
 def _settings(command: type[BaseModel]) -> Mapping[str, FieldInfo]:
-    """Settings that belong to no section, such as `phase`."""
+    """Return settings that belong to no section, such as `phase`."""
     if "settings" not in command.model_fields:
         return {}
     return {name: info for name, info in Config.model_fields.items() if _section(info) is None}
@@ -170,11 +170,11 @@ def _rows(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def _section(info: FieldInfo) -> type[BaseModel] | None:
-    """The group of settings that a field is; None: it is a setting."""
+    """Return the section of settings of a field; None: the field is a setting."""
     kind = info.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _plain(docstring: str) -> str:
-    """A docstring without its line breaks; paragraphs stay apart."""
+    """Return a docstring without line breaks within paragraphs."""
     return "\n\n".join(" ".join(part.split()) for part in docstring.strip().split("\n\n"))

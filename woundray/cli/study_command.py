@@ -1,4 +1,4 @@
-"""Flags of a study: those of the command that runs it, and of the one that says what would run."""
+"""Flags of a study, shared by `tune` and `doctor`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,26 +16,26 @@ class StudyCommand(Command):
     space: str | None = None
     """Search space: a packaged name or a YAML file; short for --study.space."""
     trials: int | None = None
-    """Configurations to try; short for --study.trials."""
+    """Number of configurations to try; short for --study.trials."""
     resume: Path | None = None
-    """Go on with a study that was stopped or killed: its folder, or its name in study.output. Finished trials stay,
-    others go on from their last epoch; its own settings are used, and others are refused."""
+    """Continue a study that was stopped or killed: its folder, or its name in study.output. Finished trials stay,
+    others continue from their last epoch; its own settings are used, and other values are refused."""
     refit: bool = False
     """Afterwards train the winner's settings on all photographs, the held-out ones too, for as many epochs: more
-    patients to learn from, and nobody left to judge by."""
+    patients to learn from, and none left to score it with."""
     workers: int | None = None
-    """Processes of one trial; short for --hardware.workers."""
+    """Processes for one trial; short for --hardware.workers."""
 
     def shortcuts(self) -> dict[str, Any]:
-        """Settings that have a flag of their own."""
+        """Return settings that have a short flag."""
         return super().shortcuts() | {
             "study.space": self.space,
             "study.trials": self.trials,
             "hardware.workers": self.workers,
         }
 
-    def mistakes(self) -> Iterator[str]:
-        """Mistakes that keep the study from running, as far as they are seen at once; a line each, with its mend."""
+    def find_mistakes(self) -> Iterator[str]:
+        """Yield mistakes that keep the study from running, as far as they show at once; a line each, with its mend."""
         try:
             if self.resume is not None:
                 find_study_folder(self.resume, self.settings.study.output)

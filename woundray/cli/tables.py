@@ -1,4 +1,4 @@
-"""Tables and texts on stdout, of which nothing is cut."""
+"""Print tables and texts to stdout without cutting them."""
 
 from rich.console import Console, RenderableType
 
@@ -7,7 +7,7 @@ _NO_END = 10_000
 
 
 def print_whole(shown: RenderableType) -> None:
-    """Prints within the width of the terminal, but not below 80 columns; in a pipe nothing is folded."""
+    """Print within the width of the terminal, but at least 80 columns; in a pipe lines are not folded."""
     console = Console(highlight=False)
     width = max(console.width, _NARROWEST) if console.is_terminal else _NO_END
     Console(highlight=False, markup=False, width=width).print(shown)

@@ -1,4 +1,4 @@
-"""Terminal output of a command: progress, logs, one line for a mistake, and exit codes."""
+"""Terminal output of a command: progress bars, logs, one-line error messages, and exit codes."""
 
 import contextlib
 import logging
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _PIPE_CLOSED = 128 + signal.SIGPIPE
-_NOTE_EVERY_S = 10.0  # of a pipe or log file
+_NOTE_EVERY_S = 10.0  # in a pipe or log file
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command's body: a user's mistake is one line and exit code 2; Ctrl-C is exit code 130.
+    """Run a command's body: a user's mistake is one line and exit code 2; Ctrl-C is exit code 130.
 
-    What batch systems and closed terminals send counts as Ctrl-C, which is answered at once. A reader that has closed
-    the pipe (`| head`) ends the command with exit code 141, as it does other programs.
+    SIGTERM and SIGHUP, from batch systems and closed terminals, count as Ctrl-C. A closed pipe (`| head`) ends the
+    command with exit code 141, as usual.
     """
     configure_logging()
     for signum in (signal.SIGTERM, signal.SIGHUP):
@@ -48,25 +48,25 @@ def run(main: Callable[[], None]) -> None:
             raise
         fail(f"{error.filename}: {error.strerror}; give another path, or mend what is there")
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails again at exit
         sys.exit(_PIPE_CLOSED)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """Answers Ctrl-C before whatever has to be ended is ended."""
+    """Handle SIGINT: confirm Ctrl-C at once, before anything is ended."""
     with contextlib.suppress(OSError):
-        os.write(2, b"\nstopping\n")  # not through a buffer in which the signal may have been caught
+        os.write(2, b"\nstopping\n")  # unbuffered: the signal may have interrupted a write to the buffer
     raise KeyboardInterrupt
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
-    """Once: a shell sends its jobs a second one when its terminal is closed."""
+    """Handle SIGTERM or SIGHUP, once: a shell sends a second signal when its terminal is closed."""
     signal.signal(signum, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 class ProgressBars:
-    """Progress bars with rate and time left, one a stage of slow work, on a terminal; plain lines elsewhere."""
+    """Progress bars with rate and time left, one for each stage, on a terminal; plain lines elsewhere."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -92,7 +92,7 @@ class ProgressBars:
         self._stop()
 
     def __call__(self, name: str, done: int, total: int, note: str = "", /) -> None:
-        """Shows what is being done, how much of it is done, how much there is, and how it goes."""
+        """Show the progress of a stage: name, done, total, and a note."""
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=total, rate="")
             if not self._live:
@@ -105,7 +105,7 @@ class ProgressBars:
         if self._live and done < total:
             self._progress.start()
         elif all(task.finished for task in self._progress.tasks):
-            self._stop()  # the next thing to draw may be a table of trials
+            self._stop()  # a live table of trials may follow
         if note and not self._live and time.monotonic() - self._noted_s > _NOTE_EVERY_S:
             self._print(f"{name}: {note}")
             self._noted_s = time.monotonic()
@@ -114,52 +114,52 @@ class ProgressBars:
         self._progress.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def _stop(self) -> None:
-        if self._live:  # elsewhere rich would write an empty line
+        if self._live:  # otherwise rich would write an empty line
             self._progress.stop()
 
 
 def time_left(seconds: float | None) -> str:
-    """`about 40 s left`; empty while it is not known."""
+    """Return the remaining time: `about 40 s left`; empty while unknown."""
     if seconds is None or seconds <= 0:
         return ""
     return f"about {seconds:.0f} s left" if seconds < 90 else f"about {seconds / 60:.0f} min left"
 
 
 def rate(per_s: float | None, total: int) -> str:
-    """`3.2/s`, or `41.3 MB/s` where so many are counted that they are bytes; empty while it is not known."""
+    """Return a rate: `3.2/s`, or `41.3 MB/s` if the total is so large that it counts bytes; empty while unknown."""
     if per_s is None:
         return ""
     return f"{per_s / 1e6:.1f} MB/s" if total > 10_000_000 else f"{per_s:.1f}/s"
 
 
 def fail(message: str) -> NoReturn:
-    """One line on stderr, without secrets, and exit code 2."""
+    """Write one line to stderr, without secrets, and exit with code 2."""
     sys.stderr.write(f"woundray: {redact(' '.join(message.split()))}\n")
     sys.exit(2)
 
 
-class _ToStderr(logging.StreamHandler[TextIO]):
-    """Writes to what stderr is at the moment: a live table puts lines above itself."""
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Log handler of the current sys.stderr, which a live table replaces to write lines above itself."""
 
     @property
     def stream(self) -> TextIO:
-        """Stream of stderr at the moment."""
+        """Current sys.stderr."""
         return sys.stderr
 
     @stream.setter
     def stream(self, value: TextIO) -> None: ...
 
 
-class Redacted(logging.Formatter):
-    """Lines of a log, and tracebacks below them, without secrets."""
+class RedactingFormatter(logging.Formatter):
+    """Log formatter that removes secrets from lines and tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
 
 
 def configure_logging() -> None:
-    """Plain lines of woundray's own on stderr; other libraries only from warnings up."""
-    logging.basicConfig(level=logging.WARNING, handlers=[_ToStderr()])
+    """Log woundray's messages as plain lines to stderr; other libraries' only from warnings up."""
+    logging.basicConfig(level=logging.WARNING, handlers=[_StderrHandler()])
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(Redacted("%(message)s"))
+        handler.setFormatter(RedactingFormatter("%(message)s"))
     logging.getLogger("woundray").setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""`woundray doctor`: what this machine has, and what a study would do on it.
+"""`woundray doctor`: state of this machine, and forecast of a study on it.
 
 services + photographs + hardware -> study_forecast -> diagnosis (values for a program, a table for a person).
 """

@@ -1,4 +1,4 @@
-"""The whole answer of `woundray doctor`, as plain values for a program and as a table for a person."""
+"""Diagnosis of `woundray doctor`: as JSON values for a program and as a table for a person."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -8,24 +8,24 @@ from rich.table import Table
 
 from woundray.cli.command import choose_profile
 from woundray.cli.study_command import StudyCommand
-from woundray.diagnosis.photographs import Photographs, survey
-from woundray.diagnosis.services import Join, Services, ask, join_cluster
-from woundray.diagnosis.study_forecast import Outlook, foresee, with_pace
+from woundray.diagnosis.photographs import Photographs, summarise_photographs
+from woundray.diagnosis.services import JoinCluster, Services, check_services, join_cluster
+from woundray.diagnosis.study_forecast import Environment, StudyForecast, forecast_study, with_timing
 from woundray.search.study_folders import read_study_config
 from woundray.system.hardware import Gpu, Machine, disk_free_gib, inspect_machine
 from woundray.weights.base_models import staged_folder
 from woundray.weights.staging import damaged_weights, inventory
 
-ProgressCallback = Callable[[str, int, int], None]  # what is being done, how much of it is done, how much there is
+ProgressCallback = Callable[[str, int, int], None]  # (stage, done, total)
 
 
 @dataclass(frozen=True)
 class Weight:
-    """Weights that are known.
+    """Known weights and their state on this machine.
 
     Attributes:
-        place: None where they are not on this machine.
-        bytes_are: right or damaged, by sha256; unknown where none is known of them; unchecked.
+        place: path; None where they are not on this machine.
+        bytes_are: right or damaged, by sha256; unknown without a known sha256; unchecked.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What this machine has, and what would run."""
+    """State of this machine and its services, and the forecast of a study."""
 
     phase: str
     machine: Machine
@@ -43,20 +43,22 @@ class Diagnosis:
     weights: tuple[Weight, ...]
     services: Services
     photographs: Photographs | None
-    outlook: Outlook
+    forecast: StudyForecast
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Each keeps a study from running."""
+        """Problems that keep a study from running."""
         damaged = (weight for weight in self.weights if weight.bytes_are == "damaged")
         return (
-            *self.outlook.problems,
+            *self.forecast.problems,
             *(f"{weight.place} is damaged; run `python -m woundray.fetch {weight.name}`" for weight in damaged),
         )
 
     def values(self) -> dict[str, Any]:
-        """Everything, as JSON's types."""
-        return asdict(self) | {"would_run": not self.problems, "problems": list(self.problems)}
+        """Return everything as JSON types; the forecast has the key `outlook`."""
+        names = {"forecast": "outlook"}
+        values = {names.get(name, name): value for name, value in asdict(self).items()}
+        return values | {"would_run": not self.problems, "problems": list(self.problems)}
 
 
 def diagnose(
@@ -64,39 +66,32 @@ def diagnose(
     *,
     check_weights: bool = False,
     measured: bool = False,
-    join: Join = join_cluster,
+    join: JoinCluster = join_cluster,
     progress: ProgressCallback = lambda *_: None,
 ) -> Diagnosis:
-    """Looks at everything.
+    """Inspect machine, weights, services and photographs, and forecast a study.
 
     Args:
         check_weights: read all staged weights and compare their sha256: seconds a gigabyte.
-        measured: train for a moment, to foresee time and memory; only where nothing keeps a study from running.
-        join: see `woundray.diagnosis.services.ask`.
+        measured: train a few updates to forecast time and memory, if no problem keeps a study from running.
+        join: see `woundray.diagnosis.services.check_services`.
     """
-    mistakes, machine = list(command.mistakes()), inspect_machine()
+    mistakes, machine = list(command.find_mistakes()), inspect_machine()
     config = (
         command.settings if mistakes or command.resume is None else read_study_config(command.resume, command.settings)
     )
     profile, reason = command.profile or "auto", "asked for"
     if profile == "auto":
         profile, reason = choose_profile(config.data.root, has_gpu=bool(machine.gpus))
-    services = ask(dashboard_port=config.study.dashboard_port, join=join)
+    services = check_services(dashboard_port=config.study.dashboard_port, join=join)
     progress("photographs", 0, 1)
-    photographs = survey(config)
+    photographs = summarise_photographs(config)
     progress("photographs", 1, 1)
-    outlook = foresee(
-        config,
-        profile,
-        reason,
-        machine=machine,
-        services=services,
-        photographs=photographs,
-        mistakes=mistakes,
-    )
-    if measured and not outlook.problems and staged_folder(config.model.base) and services.cluster is None:
+    environment = Environment(machine, services, photographs)
+    forecast = forecast_study(config, profile, reason, environment, mistakes)
+    if measured and not forecast.problems and staged_folder(config.model.base) and services.cluster is None:
         progress("a few updates and pictures", 0, 1)
-        outlook = with_pace(outlook, config, machine, photographs)
+        forecast = with_timing(forecast, config, environment)
         progress("a few updates and pictures", 1, 1)
     return Diagnosis(
         phase=config.phase,
@@ -105,18 +100,18 @@ def diagnose(
         weights=tuple(_weights(check_weights)),
         services=services,
         photographs=photographs,
-        outlook=outlook,
+        forecast=forecast,
     )
 
 
 def report_table(diagnosis: Diagnosis) -> Table:
-    """Two columns: a topic, and what was found; problems in red, with their mends."""
+    """Return a table of two columns, topic and finding; problems in red, with their mends."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
-    for topic, lines in _topics(diagnosis).items():
+    for topic, lines in _rows_of_topics(diagnosis).items():
         table.add_row(topic, "\n".join(lines))
-    for topic, found, style in (("problem", diagnosis.problems, "red"), ("note", diagnosis.outlook.notes, "")):
+    for topic, found, style in (("problem", diagnosis.problems, "red"), ("note", diagnosis.forecast.notes, "")):
         for line in found:
             table.add_row(topic, line, style=style)
     would = "would not run: mend the problems" if diagnosis.problems else "would run"
@@ -134,10 +129,10 @@ def _weights(check: bool) -> Iterator[Weight]:
         yield Weight(entry.name, str(entry.place) if entry.place else None, state)
 
 
-def _topics(found: Diagnosis) -> dict[str, list[str]]:
-    machine, outlook = found.machine, found.outlook
+def _rows_of_topics(found: Diagnosis) -> dict[str, list[str]]:
+    machine, forecast = found.machine, found.forecast
     versions = ", ".join(f"{name} {version or 'missing'}" for name, version in machine.packages.items())
-    at_once = f"{outlook.at_once} at one time" if outlook.at_once else "none fits"
+    at_once = f"{forecast.at_once} at one time" if forecast.at_once else "none fits"
     return {
         "versions": [f"python {machine.python}, {versions}"],
         "machine": [
@@ -150,19 +145,19 @@ def _topics(found: Diagnosis) -> dict[str, list[str]]:
         "model hub": [f"{found.services.hub.address}: {found.services.hub.note}"],
         "MLflow": [": ".join(part for part in (found.services.mlflow.address, found.services.mlflow.note) if part)],
         "Ray": [_ray(found)],
-        "profile": [f"{outlook.profile}: {outlook.reason}"],
-        "study": [f"base model {outlook.base_model}, {outlook.trials} trials of {outlook.epochs} epochs, {at_once}"],
-        "time, memory": [*_pace_lines(outlook)],
-        "scores": [f"{name}: {how}" for name, how in outlook.scores.items()],
+        "profile": [f"{forecast.profile}: {forecast.reason}"],
+        "study": [f"base model {forecast.base_model}, {forecast.trials} trials of {forecast.epochs} epochs, {at_once}"],
+        "time, memory": [*_timing_lines(forecast)],
+        "scores": [f"{name}: {how}" for name, how in forecast.scores.items()],
     }
 
 
-def _pace_lines(outlook: Outlook) -> Iterator[str]:
-    pace = outlook.pace
-    if pace is None or outlook.at_most_s is None:
+def _timing_lines(forecast: StudyForecast) -> Iterator[str]:
+    pace = forecast.pace
+    if pace is None or forecast.at_most_s is None:
         yield "not measured"
         return
-    minutes = outlook.at_most_s / 60
+    minutes = forecast.at_most_s / 60
     longest = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
     yield f"at most about {longest}; trials that are stopped early make it less"
     gpu = "" if pace.gpu_memory_gib is None else f", {pace.gpu_memory_gib:.1f} GiB of the GPU"

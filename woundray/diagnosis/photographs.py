@@ -1,4 +1,4 @@
-"""A data set as a study would take it: counts of each phase, and what keeps it from being used."""
+"""Summary of a data set as a study would use it: counts of each phase, and problems."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from woundray.evaluation.comparable_split import comparable_split
 
 @dataclass(frozen=True)
 class PhaseCount:
-    """The photographs of one phase; those of `problem` can not be split."""
+    """Counts of one phase; `problem`: why its photographs can't be split, else empty."""
 
     photographs: int
     patients: int
@@ -22,13 +22,13 @@ class PhaseCount:
 
 @dataclass(frozen=True)
 class Photographs:
-    """A data set.
+    """Summary of a data set.
 
     Attributes:
-        phases: those that have photographs.
+        phases: counts of the phases that have photographs.
         left_out: file -> why it is not used.
-        problem: why it can not be used; empty: it can.
-        notes: what was done to read it.
+        problem: why the data set can not be used, else empty.
+        notes: conversions and assumptions made to read it.
     """
 
     root: Path
@@ -38,8 +38,8 @@ class Photographs:
     notes: tuple[str, ...] = ()
 
 
-def survey(config: Config) -> Photographs | None:
-    """Reads every photograph of `data.root`; None where a study would draw phantoms."""
+def summarise_photographs(config: Config) -> Photographs | None:
+    """Read every photograph of `data.root` and count them; None where a study would draw phantoms."""
     root = config.data.root
     if root is None:
         return None
@@ -51,7 +51,7 @@ def survey(config: Config) -> Photographs | None:
     left_out = {item.path.as_posix(): item.reason for item in dataset.left_out}
     phases = {phase: count for phase, count in counts.items() if count.photographs}
     problem = "" if config.phase in (*phases, "all") else none_of_phase(dataset, config.phase)
-    if config.phase == "all":  # which are split together
+    if config.phase == "all":  # all phases are split together
         problem = _count(dataset, config).problem
     return Photographs(root, phases, left_out, problem, notes=dataset.notes)
 

@@ -1,4 +1,4 @@
-"""What a study talks to: the model hub, MLflow, a Ray cluster, two ports. Each is asked, and nothing is changed."""
+"""Checks of the services that a study uses: model hub, MLflow, Ray cluster and two ports. Nothing is changed."""
 
 import os
 import urllib.error
@@ -13,18 +13,18 @@ from woundray.system.redaction import redact
 from woundray.tracking.address import database_of, is_server, tracking_uri, unavailable_reason
 from woundray.weights.repositories import offline
 
-MLFLOW_PORT = 5000  # of a bare `mlflow ui`
+MLFLOW_PORT = 5000  # of `mlflow ui` without --port
 
 _TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
 class Service:
-    """Something at an address.
+    """A service at an address.
 
     Attributes:
-        answers: None where it was not asked.
-        note: in words, why or what of it.
+        answers: whether it answers; None where it was not checked.
+        note: the result of the check in words.
     """
 
     address: str
@@ -34,10 +34,10 @@ class Service:
 
 @dataclass(frozen=True)
 class RayCluster:
-    """The cluster that RAY_ADDRESS names.
+    """The cluster at RAY_ADDRESS.
 
     Attributes:
-        resources: None where it does not answer; `note` says why.
+        resources: None where it does not answer; `note` has the reason.
     """
 
     address: str
@@ -47,12 +47,12 @@ class RayCluster:
 
 @dataclass(frozen=True)
 class Services:
-    """Everything that was asked.
+    """Results of all checks.
 
     Attributes:
-        cluster: None: a study starts one of its own on this machine.
-        dashboard_port: which the dashboard of that would get now; None: there is none left, or the cluster has one.
-        mlflow_port_free: whether a bare `mlflow ui` could listen.
+        cluster: None: a study starts a cluster of its own on this machine.
+        dashboard_port: port that its dashboard would get now; None: no port is free, or RAY_ADDRESS names a cluster.
+        mlflow_port_free: whether `mlflow ui` without --port could start.
     """
 
     hub: Service
@@ -62,21 +62,21 @@ class Services:
     mlflow_port_free: bool
 
 
-Join = Callable[[], Resources]
+JoinCluster = Callable[[], Resources]
 
 
-def ask(*, dashboard_port: int, join: Join) -> Services:
-    """Asks all of them, seconds at most where one does not answer.
+def check_services(*, dashboard_port: int, join: JoinCluster) -> Services:
+    """Check all services; a few seconds at most for one that does not answer.
 
     Args:
-        dashboard_port: of the Ray dashboard.
-        join: joins the cluster of RAY_ADDRESS and says what it offers; UserError if it does not answer.
+        dashboard_port: first choice for the Ray dashboard.
+        join: joins the cluster at RAY_ADDRESS and returns its resources; UserError if it does not answer.
     """
     address = os.environ.get("RAY_ADDRESS", "")
-    cluster = _cluster(address, join) if address not in ("", "local") else None
+    cluster = _check_cluster(address, join) if address not in ("", "local") else None
     return Services(
-        hub=_hub(),
-        mlflow=_mlflow(),
+        hub=_check_hub(),
+        mlflow=_check_mlflow(),
         cluster=cluster,
         dashboard_port=_next_port(dashboard_port) if cluster is None else None,
         mlflow_port_free=is_free(MLFLOW_PORT),
@@ -84,22 +84,22 @@ def ask(*, dashboard_port: int, join: Join) -> Services:
 
 
 def join_cluster() -> Resources:
-    """Joins the cluster of RAY_ADDRESS as a study does, and leaves it."""
+    """Join the cluster at RAY_ADDRESS as a study does, leave it, and return its resources."""
     from woundray.ray_cluster.connection import cluster
 
     with cluster(dashboard_port=0) as joined:
         return joined.resources
 
 
-def _hub() -> Service:
+def _check_hub() -> Service:
     from huggingface_hub.constants import ENDPOINT  # HF_ENDPOINT, else the hub itself
 
     if offline():
         return Service(ENDPOINT, None, "HF_HUB_OFFLINE is set: never asked")
-    return _http(ENDPOINT)
+    return _check_http(ENDPOINT)
 
 
-def _mlflow() -> Service:
+def _check_mlflow() -> Service:
     try:
         uri = tracking_uri()
     except UserError as error:
@@ -113,18 +113,18 @@ def _mlflow() -> Service:
     return Service(uri, None, "made by the first study")
 
 
-def _http(address: str) -> Service:
+def _check_http(address: str) -> Service:
     try:
         with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=_TIMEOUT_S):
             return Service(address, True, "answers")
-    except urllib.error.HTTPError as error:  # an answer: it may want a name and password
+    except urllib.error.HTTPError as error:  # an answer; it may require a name and password
         return Service(address, True, f"answers {error.code} {error.reason}")
     except (OSError, ValueError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         return Service(address, False, f"no answer: {reason}")
 
 
-def _cluster(address: str, join: Join) -> RayCluster:
+def _check_cluster(address: str, join: JoinCluster) -> RayCluster:
     try:
         return RayCluster(address, join())
     except UserError as error:

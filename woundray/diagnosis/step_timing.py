@@ -1,4 +1,4 @@
-"""Time and memory that a study would take here, from a few updates and pictures of the real training loop."""
+"""Time and memory of a study on this machine, measured by a few updates and images of the real training loop."""
 
 import resource
 import sys
@@ -9,18 +9,18 @@ from pathlib import Path
 from woundray.config import Config
 
 _UPDATES, _EPOCHS = 3, 2  # the first epoch warms up, the last is measured
-_ON_A_CPU = 4  # pictures, one at a time
-_START_S = 10.0  # of a trial: processes, models
+_ON_A_CPU = 4  # images, one at a time
+_START_S = 10.0  # start of a trial's processes and loading of models
 _KIB = 2**20 if sys.platform == "linux" else 2**30  # ru_maxrss per GiB: KiB on Linux, bytes on macOS
 
 
 @dataclass(frozen=True)
-class Pace:
-    """What was measured on this machine, with one process.
+class StepTiming:
+    """Time and memory measured on this machine, with one process.
 
     Attributes:
         update_s: one optimizer update, s.
-        picture_s: drawing and scoring one picture, s.
+        picture_s: sampling and scoring one image, s.
         memory_gib: largest memory of the process.
         gpu_memory_gib: largest memory on the GPU; None without one.
     """
@@ -31,7 +31,7 @@ class Pace:
     gpu_memory_gib: float | None
 
     def trial_s(self, config: Config, training_photographs: int) -> float:
-        """Longest time of one trial, s: all epochs, none of them stopped early."""
+        """Return the longest time of one trial, s: all epochs, without early stopping."""
         training, validation = config.training, config.validation
         rows = training.batch_size * training.gradient_accumulation_steps * config.hardware.workers
         updates = training.steps_per_epoch or -(-training_photographs // rows)
@@ -39,14 +39,15 @@ class Pace:
         return _START_S + training.epochs * epoch_s
 
     def study_s(self, config: Config, training_photographs: int, at_once: int, folds: int = 1) -> float:
-        """Longest time of a study, s.
+        """Return the longest time of a study, s.
 
-        All trials to their end; each finalist trained again for each other fold; pictures of base model, finalists and
-        evaluation.
+        It covers all trials to their end, the training of each finalist for each other fold, and the images of base
+        model, finalists and evaluation.
         """
         trial_s, finalists = self.trial_s(config, training_photographs), config.study.finalists
         rounds = -(-config.study.trials // max(1, at_once))
-        sets = 1 + 2 * (finalists + 1) * folds + 2  # of an epoch's size: the base model, new ones, the evaluation
+        # sets of an epoch's size: the base model, new images of base model and finalists, the evaluation
+        sets = 1 + 2 * (finalists + 1) * folds + 2
         pictures_s = sets * config.validation.pictures * self.picture_s
         return rounds * trial_s + finalists * (folds - 1) * trial_s + pictures_s
 
@@ -55,8 +56,8 @@ class OutOfMemory(Exception):
     """The GPU's memory is too small for a study's settings."""
 
 
-def measure_pace(config: Config) -> Pace:
-    """Trains by a study's settings for a moment, on a few drawn wounds in a temporary folder.
+def measure_step(config: Config) -> StepTiming:
+    """Train a few updates with a study's settings, on a few drawn wounds in a temporary folder.
 
     Raises:
         UserError: the base model can not be used.
@@ -103,7 +104,7 @@ def measure_pace(config: Config) -> Pace:
         except torch.OutOfMemoryError as error:
             raise OutOfMemory from error
     last = found[-1]
-    return Pace(
+    return StepTiming(
         last["seconds_training"] / _UPDATES,
         last["seconds_scoring"] / pictures,
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB,

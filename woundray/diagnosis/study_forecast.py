@@ -1,4 +1,4 @@
-"""What `tune` would do with all that: profile, scores, trials at one time; what keeps it from running; advice."""
+"""Forecast of a study: profile, scores, concurrent trials, time and memory; problems that prevent it; advice."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from woundray.config import Config
 from woundray.data.split import count_folds
 from woundray.diagnosis.photographs import Photographs
 from woundray.diagnosis.services import MLFLOW_PORT, Services
-from woundray.diagnosis.step_timing import OutOfMemory, Pace, measure_pace
+from woundray.diagnosis.step_timing import OutOfMemory, StepTiming, measure_step
 from woundray.errors import NonFiniteError, UserError
 from woundray.evaluation.objective import resolve_objective
 from woundray.ray_cluster.nodes import Resources
@@ -20,24 +20,33 @@ from woundray.weights.staging import weights_file
 
 _LEAST_DISK_GIB = 2.0
 _LEAST_SHARED_GIB = 0.25  # Ray's object store, see woundray.ray_cluster.connection
-_LEAST_HELD_OUT = 30  # below it only gross copying is significant: docs/scores.md
+_LEAST_HELD_OUT = 30  # with fewer held-out photographs only gross copying is significant: docs/scores.md
 _GPU_GIB = {"sd15": 6.0, "sd21": 6.0, "sd21-v": 6.0, "sdxl": 12.0}
 """SD 2.1's shape trained within 5.7 GiB (fp32, batch 2, 128 px, on a CPU); SDXL's bf16 weights alone are 6.5 GiB."""
-_CHECKPOINT_MB_A_RANK = 4.2  # adapter, raw weights, average and AdamW's moments of SD 1.5 and 2.1, attention
+_CHECKPOINT_MB_A_RANK = 4.2  # adapter, raw weights, EMA and AdamW's moments of SD 1.5 and 2.1, attention
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """What a study would be.
+class Environment:
+    """Machine, services and photographs of a study; photographs None: drawn phantoms."""
+
+    machine: Machine
+    services: Services
+    photographs: Photographs | None
+
+
+@dataclass(frozen=True)
+class StudyForecast:
+    """Forecast of a study.
 
     Attributes:
-        reason: why this profile is taken.
-        at_once: trials at one time.
-        pace: what a few updates and pictures took; None: not measured.
-        at_most_s: longest time of the study by that pace, s; trials that are stopped early shorten it.
-        scores: name -> with what it is computed, or why it is not.
-        problems: each keeps the study from running, and names its mend.
-        notes: what is worth knowing.
+        reason: why this profile is used.
+        at_once: concurrent trials.
+        pace: measured time and memory; None: not measured.
+        at_most_s: longest time of the study by that measurement, s; early stopping shortens it.
+        scores: name -> features that it is computed on, or why it is not computed.
+        problems: problems that keep the study from running, each with its mend.
+        notes: advice.
     """
 
     profile: str
@@ -50,34 +59,27 @@ class Outlook:
     scores: dict[str, str]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
-    pace: Pace | None = None
+    pace: StepTiming | None = None
     at_most_s: float | None = None
 
 
-def foresee(
-    config: Config,
-    profile: str,
-    reason: str,
-    *,
-    machine: Machine,
-    services: Services,
-    photographs: Photographs | None,
-    mistakes: Iterable[str] = (),
-) -> Outlook:
-    """What `tune` would do by this configuration.
+def forecast_study(
+    config: Config, profile: str, reason: str, environment: Environment, mistakes: Iterable[str] = ()
+) -> StudyForecast:
+    """Forecast what `tune` would do with a configuration.
 
     Args:
         config: of the study.
         profile, reason: see `woundray.cli.command.choose_profile`.
-        mistakes: what `tune` refuses at once.
+        mistakes: mistakes in flags and settings that `tune` refuses at once.
     """
-    resources = _resources(machine, services)
+    resources = _resources(environment)
     problems = [
         *mistakes,
-        *_missing_packages(machine),
-        *_unreachable(config, services),
-        *_photographs(config, photographs),
-        *_no_room(config),
+        *_missing_packages(environment.machine),
+        *_missing_services(config, environment.services),
+        *_photograph_problems(config, environment.photographs),
+        *_disk_problems(config),
     ]
     at_once = 0
     try:
@@ -87,7 +89,7 @@ def foresee(
     except UserError as error:
         problems.append(str(error))
     objective = resolve_objective(config).metrics.objective
-    return Outlook(
+    return StudyForecast(
         profile=profile,
         reason=reason,
         base_model=config.model.base,
@@ -97,44 +99,46 @@ def foresee(
         objective=objective,
         scores=_scores(config, objective),
         problems=tuple(dict.fromkeys(problems)),
-        notes=tuple(_notes(config, objective, machine, services, photographs)),
+        notes=tuple(_notes(config, objective, environment)),
     )
 
 
-def with_pace(outlook: Outlook, config: Config, machine: Machine, photographs: Photographs | None) -> Outlook:
-    """The outlook with time and memory, from a few updates and pictures.
+def with_timing(forecast: StudyForecast, config: Config, environment: Environment) -> StudyForecast:
+    """Return the forecast with time and memory, measured by a few updates and images.
 
-    A GPU that is too small for them is a problem.
+    Too little GPU memory is added to the problems.
     """
+    machine, photographs = environment.machine, environment.photographs
     try:
-        pace = measure_pace(config)
+        pace = measure_step(config)
     except OutOfMemory:
         problem = (
             "these settings do not fit into the GPU's memory: lower training.batch_size or model.resolution, or set "
             "model.gradient_checkpointing true"
         )
-        return replace(outlook, problems=(*outlook.problems, problem))
+        return replace(forecast, problems=(*forecast.problems, problem))
     except (UserError, NonFiniteError) as error:
-        return replace(outlook, notes=(*outlook.notes, f"time and memory were not measured: {error}"))
+        return replace(forecast, notes=(*forecast.notes, f"time and memory were not measured: {error}"))
     training, folds = config.data.phantom_patients, 1
     if photographs is not None:
         phases = [count for phase, count in photographs.phases.items() if config.phase in (phase, "all")]
         training = sum(count.training for count in phases)
         folds = count_folds(sum(count.photographs for count in phases), config)
-    needed, notes = pace.memory_gib * outlook.at_once, list(outlook.notes)
+    needed, notes = pace.memory_gib * forecast.at_once, list(forecast.notes)
     if needed > machine.memory_gib:
         notes.append(
-            f"{outlook.at_once} trials at one time take about {needed:.0f} GiB of memory, this machine has "
+            f"{forecast.at_once} trials at one time take about {needed:.0f} GiB of memory, this machine has "
             f"{machine.memory_gib:.0f}: set study.concurrent lower"
         )
-    at_most_s = pace.study_s(config, training, outlook.at_once, folds)
-    return replace(outlook, pace=pace, at_most_s=at_most_s, notes=tuple(notes))
+    at_most_s = pace.study_s(config, training, forecast.at_once, folds)
+    return replace(forecast, pace=pace, at_most_s=at_most_s, notes=tuple(notes))
 
 
-def _resources(machine: Machine, services: Services) -> Resources:
-    """What Ray would offer: the cluster that is joined, else this machine."""
-    if services.cluster is not None and services.cluster.resources is not None:
-        return services.cluster.resources
+def _resources(environment: Environment) -> Resources:
+    """Return the resources of the joined cluster, else of this machine."""
+    cluster, machine = environment.services.cluster, environment.machine
+    if cluster is not None and cluster.resources is not None:
+        return cluster.resources
     return Resources(cpus=machine.cpus, gpus=len(machine.gpus), nodes=1)
 
 
@@ -144,13 +148,13 @@ def _missing_packages(machine: Machine) -> Iterator[str]:
         yield f"not installed: {', '.join(missing)}; run `make install`"
 
 
-def _unreachable(config: Config, services: Services) -> Iterator[str]:
+def _missing_services(config: Config, services: Services) -> Iterator[str]:
     base, hub = config.model.base, services.hub
     if base in REPOSITORIES and staged_folder(base) is None and not hub.answers:
         yield (
-            f"{base} is not on this machine, and the model hub can't be asked ({hub.note}). On a machine with internet "
-            f"run `python -m woundray.fetch {base}`, then `python -m woundray.fetch {base} --export weights.tar`; here "
-            "`python -m woundray.fetch --import weights.tar`"
+            f"{base} is not on this machine, and the model hub can't be reached ({hub.note}). On a machine with "
+            f"internet run `python -m woundray.fetch {base}`, then `python -m woundray.fetch {base} --export "
+            "weights.tar`; here `python -m woundray.fetch --import weights.tar`"
         )
     if services.cluster is not None and services.cluster.resources is None:
         yield services.cluster.note
@@ -161,7 +165,7 @@ def _unreachable(config: Config, services: Services) -> Iterator[str]:
         yield f"study.dashboard_port: {first} and the ports after it are in use; name another"
 
 
-def _photographs(config: Config, photographs: Photographs | None) -> Iterator[str]:
+def _photograph_problems(config: Config, photographs: Photographs | None) -> Iterator[str]:
     if photographs is None:
         return
     if photographs.problem:
@@ -170,10 +174,10 @@ def _photographs(config: Config, photographs: Photographs | None) -> Iterator[st
         yield photographs.phases[config.phase].problem
 
 
-def _no_room(config: Config) -> Iterator[str]:
+def _disk_problems(config: Config) -> Iterator[str]:
     free = disk_free_gib(config.study.output)
     if free < _LEAST_DISK_GIB:
-        yield f"study.output: {free:.1f} GiB are free in {config.study.output}; a study wants {_LEAST_DISK_GIB:g}"
+        yield f"study.output: {free:.1f} GiB are free in {config.study.output}; a study needs {_LEAST_DISK_GIB:g}"
 
 
 def _scores(config: Config, objective: str) -> dict[str, str]:
@@ -191,19 +195,18 @@ def _scores(config: Config, objective: str) -> dict[str, str]:
     }
 
 
-def _notes(
-    config: Config, objective: str, machine: Machine, services: Services, photographs: Photographs | None
-) -> Iterator[str]:
+def _notes(config: Config, objective: str, environment: Environment) -> Iterator[str]:
+    machine, services, photographs = environment.machine, environment.services, environment.photographs
     base = config.model.base
     if objective == "fd_lite0":
-        yield "fid, as papers have it, wants Inception's weights: `python -m woundray.fetch inception`"
+        yield "fid, as in papers, needs Inception's weights: `python -m woundray.fetch inception`"
     if base in REPOSITORIES and staged_folder(base) is None and services.hub.answers:
         yield f"{base} will be fetched first: {REPOSITORIES[base].size_gb:g} GB; see its licence in `fetch --list`"
     least = _GPU_GIB.get(base)
     memory = [gpu.memory_gib for gpu in machine.gpus if gpu.memory_gib is not None]
     if least is not None and memory and min(memory) < least:
         yield (
-            f"{min(memory):.0f} GiB of GPU memory are few for {base}: set model.gradient_checkpointing true and "
+            f"{min(memory):.0f} GiB of GPU memory is little for {base}: set model.gradient_checkpointing true and "
             "training.batch_size 2"
         )
     if least is not None and not machine.gpus and services.cluster is None:
@@ -225,7 +228,7 @@ def _machine_notes(config: Config, machine: Machine, services: Services) -> Iter
     if cluster is not None and cluster.resources is not None and cluster.resources.nodes > 1:
         yield f"every node of the cluster must see {config.study.output.absolute()}"
     if machine.shared_gib is not None and machine.shared_gib < _LEAST_SHARED_GIB:
-        yield f"/dev/shm has {machine.shared_gib:.2f} GiB, Ray wants {_LEAST_SHARED_GIB:g}: `docker run --shm-size 1g`"
+        yield f"/dev/shm has {machine.shared_gib:.2f} GiB, Ray needs {_LEAST_SHARED_GIB:g}: `docker run --shm-size 1g`"
     if services.dashboard_port not in (None, port):
         yield f"port {port} is in use: the Ray dashboard would be at port {services.dashboard_port}"
     if not services.mlflow_port_free:

@@ -1,4 +1,4 @@
-"""Gain in Cohen's kappa that synthetic images give a classifier, on patients that nothing saw.
+"""Gain of a classifier's Cohen's kappa from synthetic images, measured on unseen patients.
 
 cohort -> folds -> generators -> synthetic pools -> arms -> classifiers -> outcome (statistics) -> result files.
 """

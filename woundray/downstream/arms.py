@@ -1,7 +1,7 @@
-"""Arms: what one classifier is trained on. All arms of a fold have equal total weight and equal training."""
+"""Arms: training sets of classifiers. All arms of a fold have the same total weight and the same training."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,11 +19,12 @@ RECIPES: tuple[Recipe, ...] = ("real", "oversampling", "augmentation")
 
 @dataclass(frozen=True)
 class Arm:
-    """Real pictures by a recipe, with `ratio` synthetic ones for each of them; or synthetic ones alone.
+    """Real images by a recipe, with `ratio` synthetic images for each of them; or synthetic images alone.
 
-    The recipes: the photographs as they are; so weighted that all phases count alike, which is what drawing them again
-    and again comes to; with augmented views. Synthetic pictures are added to the recipe that is best without them, and
-    have its views, too: without them they would undo a part of the augmentation, and copies would seem to hurt.
+    Recipes: `real` takes the photographs as they are. `oversampling` weights them so that all phases count alike, which
+    is the expectation of repeated sampling. `augmentation` adds augmented views. Synthetic images are added to the best
+    recipe (`best`) and get its views, too: otherwise they would undo a part of the augmentation, and copies of
+    photographs would seem to hurt.
     """
 
     recipe: Recipe | Literal["best"]
@@ -32,22 +33,26 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """As in tables and files."""
+        """Name in tables and files."""
         if self.synthetic_only:
             return f"synthetic only x{self.ratio:g}"
         return f"best control + synthetic x{self.ratio:g}" if self.ratio else f"{self.recipe}"
 
+    def with_recipe(self, recipe: Recipe) -> "Arm":
+        """Return the arm with a recipe in place of `best`."""
+        return replace(self, recipe=recipe)
+
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Pictures that a classifier is trained on.
+    """Training images of a classifier.
 
     Attributes:
         pictures: uint8 (n, 3, H, W).
-        labels: (n,), places among the phases.
+        labels: (n,), indices into the cohort's phases.
         weights: (n,), above 0; their sum is the number of the fold's training photographs.
-        kinds: real, augmented or synthetic, of each.
-        photos: which photograph it shows; None where it is synthetic.
+        kinds: real, augmented or synthetic, of each image.
+        photos: photograph of each image; None for a synthetic image.
     """
 
     pictures: Tensor
@@ -58,28 +63,33 @@ class TrainingSet:
 
 
 def synthetic_arms(ratios: Sequence[float]) -> tuple[Arm, ...]:
-    """The best control with synthetic pictures at each ratio, and at the highest of them these alone."""
+    """Return the best control with synthetic images at each ratio, and synthetic images alone at the highest ratio."""
     return (*(Arm("best", ratio) for ratio in ratios), Arm("best", max(ratios), synthetic_only=True))
 
 
-def compose(
-    arm: Arm, cohort: Cohort, train: Rows, pools: Mapping[str, Pool], *, recipe: Recipe, seed: int
-) -> TrainingSet:
-    """The training set of an arm; `recipe` stands for `best`, pools: phase -> synthetic pictures of this fold."""
+def build_training_set(arm: Arm, cohort: Cohort, train: Rows, pools: Mapping[str, Pool], *, seed: int) -> TrainingSet:
+    """Return the training set of an arm.
+
+    Args:
+        arm: with a recipe other than `best` (see `Arm.with_recipe`).
+        train: training rows of the cohort.
+        pools: phase -> synthetic images of this fold.
+        seed: of the choice of synthetic images.
+    """
     labels, sets = cohort.labels[train], []
     if not arm.synthetic_only:
         rows = torch.from_numpy(train)
         photos = tuple(cohort.photos[row] for row in train)
-        sets.append(_with_views(cohort.plain[rows], cohort.views[rows], labels, photos, recipe))
+        sets.append(_with_views(arm, cohort.plain[rows], cohort.views[rows], labels, photos))
     if arm.ratio:
-        for place, phase in enumerate(cohort.phases):
-            pool, count = pools[phase], round(arm.ratio * int((labels == place).sum()))
+        for index, phase in enumerate(cohort.phases):
+            pool, count = pools[phase], round(arm.ratio * int((labels == index).sum()))
             rows = torch.from_numpy(pool.draw(count, seed))
-            sets.append(_with_views(pool.pictures[rows], pool.views[rows], np.full(count, place), None, recipe))
+            sets.append(_with_views(arm, pool.pictures[rows], pool.views[rows], np.full(count, index), None))
 
     joined = np.concatenate([part.labels for part in sets])
     weights = np.concatenate([part.weights for part in sets])
-    if recipe == "oversampling":
+    if arm.recipe == "oversampling":
         weights = weights / np.bincount(joined, weights, minlength=len(cohort.phases))[joined]
     return TrainingSet(
         torch.cat([part.pictures for part in sets]),
@@ -90,14 +100,12 @@ def compose(
     )
 
 
-def _with_views(
-    plain: Tensor, views: Tensor, labels: Rows, photos: tuple[Photo, ...] | None, recipe: Recipe
-) -> TrainingSet:
-    """Pictures (n, 3, H, W), each of weight 1, which the recipe may share with its views (n, V, 3, H, W)."""
-    number = views.shape[1] if recipe == "augmentation" else 0
+def _with_views(arm: Arm, plain: Tensor, views: Tensor, labels: Rows, photos: tuple[Photo, ...] | None) -> TrainingSet:
+    """Return images (n, 3, H, W) of weight 1 each; with augmentation, image and views (n, V, 3, H, W) share it."""
+    number = views.shape[1] if arm.recipe == "augmentation" else 0
     kinds = ("synthetic", "synthetic") if photos is None else ("real", "augmented")
     return TrainingSet(
-        torch.cat([plain, *(views[:, place] for place in range(number))]),
+        torch.cat([plain, *(views[:, index] for index in range(number))]),
         np.tile(labels, 1 + number),
         np.full(len(labels) * (1 + number), 1 / (1 + number)),
         (kinds[0],) * len(labels) + (kinds[1],) * (len(labels) * number),

@@ -1,4 +1,4 @@
-"""Phase classifiers that arms are compared by: the packaged features, networks, and the user's own program."""
+"""Phase classifiers of the arms: packaged features with logistic regression, networks, and the user's own program."""
 
 import csv
 import functools
@@ -25,22 +25,23 @@ from woundray.downstream.networks import NetworkClassifier
 from woundray.errors import UserError
 from woundray.evaluation.embedders import Lite0Embedder, embed
 
-_LAST_LINES = 3  # of a program that failed
+_LAST_LINES = 3  # of the error output of a failed program
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What is predicted: uint8 (m, 3, H, W), and the photograph of each."""
+    """Test images, uint8 (m, 3, H, W), the photograph of each, and the names of the classes."""
 
     pictures: Tensor
     photos: tuple[Photo, ...]
+    phases: tuple[str, ...]
 
 
 class Classifier(Protocol):
-    """Learns from one set and predicts the phases of another, as places among `phases`: (m,).
+    """Train on one set and predict the phases of another, as indices (m,) into `test.phases`.
 
-    `key` changes with everything that predictions depend on, but for the sets and the seed. `random`: the seed changes
-    them. `folder` is empty and its own.
+    `key` changes with everything that predictions depend on, except the sets and the seed. `random`: predictions depend
+    on the seed. `folder` is an empty scratch folder.
     """
 
     @property
@@ -49,13 +50,15 @@ class Classifier(Protocol):
     @property
     def key(self) -> str: ...
 
-    def __call__(
-        self, train: TrainingSet, test: HeldOut, phases: Sequence[str], *, seed: int, folder: Path
-    ) -> Rows: ...
+    def __call__(self, train: TrainingSet, test: HeldOut, *, seed: int, folder: Path) -> Rows: ...
 
 
 def make_classifier(config: EffectConfig, features: Path) -> Classifier:
-    """The classifier that effect.classifier names; features: folder of what was measured before."""
+    """Return the classifier that effect.classifier names.
+
+    Args:
+        features: folder of the feature cache.
+    """
     if config.classifier == "lite0":
         return FeatureClassifier(features, config.regularisation)
     if config.classifier == "command":
@@ -65,7 +68,7 @@ def make_classifier(config: EffectConfig, features: Path) -> Classifier:
 
 @dataclass(frozen=True)
 class FeatureClassifier:
-    """L2-regularised logistic regression on standardised EfficientNet-Lite0 features (1280-d); no chance is in it."""
+    """L2-regularised logistic regression on standardised EfficientNet-Lite0 features (1280-d); deterministic."""
 
     features: Path
     regularisation: float
@@ -76,8 +79,8 @@ class FeatureClassifier:
         """Features and penalty."""
         return f"lite0 head, logistic regression, C {self.regularisation:g}"
 
-    def __call__(self, train: TrainingSet, test: HeldOut, phases: Sequence[str], *, seed: int, folder: Path) -> Rows:
-        embedder = _embedder(self.features)
+    def __call__(self, train: TrainingSet, test: HeldOut, *, seed: int, folder: Path) -> Rows:
+        embedder = _cached_embedder(self.features)
         learned, unseen = (
             embed(embedder, pictures).copies.astype(np.float64) for pictures in (train.pictures, test.pictures)
         )
@@ -90,20 +93,18 @@ class FeatureClassifier:
 
 @dataclass(frozen=True)
 class Network:
-    """A network of which all weights are trained, with equal optimizer steps and balanced draws; see `networks.py`."""
+    """Network with all weights trained, with the same number of optimizer steps for every arm (`networks.py`)."""
 
     network: NetworkClassifier
     random = True
 
     @property
     def key(self) -> str:
-        """Network and training."""
+        """Network and training settings."""
         return repr(self.network)
 
-    def __call__(self, train: TrainingSet, test: HeldOut, phases: Sequence[str], *, seed: int, folder: Path) -> Rows:
-        return self.network.fit_predict(
-            train.pictures, train.labels, train.weights, test.pictures, classes=len(phases), seed=seed
-        )
+    def __call__(self, train: TrainingSet, test: HeldOut, *, seed: int, folder: Path) -> Rows:
+        return self.network.fit_predict(train, test.pictures, classes=len(test.phases), seed=seed)
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ class CommandClassifier:
     """The user's own program: it reads two CSV files and writes a third.
 
     {train}: picture, phase, weight, kind (real, augmented, synthetic), photo, patient, visit; the last three are empty
-    for synthetic pictures. {test}: picture, photo, patient, visit. `picture` is a PNG file beside; `photo` is the path
-    of the data set's photograph, by which further columns of the user's are found. {predictions}: picture, phase.
+    for synthetic images. {test}: picture, photo, patient, visit. `picture` is the path of a PNG file; `photo` is the
+    photograph's path in the data set, a key to further columns of the user's. {predictions}: picture, phase.
     """
 
     command: str
@@ -120,21 +121,21 @@ class CommandClassifier:
 
     @property
     def key(self) -> str:
-        """The command; what it calls is the user's to keep the same."""
+        """The command line; the user has to keep the program the same."""
         return self.command
 
-    def __call__(self, train: TrainingSet, test: HeldOut, phases: Sequence[str], *, seed: int, folder: Path) -> Rows:
+    def __call__(self, train: TrainingSet, test: HeldOut, *, seed: int, folder: Path) -> Rows:
         files = {name: folder / f"{name}.csv" for name in ("train", "test", "predictions")}
-        kinds = zip(train.labels, train.weights, train.kinds, train.photos, strict=True)
-        _write(
+        rows = zip(train.labels, train.weights, train.kinds, train.photos, strict=True)
+        _write_table(
             files["train"],
             train.pictures,
             [
-                {"phase": phases[label], "weight": f"{weight:.6g}", "kind": kind, **_facts(photo)}
-                for label, weight, kind, photo in kinds
+                {"phase": test.phases[label], "weight": f"{weight:.6g}", "kind": kind, **_photo_columns(photo)}
+                for label, weight, kind, photo in rows
             ],
         )
-        _write(files["test"], test.pictures, [_facts(photo) for photo in test.photos])
+        _write_table(files["test"], test.pictures, [_photo_columns(photo) for photo in test.photos])
         words = [
             word.format(**{name: str(path) for name, path in files.items()}, seed=seed)
             for word in shlex.split(self.command)
@@ -148,23 +149,23 @@ class CommandClassifier:
             raise UserError(
                 f"effect.command: exit code {done.returncode}: {last}; run the command by hand to see all of it"
             )
-        return _read_predictions(files["predictions"], len(test.photos), phases)
+        return _read_predictions(files["predictions"], len(test.photos), test.phases)
 
 
 @functools.cache
-def _embedder(features: Path) -> PictureFeatures:
-    """One a process: loading it takes a second, and it remembers."""
+def _cached_embedder(features: Path) -> PictureFeatures:
+    """Return the embedder of this process: it takes a second to load and keeps its features in memory."""
     return PictureFeatures(Lite0Embedder("cuda" if torch.cuda.is_available() else "cpu"), features)
 
 
-def _facts(photo: Photo | None) -> dict[str, str]:
+def _photo_columns(photo: Photo | None) -> dict[str, str]:
     if photo is None:
         return {"photo": "", "patient": "", "visit": ""}
     return {"photo": photo.path.as_posix(), "patient": photo.patient, "visit": str(photo.visit)}
 
 
-def _write(file: Path, pictures: Tensor, rows: list[dict[str, str]]) -> None:
-    """A CSV file whose first column is the path of a PNG file, which lies in a folder of the CSV file's name."""
+def _write_table(file: Path, pictures: Tensor, rows: list[dict[str, str]]) -> None:
+    """Write a CSV file whose first column is the path of a PNG file, in a folder with the CSV file's name."""
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, ["picture", *rows[0]])
         writer.writeheader()
@@ -182,11 +183,11 @@ def _read_predictions(file: Path, count: int, phases: Sequence[str]) -> Rows:
         raise UserError(
             f"effect.command: {file}: no CSV file with the columns picture, phase ({error}); have the command write it"
         ) from None
-    wanted = [f"{number:05d}" for number in range(count)]
-    missing = [name for name in wanted if found.get(name) not in phases]
+    names = [f"{number:05d}" for number in range(count)]
+    missing = [name for name in names if found.get(name) not in phases]
     if missing:
         raise UserError(
             f"effect.command: {file}: {len(missing)} of {count} test pictures have no phase of {', '.join(phases)}, "
             f"such as {missing[0]}.png; have the command write one for each"
         )
-    return np.array([tuple(phases).index(found[name]) for name in wanted])
+    return np.array([tuple(phases).index(found[name]) for name in names])

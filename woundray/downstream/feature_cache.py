@@ -1,4 +1,4 @@
-"""Features of pictures, kept by each picture's content: folds, seeds and arms that share a picture measure it once."""
+"""Feature cache on disk, keyed by image content: an image shared by folds, seeds and arms is embedded once."""
 
 import hashlib
 import secrets
@@ -14,7 +14,7 @@ from woundray.metrics.extractors import check_images
 
 
 class PictureFeatures:
-    """An embedder that keeps what it measured in files of a folder; several processes may use one folder."""
+    """Embedder with a cache of features in a folder; several processes may use one folder."""
 
     def __init__(self, embedder: Embedder, folder: Path) -> None:
         self._embedder = embedder
@@ -26,7 +26,7 @@ class PictureFeatures:
         self._known: dict[str, Tensor] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features (N, dim), float32 on the CPU, of uint8 NCHW RGB pictures."""
+        """Return features (N, dim), float32 on the CPU, of uint8 NCHW RGB images."""
         check_images(images)
         names = [hashlib.sha256(picture.tobytes()).hexdigest() for picture in np.ascontiguousarray(images.numpy())]
         if not all(name in self._known for name in names):
@@ -35,10 +35,10 @@ class PictureFeatures:
         if missing:
             features = self._embedder(images[list(missing.values())])
             found = dict(zip(missing, features, strict=True))
-            beside = self._folder / f".{secrets.token_hex(8)}.part"
-            save_file({name: row.contiguous() for name, row in found.items()}, beside)
-            file = beside.with_name(beside.name[1:].replace(".part", ".safetensors"))
-            beside.replace(file)
+            temporary = self._folder / f".{secrets.token_hex(8)}.part"
+            save_file({name: row.contiguous() for name, row in found.items()}, temporary)
+            file = temporary.with_name(temporary.name[1:].replace(".part", ".safetensors"))
+            temporary.replace(file)
             self._read.add(file)
             self._known |= found
         return torch.stack([self._known[name] for name in names])

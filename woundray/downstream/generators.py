@@ -1,4 +1,4 @@
-"""Where synthetic pictures come from: training photographs of one phase -> pictures, and what these were made of."""
+"""Generators of synthetic images: training photographs of one phase -> images, and the photographs used for them."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from woundray.config import Config
 from woundray.data.image_source import ImageSource
 from woundray.data.split import split_for
 from woundray.downstream.feature_cache import PictureFeatures
-from woundray.downstream.leakage import Used
+from woundray.downstream.leakage import UsedPhotos
 from woundray.evaluation import embedders
 from woundray.evaluation.image_filter import ImageFilter
 from woundray.evaluation.networks import ScoringNetworks
@@ -26,31 +26,31 @@ from woundray.training.distributed import DistributedContext
 from woundray.training.entry_point import train
 from woundray.training.precompute import Precomputed, precompute
 
-FIRST_SEED = 200_000  # beyond the seeds of pictures that a run was steered by
+FIRST_SEED = 200_000  # above the seeds of validation and evaluation images
 
 
 @dataclass(frozen=True)
 class SyntheticImages:
-    """Synthetic pictures of one phase.
+    """Synthetic images of one phase.
 
     Attributes:
         pictures: uint8 (n, 3, H, W).
-        passed: share of all drawn pictures that the filter passed; 1 where there is none.
-        refused: share of `pictures` that it refused: where too few pass, they fill up.
-        used: the photographs that reached generator, filter, reference and search.
+        passed: share of all generated images that passed the filter; 1 without a filter.
+        refused: share of `pictures` that failed the filter: they fill up where too few pass.
+        used: photographs used by generator, filter, reference and search.
     """
 
     pictures: Tensor
     passed: float
     refused: float
-    used: Used
+    used: UsedPhotos
 
 
 class Generator(Protocol):
-    """Makes n pictures of the phase of some training photographs, which are all that it may look at.
+    """Generate n images of the phase of some training photographs; it may use no other photographs.
 
-    `key` changes with everything that the pictures depend on, but for photographs, n and seed. `folder` is its own, for
-    what it wants to find again when it goes on after it was killed.
+    `key` changes with everything that the images depend on, except photographs, n and seed. `folder` is for its own
+    files, with which it continues after an interruption.
     """
 
     @property
@@ -60,15 +60,18 @@ class Generator(Protocol):
 
 
 @dataclass(frozen=True)
-class Adapters:
-    """An adapter of the base model, trained on the photographs by a configuration of their phase.
+class AdapterGenerator:
+    """Adapter of the base model, trained on the photographs with the configuration of their phase.
 
-    A part of the photographs' patients is held out from the training, as in any run: epochs are judged by them, and
-    the filter's thresholds come of both parts. Patients of the test side are in neither.
+    A part of the photographs' patients is held out from training, as in any run: epochs are scored against them, and
+    the filter's thresholds are fitted on both parts. Test patients are in neither part.
 
-    configs: phase -> configuration. draws_per_picture: so many are drawn for one that is wanted; where the filter
-    refuses more than that, refused ones fill up the rest. search: the number of trials of a study whose best adapter
-    is taken; 0: none. resources: of the cluster that the study runs on.
+    Attributes:
+        configs: phase -> configuration.
+        features: folder of the feature cache.
+        draws_per_picture: images generated for each image needed; where too few pass the filter, others fill up.
+        search: trials of a study whose best adapter is used; 0: one run instead of a study.
+        resources: of the cluster that the study runs on.
     """
 
     configs: Mapping[str, Config]
@@ -79,7 +82,7 @@ class Adapters:
 
     @property
     def key(self) -> str:
-        """All settings that pictures depend on."""
+        """All settings that the images depend on."""
         left_out = {"effect", "study", "hardware", "checkpointing"}
         settings = {phase: config.model_dump(mode="json", exclude=left_out) for phase, config in self.configs.items()}
         return f"{settings} {self.draws_per_picture} {self.search} {FIRST_SEED}"
@@ -92,21 +95,21 @@ class Adapters:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         embedder = PictureFeatures(embedders.make_embedder(config, device), self.features)
         precomputed = precompute(
-            config, folder / "precomputed", device=device, progress=_silent, source=photographs, embedder=embedder
+            config, folder / "precomputed", device=device, progress=_no_progress, source=photographs, embedder=embedder
         )
         checkpoint = (
-            self._searched(config, precomputed, folder) if self.search else _trained(config, precomputed, folder)
+            self._train_study(config, precomputed, folder) if self.search else _train_run(config, precomputed, folder)
         )
-        wanted = int(np.ceil(n * self.draws_per_picture))
-        pictures = generate_images(checkpoint, SamplingOptions(wanted, FIRST_SEED), _silent)
-        good = make_image_filter(config, photographs, precomputed, embedder)(pictures).usable
-        best_first = np.argsort(~good, kind="stable")[:n]  # those that pass, in the order of seeds, then the others
-        used = _used(precomputed, searched=self.search > 0)
-        refused = 1 - float(good[best_first].mean())
-        return SyntheticImages(pictures[torch.from_numpy(best_first)], float(good.mean()), refused, used)
+        count = int(np.ceil(n * self.draws_per_picture))
+        pictures = generate_images(checkpoint, SamplingOptions(count, FIRST_SEED), _no_progress)
+        passes = make_image_filter(config, photographs, precomputed, embedder)(pictures).usable
+        best_first = np.argsort(~passes, kind="stable")[:n]  # those that pass, in the order of seeds, then the others
+        used = _used_photos(precomputed, searched=self.search > 0)
+        refused = 1 - float(passes[best_first].mean())
+        return SyntheticImages(pictures[torch.from_numpy(best_first)], float(passes.mean()), refused, used)
 
-    def _searched(self, config: Config, precomputed: Precomputed, folder: Path) -> Path:
-        """The best adapter of a study on the connected cluster."""
+    def _train_study(self, config: Config, precomputed: Precomputed, folder: Path) -> Path:
+        """Run a study on the connected cluster and return the checkpoint of its best adapter."""
         from woundray.search.tuner import StudySetup, run_search
 
         assert self.resources is not None
@@ -115,8 +118,8 @@ class Adapters:
         return study.checkpoint
 
 
-def _trained(config: Config, precomputed: Precomputed, folder: Path) -> Path:
-    """The best epoch of one run; goes on where it was stopped."""
+def _train_run(config: Config, precomputed: Precomputed, folder: Path) -> Path:
+    """Train one run, from its last epoch if it was interrupted, and return the checkpoint of its best epoch."""
     context = DistributedContext.single("cuda" if torch.cuda.is_available() else "cpu")
     train(config, precomputed=precomputed.folder, output=folder / "run", context=context, report=lambda *_: None)
     return folder / "run" / "best"
@@ -134,13 +137,13 @@ def make_image_filter(
     return ImageFilter(precomputed.reference, images, networks, quality)
 
 
-def _used(precomputed: Precomputed, *, searched: bool) -> Used:
-    """The photographs of the materials, as `precompute` wrote them down."""
+def _used_photos(precomputed: Precomputed, *, searched: bool) -> UsedPhotos:
+    """Return the photographs of the precomputed data, from its split.json."""
     sides = json.loads((precomputed.folder / "split.json").read_text(encoding="utf-8"))
-    trained, resolve_config = ([Path(file) for file in sides[side]["files"]] for side in ("train", "validation"))
-    used = {"generator": trained, "filter": trained + resolve_config, "reference": trained + resolve_config}
-    return used | ({"search": trained + resolve_config} if searched else {})
+    train, validation = ([Path(file) for file in sides[side]["files"]] for side in ("train", "validation"))
+    used = {"generator": train, "filter": train + validation, "reference": train + validation}
+    return used | ({"search": train + validation} if searched else {})
 
 
-def _silent(progress: str, done: int, total: int) -> None:
-    """Adapters of a cluster's processes have no terminal."""
+def _no_progress(stage: str, done: int, total: int) -> None:
+    """Show no progress: processes of a cluster have no terminal."""

@@ -1,24 +1,23 @@
-"""A measurement as `result.html`, one file that asks nothing of the network; no photograph is in it."""
+"""`result.html` of a measurement: one file without photographs and without requests to a network."""
 
 from datetime import datetime
 from pathlib import Path
 
-from woundray.config import EffectConfig
 from woundray.downstream import sentences
-from woundray.downstream.outcome import ArmScores, Outcome
-from woundray.downstream.protocol import Measurement
+from woundray.downstream.outcome import ArmScores, EffectReport
 from woundray.reporting import charts
 from woundray.reporting.html import template
 
 
-def write_page(outcome: Outcome, measurement: Measurement, config: EffectConfig, folder: Path, *, title: str) -> None:
-    """Writes `result.html` into the folder."""
+def write_page(report: EffectReport, folder: Path) -> None:
+    """Write `result.html` into the folder."""
+    outcome, measurement, config = report.outcome, report.measurement, report.config
     cohort = measurement.cohort
     mixed = [arm for arm in outcome.arms if arm.gain_jointly is not None]
     primary = next(arm for arm in mixed if arm.ratio == config.primary_ratio)
     best = next(arm for arm in outcome.arms if arm.name == "best control")
     page = template("effect.html").render(
-        title=title,
+        title=report.title,
         phases=cohort.phases,
         photographs=len(cohort.photos),
         patients=cohort.patients,
@@ -29,7 +28,7 @@ def write_page(outcome: Outcome, measurement: Measurement, config: EffectConfig,
         curve=charts.dose_response([_point(arm) for arm in mixed]),
         arms=[vars(arm) | {"is_primary": arm is primary} for arm in outcome.arms],
         compared=(best, primary),
-        filtered=sentences.filtered(measurement),
+        filter_sentences=sentences.filter_sentences(measurement),
         written=datetime.now().astimezone(),
     )
     (folder / "result.html").write_text(page, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""No test patient, and no near-duplicate of one of their pictures, may reach what training pictures come of."""
+"""Leak check: no photograph of a test patient, and no near-duplicate of one, was used to make training images."""
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -7,37 +7,39 @@ from woundray.data.deduplicate import Scene
 from woundray.data.leakage import Leak, LeakError, PhotoScene, find_leaks
 from woundray.downstream.cohort import Cohort, Rows
 
-__all__ = ["LeakError", "Used", "refuse_common_patients", "refuse_leaks"]
+__all__ = ["LeakError", "UsedPhotos", "refuse_common_patients", "refuse_leaks"]
 
-Used = Mapping[str, Collection[Path]]
-"""Stage (generator, filter, reference, search) -> paths of the photographs that reached it."""
+UsedPhotos = Mapping[str, Collection[Path]]
+"""Stage (generator, filter, reference, search) -> paths of the photographs that it used."""
 
 
-def refuse_leaks(cohort: Cohort, test: Rows, used: Used) -> None:
-    """Raises LeakError where a photograph that a stage used is of a test patient, or nearly one of their pictures.
+def refuse_leaks(cohort: Cohort, test: Rows, used: UsedPhotos) -> None:
+    """Check that no stage used a photograph of a test patient, or a near-duplicate of one.
 
-    It looks at patients, groups and pixels (see `woundray.data.leakage`). Photographs that are not in the cohort can
-    not be looked at, and are refused, too.
+    Patients, groups and pixels are compared (see `woundray.data.leakage`).
+
+    Raises:
+        LeakError: a stage used such a photograph, or one that is not in the cohort and can't be compared.
     """
     rows = {photo.path: row for row, photo in enumerate(cohort.photos)}
     tested = _seen(cohort, test)
-    for progress, paths in used.items():
+    for stage, paths in used.items():
         for path in paths:
             if path not in rows:
                 raise LeakError(
-                    f"{progress} used {path}, which is not among the photographs: it can not be "
+                    f"{stage} used {path}, which is not among the photographs: it can not be "
                     "checked; use photographs of the data set alone"
                 )
         shown = _seen(cohort, [rows[path] for path in paths])
-        # names were settled when they were read
+        # similar patient names were resolved when the data set was read
         for leak in find_leaks(
             shown, tested, similar_patients="apart", duplicate_correlation=cohort.duplicate_correlation
         ):
-            raise LeakError(f"{progress} used {_told(leak)}")
+            raise LeakError(f"{stage} used {_leak_message(leak)}")
 
 
 def refuse_common_patients(cohort: Cohort, train: Rows, test: Rows) -> None:
-    """Raises LeakError where a classifier's training pictures fail `refuse_leaks`."""
+    """Check the training photographs of a classifier as `refuse_leaks` does; raise LeakError."""
     refuse_leaks(cohort, test, {"classifier": [cohort.photos[row].path for row in train]})
 
 
@@ -49,8 +51,8 @@ def _seen(cohort: Cohort, rows: Iterable[int]) -> list[PhotoScene]:
     ]
 
 
-def _told(leak: Leak) -> str:
-    """Message of a leak: the photograph that was used, the reason against it, and the mend."""
+def _leak_message(leak: Leak) -> str:
+    """Return the message of a leak: the photograph that was used, why it may not be, and the mend."""
     alone = "train generators on the fold's training patients alone"
     return {
         "patient": f"{leak.train.path} of patient {leak.train.patient}, who is a test patient of this fold; {alone}",

@@ -1,4 +1,4 @@
-"""A whole measurement from its configuration: photographs, cluster, generators, classifiers, tracking, verdict."""
+"""Measurement from a configuration: photographs, cluster, generators, classifiers, tracking, verdict."""
 
 import os
 import shlex
@@ -16,12 +16,12 @@ from woundray.config.resume import MEASUREMENT, extended
 from woundray.config.saved import read_saved_config
 from woundray.data.image_source import ImageSource, open_image_source
 from woundray.downstream.classifiers import make_classifier
-from woundray.downstream.generators import Adapters
-from woundray.downstream.outcome import Outcome, conclude
+from woundray.downstream.generators import AdapterGenerator
+from woundray.downstream.outcome import EffectReport, Outcome, compute_outcome
 from woundray.downstream.protocol import MeasurementSetup, ProgressCallback, measure
-from woundray.downstream.result_files import write_outcome
+from woundray.downstream.result_files import write_report
 from woundray.downstream.tables import as_tables
-from woundray.downstream.task_runner import OnRay, Runner, in_turn
+from woundray.downstream.task_runner import RayRunner, Runner, run_sequentially
 from woundray.errors import UserError
 from woundray.models.text_encoder import warn_of_truncation
 from woundray.ray_cluster.connection import cluster
@@ -47,8 +47,8 @@ from woundray.weights.base_models import base_model_folder
 
 
 @dataclass(frozen=True)
-class FromConfig:
-    """Opens config.data's photographs of all phases."""
+class OpenConfiguredSource:
+    """Open the photographs of config.data, of all phases."""
 
     config: Config
 
@@ -57,28 +57,29 @@ class FromConfig:
 
 
 @dataclass(frozen=True)
-class _Hands:
-    """Who does the work of generators and of classifiers; resources: of a cluster, where one is connected."""
+class _Runners:
+    """Runners of generators (pools) and of classifiers (jobs); resources: of the connected cluster, if there is one."""
 
-    pools_by: Runner
-    jobs_by: Runner
+    pool_runner: Runner
+    job_runner: Runner
     resources: Resources | None = None
 
 
 def measure_effect(
     config: Config, progress: ProgressCallback, *, typed: Mapping[str, Any] | None = None
 ) -> tuple[Group, Path]:
-    """Measures what synthetic pictures do for a classifier; goes on where a measurement of the same study.name stopped.
+    """Measure the gain of a classifier from synthetic images; continue an unfinished one of the same study.name.
 
     Args:
-        typed: settings of the configuration that were asked for, by dotted name, and that a measurement which goes on
-            must have; None: all.
+        typed: settings that the user gave, by dotted name; a measurement that continues must have the same values.
+            None: all settings.
 
     Returns:
         Verdict and tables for a terminal, and the folder with `result.html` and `result.json`.
 
     Raises:
-        UserError: data, base model, classifier, cluster or MLflow can not be used; a LeakError where patients mix.
+        UserError: data, base model, classifier, cluster or MLflow can not be used.
+        LeakError: a photograph of a test patient was used in training.
     """
     check_storage(config.study.output)
     with create_folder(for_phase(config, "all"), "effect") as folder, exclusive_lock(folder):
@@ -87,19 +88,19 @@ def measure_effect(
             own = read_saved_config(file)
             config = extended(own, config.flat() if typed is None else typed, folder, free=MEASUREMENT)
         journal, tags = Journal(folder / JOURNAL_NAME), versions() | {"woundray.what": "effect"}
-        _begin(journal)
-        config = config.with_values({"study.name": folder.name})  # as who goes on with it names it
+        _record_start(journal)
+        config = config.with_values({"study.name": folder.name})  # the name by which it is continued
         write_config(config, folder)
         go_on = f"stopped; the same command with --study.name {shlex.quote(folder.name)} goes on"
         with (
             resume_hint_on_interrupt(lambda: go_on),
             Tracker(journal.path, TrackedStudy(folder.name, config.flat(), tags)),
         ):
-            return _measured(config, folder, journal, progress), folder
+            return _run_measurement(config, folder, journal, progress), folder
 
 
-def _begin(journal: Journal) -> None:
-    """Writes down that a measurement has begun here. Raises UserError where a study or run has."""
+def _record_start(journal: Journal) -> None:
+    """Record the start of the measurement in the journal, once. Raises UserError for the folder of a study or run."""
     events = journal.events()
     if any(isinstance(event, StudyStarted | TrialStarted) for event in events):
         raise UserError(f"study.name: {journal.path.parent} is a study or run already; give another name")
@@ -107,32 +108,34 @@ def _begin(journal: Journal) -> None:
         journal.append(MeasurementStarted())
 
 
-def _measured(config: Config, folder: Path, journal: Journal, progress: ProgressCallback) -> Group:
-    """Verdict and tables; the journal has all figures."""
+def _run_measurement(config: Config, folder: Path, journal: Journal, progress: ProgressCallback) -> Group:
+    """Measure, write the results, and return verdict and tables."""
     effect, features = config.effect, folder / "features"
     search = effect.search
-    _warn_of_truncation(config)
-    with _hands(config, search, folder, progress) as hands:
-        generator = Adapters(
+    _warn_of_unread_words(config)
+    with _make_runners(config, search, folder, progress) as runners:
+        generator = AdapterGenerator(
             {phase: for_phase(config, phase) for phase in effect.phases},
             features,
             effect.draws_per_picture,
             search,
-            hands.resources,
+            runners.resources,
         )
         seed = config.reproducibility.seed
-        setup = MeasurementSetup(effect, FromConfig(config), generator, make_classifier(effect, features), folder, seed)
-        measurement = measure(setup, pools_by=hands.pools_by, jobs_by=hands.jobs_by, progress=progress)
-    outcome = conclude(measurement, effect, seed=seed)
+        setup = MeasurementSetup(
+            effect, OpenConfiguredSource(config), generator, make_classifier(effect, features), folder, seed
+        )
+        measurement = measure(setup, pool_runner=runners.pool_runner, job_runner=runners.job_runner, progress=progress)
+    outcome = compute_outcome(measurement, effect, seed=seed)
     name = f"adapters of {config.model.base}" + (f", best of {search} trials" if search else "")
-    title = f"Synthetic pictures: {name}"
-    write_outcome(outcome, measurement, effect, folder, title=title, generator=name)
-    _record(journal, outcome, folder)
-    return as_tables(outcome, measurement, effect, title=title)
+    report = EffectReport(outcome, measurement, effect, title=f"Synthetic pictures: {name}", generator=name)
+    write_report(report, folder)
+    _record_outcome(journal, outcome, folder)
+    return as_tables(report)
 
 
-def _warn_of_truncation(config: Config) -> None:
-    """Here, and not in Ray's workers, which can't be heard."""
+def _warn_of_unread_words(config: Config) -> None:
+    """Warn of words that the text encoder does not read; in this process, as output of Ray's workers is not shown."""
     base = base_model_folder(config.model.base)
     for phase in config.effect.phases:
         prompts = for_phase(config, phase).prompts
@@ -140,11 +143,11 @@ def _warn_of_truncation(config: Config) -> None:
 
 
 @contextmanager
-def _hands(config: Config, search: int, folder: Path, progress: ProgressCallback) -> Iterator[_Hands]:
-    """This process alone where there is one place to work, else Ray."""
-    places = config.effect.concurrent or int((os.cpu_count() or 1) // config.hardware.cpus_per_worker)
-    if places <= 1 and not search and "RAY_ADDRESS" not in os.environ:
-        yield _Hands(in_turn, in_turn)
+def _make_runners(config: Config, search: int, folder: Path, progress: ProgressCallback) -> Iterator[_Runners]:
+    """Provide runners in this process if only one task fits at a time, else on a Ray cluster."""
+    concurrent = config.effect.concurrent or int((os.cpu_count() or 1) // config.hardware.cpus_per_worker)
+    if concurrent <= 1 and not search and "RAY_ADDRESS" not in os.environ:
+        yield _Runners(run_sequentially, run_sequentially)
         return
     with cluster(dashboard_port=config.study.dashboard_port, threads=threads_per_worker(config)) as connected:
         connected.log_addresses()
@@ -152,19 +155,20 @@ def _hands(config: Config, search: int, folder: Path, progress: ProgressCallback
         gpus = resolve_gpus(config, resources).hardware.gpus_per_worker
         assert gpus != "auto"
         cpus, most = config.hardware.cpus_per_worker, config.effect.concurrent
-        own = 0.0 if config.effect.classifier == "command" else gpus  # a program of the user's finds its own
-        pools_by: Runner = in_turn if search else OnRay(cpus, gpus, most)  # a study takes the cluster for itself
-        yield _Hands(pools_by, OnRay(cpus, own, most), resources)
+        job_gpus = 0.0 if config.effect.classifier == "command" else gpus  # the user's program allocates its own GPU
+        # a study uses the whole cluster
+        pool_runner: Runner = run_sequentially if search else RayRunner(cpus, gpus, most)
+        yield _Runners(pool_runner, RayRunner(cpus, job_gpus, most), resources)
 
 
-def _record(journal: Journal, outcome: Outcome, folder: Path) -> None:
-    """An event an arm, and one of the verdict; none again for one that went on when it had ended."""
+def _record_outcome(journal: Journal, outcome: Outcome, folder: Path) -> None:
+    """Append an event for each arm and one for the end to the journal, unless it has ended before."""
     if any(isinstance(event, MeasurementEnded) for event in journal.events()):
         return
     for arm in outcome.arms:
         metrics = {"kappa": arm.kappa.value, "kappa_low": arm.kappa.low, "kappa_high": arm.kappa.high}
         metrics |= {"quadratic_kappa": arm.quadratic_kappa.value, "macro_f1": arm.macro_f1, "accuracy": arm.accuracy}
-        metrics |= {f"recall_{place}": value for place, value in enumerate(arm.recalls)} | {"ratio": arm.ratio}
+        metrics |= {f"recall_{index}": value for index, value in enumerate(arm.recalls)} | {"ratio": arm.ratio}
         if arm.gain is not None:
             metrics |= {"gain": arm.gain.value, "gain_low": arm.gain.low, "gain_high": arm.gain.high}
         journal.append(ArmMeasured(name=arm.name.replace(" ", "-").replace("+", "and"), metrics=metrics))

@@ -1,14 +1,14 @@
-"""Convolutional classifiers, all weights trained: every arm for as many steps, with draws by weight."""
+"""Convolutional classifiers with all weights trained: equal steps for every arm, images sampled by weight."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 
+from woundray.downstream.arms import TrainingSet
 from woundray.downstream.cohort import Rows
 from woundray.errors import UserError
 from woundray.metrics.extractors import load_lite0
@@ -21,9 +21,9 @@ _WEIGHT_DECAY = 0.01
 
 @dataclass(frozen=True)
 class NetworkClassifier:
-    """A network by its name, and how it is trained: AdamW, one cycle (Smith & Topin 2019) of the learning rate.
+    """A network's name and its training: AdamW, one cycle (Smith & Topin 2019) of the learning rate.
 
-    Batch norms keep the statistics of their pretraining: a few hundred pictures give no better ones.
+    Batch norms keep their pretrained statistics: a few hundred images give no better ones.
     """
 
     name: str
@@ -31,17 +31,12 @@ class NetworkClassifier:
     batch_size: int
     learning_rate: float
 
-    def fit_predict(
-        self,
-        pictures: Tensor,
-        labels: Rows,
-        weights: NDArray[np.float64],
-        test: Tensor,
-        *,
-        classes: int,
-        seed: int,
-    ) -> Rows:
-        """Phases of test pictures, uint8 (m, 3, H, W): (m,). Batches are drawn by weight; a function of the seed."""
+    def fit_predict(self, train: TrainingSet, test: Tensor, *, classes: int, seed: int) -> Rows:
+        """Train and return the classes (m,) of test images, uint8 (m, 3, H, W).
+
+        Batches are sampled by weight. The result is a function of the seed.
+        """
+        pictures, labels, weights = train.pictures, train.labels, train.weights
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with torch.random.fork_rng():  # new layers and dropout draw from torch's own generator
             torch.manual_seed(seed)
@@ -67,7 +62,7 @@ class NetworkClassifier:
 
 
 class Normalise(nn.Module):
-    """uint8 (n, 3, H, W) -> float of this mean and standard deviation in [0, 1]."""
+    """Normalise uint8 images (n, 3, H, W) by a mean and standard deviation in units of [0, 1]."""
 
     def __init__(self, mean: tuple[float, ...], sd: tuple[float, ...]) -> None:
         super().__init__()
@@ -75,12 +70,12 @@ class Normalise(nn.Module):
         self.register_buffer("sd", torch.tensor(sd).view(3, 1, 1))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Scaled as the network that follows was pretrained."""
+        """Scale images as in the pretraining of the network that follows."""
         return (pictures.float() / 255 - self.get_buffer("mean")) / self.get_buffer("sd")
 
 
 def make_network(name: str, classes: int) -> nn.Module:
-    """A pretrained network with a new last layer, which takes uint8 (n, 3, H, W) and gives (n, classes).
+    """Load a pretrained network with a new last layer: uint8 (n, 3, H, W) -> logits (n, classes).
 
     Raises:
         UserError: no such network, or its weights are neither here nor reachable.
@@ -112,7 +107,7 @@ def make_network(name: str, classes: int) -> nn.Module:
 
 
 def train_mode(network: nn.Module) -> None:
-    """Training, but for batch norms."""
+    """Set training mode, except for batch norms."""
     network.train()
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -133,7 +128,7 @@ def _pretrained(name: str) -> nn.Module:
 
 
 def _replace_last(network: nn.Module, classes: int) -> None:
-    """Exchanges the last linear layer for one of `classes` outputs."""
+    """Replace the last linear layer by one with `classes` outputs."""
     name, last = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
     parent, _, leaf = name.rpartition(".")
     setattr(network.get_submodule(parent), leaf, nn.Linear(last.in_features, classes))

@@ -1,4 +1,4 @@
-"""Predictions -> scores of each arm, gains over the best control, and the verdict."""
+"""Outcome of a measurement: scores of each arm, gains over the best control, and the verdict, from predictions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from woundray.downstream import statistics
 from woundray.downstream.arms import RECIPES, Arm, synthetic_arms
 from woundray.downstream.protocol import Measurement
 from woundray.downstream.statistics import CorrectedT, Estimate, Floats, Labels, Weighting
-from woundray.downstream.verdict import Verdict, judge
+from woundray.downstream.verdict import Verdict, verdict_on_gain
 
 
 @dataclass(frozen=True)
 class ArmScores:
-    """Scores of one arm, means over seeds; gains are over the best control, None for controls.
+    """Scores of one arm, means over seeds. Gains are over the best control; None for controls.
 
     Attributes:
-        confusion: (K, K), pictures of each true phase (rows) by predicted phase, mean over seeds.
-        gain: with its interval of 95 %.
-        gain_jointly: its interval with all ratios of the curve covered at once (Bonferroni).
+        confusion: (K, K), images of each true phase (rows) by predicted phase, mean over seeds.
+        gain: with its 95 % interval.
+        gain_jointly: with an interval that covers all ratios of the curve at once (Bonferroni).
     """
 
     name: str
@@ -37,13 +37,13 @@ class ArmScores:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a measurement came to.
+    """Outcome of a measurement.
 
     Attributes:
         arms: controls, the best control, then synthetic arms.
         gain: of the primary ratio over the best control.
-        over_folds: the same by the corrected t over folds.
-        slope: kappa for each synthetic picture a real one, over the ratios and 0.
+        over_folds: the same gain by the corrected t over folds.
+        slope: change of kappa for one more synthetic image per real image, over the ratios and 0.
     """
 
     arms: tuple[ArmScores, ...]
@@ -53,8 +53,23 @@ class Outcome:
     verdict: Verdict
 
 
-def conclude(measurement: Measurement, config: EffectConfig, *, seed: int) -> Outcome:
-    """Scores and verdict; the control and the ratio that the verdict compares were settled without the test side."""
+@dataclass(frozen=True)
+class EffectReport:
+    """Everything that the tables and files of a measurement show.
+
+    Attributes:
+        generator: name of what generated the synthetic images.
+    """
+
+    outcome: Outcome
+    measurement: Measurement
+    config: EffectConfig
+    title: str
+    generator: str
+
+
+def compute_outcome(measurement: Measurement, config: EffectConfig, *, seed: int) -> Outcome:
+    """Compute scores and verdict. The control and the ratio of the verdict were chosen without the test side."""
     cohort = measurement.cohort
     groups, classes, kind = cohort.groups, len(cohort.phases), config.kappa
     synthetic = synthetic_arms(config.ratios)
@@ -95,7 +110,7 @@ def conclude(measurement: Measurement, config: EffectConfig, *, seed: int) -> Ou
     over_folds = _over_folds(measurement, best, primary, kind)
     curve = counts(best, *(measurement.predicted[Arm("best", ratio)] for ratio in config.ratios))
     slope = statistics.bootstrap(curve, _slope(kind, (0.0, *config.ratios)), resamples=config.resamples, seed=seed)
-    verdict = judge(found, over_folds, smallest=config.smallest_gain, patients=cohort.patients)
+    verdict = verdict_on_gain(found, over_folds, smallest=config.smallest_gain, patients=cohort.patients)
     return Outcome(tuple(arms), found, over_folds, slope, verdict)
 
 
@@ -104,12 +119,12 @@ def _with_gain(scores: ArmScores, gain: Estimate, jointly: Estimate | None) -> A
 
 
 def _mean_kappa(kind: Weighting) -> statistics.Statistic:
-    """(..., S, K, K) -> (...)."""
+    """Return the statistic (..., S, K, K) -> (...): kappa, mean over seeds."""
     return lambda confusions: statistics.kappa(confusions, kind).mean(axis=-1)
 
 
 def _gain(kind: Weighting) -> statistics.Statistic:
-    """(..., 2, S, K, K) -> (...): the second arm's mean kappa less the first's."""
+    """Return the statistic (..., 2, S, K, K) -> (...): the second arm's mean kappa minus the first's."""
 
     def difference(confusions: Floats) -> Floats:
         means = _mean_kappa(kind)(confusions)
@@ -124,7 +139,7 @@ def _slope(kind: Weighting, ratios: Sequence[float]) -> statistics.Statistic:
 
 
 def _over_folds(measurement: Measurement, best: Labels, primary: Labels, kind: Weighting) -> CorrectedT:
-    """Seeds are averaged first: those of one fold have the same patients and are no independent repeats."""
+    """Corrected t over folds. Seeds are averaged first: seeds of one fold share patients and are not independent."""
     cohort, classes = measurement.cohort, len(measurement.cohort.phases)
     groups, differences = np.array(cohort.groups), []
     for fold in measurement.folds:

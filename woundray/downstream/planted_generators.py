@@ -1,4 +1,4 @@
-"""Generators whose worth is known, on drawn wounds: what the protocol must call by their names."""
+"""Generators with a known effect, on drawn wounds, to check the verdicts of the protocol."""
 
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -16,30 +16,30 @@ from woundray.downstream.generators import SyntheticImages
 
 SIDE_PX, VIEW_PX = 96, 64
 _MARGIN = 0.15
-# Poor light and old cameras: of clinics as `Clinic.sample` draws them, 24 patients a phase teach nearly all there is
+# Poor light and old cameras: with clinics of `Clinic.sample`, 24 patients a phase leave almost no gain to measure
 _LOWEST = replace(LOWEST, warmth_stops=-1.0, tint_stops=-0.35, exposure_stops=-1.5, saturation=0.2, noise_sd=0.03)
 _HIGHEST = replace(HIGHEST, warmth_stops=1.0, tint_stops=0.35, exposure_stops=1.0, noise_sd=0.12, p_blur=0.8)
 
 
-def any_clinic(generator: np.random.Generator) -> Clinic:
-    """A clinic of uneven light."""
+def sample_uneven_clinic(generator: np.random.Generator) -> Clinic:
+    """Sample a clinic with uneven light."""
     bounds = zip(astuple(_LOWEST), astuple(_HIGHEST), strict=True)
     return Clinic(*(generator.uniform(low, high) for low, high in bounds))
 
 
 @dataclass(frozen=True)
-class DrawnStudy:
-    """Opens so many drawn patients of each phase, one to three visits each, each patient of a clinic of their own."""
+class PhantomStudy:
+    """Source of drawn wounds: `patients` of each phase, one to three visits each, each patient in another clinic."""
 
     patients: int
     seed: int
 
     def __call__(self) -> ImageSource:
         photos, pixels = [], {}
-        for place, phase in enumerate(PHASES):
+        for index, phase in enumerate(PHASES):
             for number in range(self.patients):
-                generator = np.random.default_rng([self.seed, place, number])
-                clinic, patient = any_clinic(generator), int(generator.integers(2**62))
+                generator = np.random.default_rng([self.seed, index, number])
+                clinic, patient = sample_uneven_clinic(generator), int(generator.integers(2**62))
                 for visit in range(1, 2 + int(generator.integers(3))):
                     view = int(generator.integers(2**62))
                     picture, box = render(
@@ -55,13 +55,13 @@ class DrawnStudy:
 
 @dataclass(frozen=True)
 class Renderer:
-    """Useful: new patients, drawn by what drew the photographs. `swapped`: harmful, drawn of the next phase."""
+    """Useful generator: new patients by the same renderer as the photographs. `swapped`: harmful, the next phase."""
 
     swapped: bool = False
 
     @property
     def key(self) -> str:
-        """Which of the two."""
+        """Useful or harmful."""
         return f"renderer {self.swapped}"
 
     def __call__(self, photographs: ImageSource, n: int, seed: int, folder: Path) -> SyntheticImages:
@@ -73,7 +73,7 @@ class Renderer:
 
 @dataclass(frozen=True)
 class Copies:
-    """Useless: the training photographs again."""
+    """Useless generator: copies of the training photographs."""
 
     key: str = "copies"
 
@@ -88,7 +88,7 @@ def _new_patient(phase: str, seed: list[int]) -> Tensor:
     generator = np.random.default_rng([*seed, PHASES.index(phase)])
     patient, view = (int(value) for value in generator.integers(2**62, size=2))
     picture, box = render(
-        phase, clinic=any_clinic(generator), patient_seed=patient, view_seed=view, size_px=SIDE_PX,
+        phase, clinic=sample_uneven_clinic(generator), patient_seed=patient, view_seed=view, size_px=SIDE_PX,
         visit=1 + int(generator.integers(3)),
     )  # fmt: skip
     return torch.tensor(plain_view(picture, box, size_px=VIEW_PX, margin=_MARGIN)).permute(2, 0, 1)  # HWC => CHW

@@ -1,7 +1,7 @@
-"""The measurement: folds of patients -> generators -> pictures -> arms -> predictions of patients that none of it saw.
+"""Protocol of a measurement: folds of patients -> generators -> images -> arms -> predictions of unseen patients.
 
-Everything that was finished is on disk in the measurement's folder: `pools/fold_1/I/`, `predictions/*.json`. A second
-call goes on where the first one was killed.
+Finished results are on disk in the measurement's folder: `pools/fold_1/I/`, `predictions/*.json`. A second call
+continues after an interruption.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from woundray.config import EffectConfig
-from woundray.downstream.arms import RECIPES, Arm, Recipe, compose, synthetic_arms
+from woundray.downstream.arms import RECIPES, Arm, Recipe, build_training_set, synthetic_arms
 from woundray.downstream.classifiers import Classifier, HeldOut
-from woundray.downstream.cohort import Cohort, Fold, gather, patient_folds
+from woundray.downstream.cohort import Cohort, Fold, load_cohort, patient_folds
 from woundray.downstream.generators import Generator
 from woundray.downstream.leakage import refuse_common_patients, refuse_leaks
 from woundray.downstream.statistics import Labels, kappa, patient_confusions
-from woundray.downstream.synthetic_pools import Opener, PoolRequest, make_pool, opened, pool_key, read_pool
-from woundray.downstream.task_runner import Result, Runner, Task, in_turn
+from woundray.downstream.synthetic_pools import OpenSource, PoolRequest, make_pool, open_once, pool_key, read_pool
+from woundray.downstream.task_runner import Result, Runner, Task, run_sequentially
 from woundray.system.atomic_files import write_json
 
 ProgressCallback = Callable[[str, int, int], None]
@@ -32,13 +32,14 @@ Predictions = dict[Arm, Labels]
 
 @dataclass(frozen=True)
 class Measurement:
-    """All predictions, and what they were made with.
+    """All predictions, with the cohort, folds and controls that they belong to.
 
     Attributes:
-        predicted: of each arm (D S, N): of S seeds of each of D deals, each photograph when it was on the test side.
-        recipes: the best control of each fold, chosen by the other folds.
-        passed: (fold, phase) -> share of drawn pictures that the filter passed.
-        refused: (fold, phase) -> share of the used pictures that it refused: where too few passed, they fill up.
+        predicted: arm -> (R S, N): prediction of each of N photographs when it was on the test side, for S seeds of
+            each of R repeats.
+        recipes: best control of each fold, chosen on the other folds.
+        passed: (fold, phase) -> share of generated images that passed the filter.
+        refused: (fold, phase) -> share of the used images that failed it: they fill up where too few pass.
     """
 
     cohort: Cohort
@@ -50,42 +51,42 @@ class Measurement:
 
     @property
     def repeats(self) -> int:
-        """How often the patients were dealt to folds."""
-        return 1 + max(fold.deal for fold in self.folds)
+        """Number of random splits of the patients into folds."""
+        return 1 + max(fold.repeat for fold in self.folds)
 
     @property
     def seeds(self) -> int:
-        """Seeds of a deal."""
+        """Number of seeds of each repeat."""
         return len(self.predicted[Arm("real")]) // self.repeats
 
     def best_control(self) -> Labels:
-        """(D S, N): of each fold the predictions of its best control."""
-        together = np.empty_like(self.predicted[Arm("real")])
+        """Return (R S, N): for each fold the predictions of its best control."""
+        predicted = np.empty_like(self.predicted[Arm("real")])
         for fold, recipe in zip(self.folds, self.recipes, strict=True):
-            own = fold.seeds(self.seeds)
-            together[own, fold.test] = self.predicted[Arm(recipe)][own, fold.test]
-        return together
+            rows = fold.seeds(self.seeds)
+            predicted[rows, fold.test] = self.predicted[Arm(recipe)][rows, fold.test]
+        return predicted
 
 
 @dataclass(frozen=True)
 class MeasurementSetup:
-    """What every piece of work needs; it goes to the processes that do it."""
+    """Inputs of every pool and classifier job; it is pickled and sent to Ray's workers."""
 
     config: EffectConfig
-    opener: Opener
+    open_source: OpenSource
     generator: Generator
     classifier: Classifier
     folder: Path
     seed: int
 
     def pool(self, fold: Fold, phase: str) -> Path:
-        """Folder of the synthetic pictures of a fold and phase."""
+        """Return the folder of the synthetic images of a fold and phase."""
         return self.folder / "pools" / f"fold_{fold.number}" / phase
 
 
 @dataclass(frozen=True)
 class ClassifierJob:
-    """One classifier: an arm, a fold and a seed (from 0)."""
+    """One classifier: a fold, an arm, its recipe and a seed (from 0)."""
 
     fold: Fold
     arm: Arm
@@ -94,21 +95,25 @@ class ClassifierJob:
 
     @property
     def file(self) -> str:
-        """Name of its predictions."""
+        """Name of the file of its predictions."""
         arm = self.arm.name.replace("best control", self.recipe).replace(" ", "_")
         return f"fold_{self.fold.number}_seed_{self.seed}_{arm}.json"
 
 
 def measure(
-    setup: MeasurementSetup, *, pools_by: Runner = in_turn, jobs_by: Runner = in_turn, progress: ProgressCallback
+    setup: MeasurementSetup,
+    *,
+    pool_runner: Runner = run_sequentially,
+    job_runner: Runner = run_sequentially,
+    progress: ProgressCallback,
 ) -> Measurement:
-    """Measures all arms.
+    """Measure all arms.
 
     Args:
-        pools_by, jobs_by: do the work of generators and of classifiers.
+        pool_runner, job_runner: run generators and classifiers.
 
     Raises:
-        LeakError: a test patient reached a generator, filter, reference, search or classifier.
+        LeakError: a photograph of a test patient was used by a generator, filter, reference, search or classifier.
         UserError: too few patients, or a generator or classifier that can not be used.
     """
     config, cohort = setup.config, _cohort(setup)
@@ -116,10 +121,10 @@ def measure(
     for fold in folds:
         refuse_common_patients(cohort, fold.train, fold.test)
 
-    # synthetic pictures of each fold and phase, of the fold's training patients alone
-    orders = [_order(setup, cohort, fold, phase) for fold in folds for phase in cohort.phases]
-    make = partial(make_pool, opener=setup.opener, generator=setup.generator)
-    _all(pools_by, make, orders, "generators", progress)
+    # synthetic images of each fold and phase, from the fold's training patients alone
+    requests = [_pool_request(setup, cohort, fold, phase) for fold in folds for phase in cohort.phases]
+    make = partial(make_pool, open_source=setup.open_source, generator=setup.generator)
+    _run_all(pool_runner, make, requests, "generators", progress)
     passed, refused = {}, {}
     for fold in folds:
         for phase in cohort.phases:
@@ -127,7 +132,7 @@ def measure(
             refuse_leaks(cohort, fold.test, pool.used)
             passed[fold.number, phase], refused[fold.number, phase] = pool.passed, pool.refused
 
-    # controls; then synthetic pictures on top of the control that is best on the other folds
+    # controls; then synthetic images added to the control that is best on the other folds
     work = partial(predict, setup=setup)
     controls = [
         ClassifierJob(fold, Arm(recipe), recipe, seed)
@@ -135,7 +140,7 @@ def measure(
         for recipe in RECIPES
         for seed in _seeds(setup, Arm(recipe))
     ]
-    predicted = _collect(cohort, controls, _all(jobs_by, work, controls, "controls", progress), config)
+    predicted = _collect(cohort, controls, _run_all(job_runner, work, controls, "controls", progress), config)
     recipes = tuple(best_recipe(cohort, fold, predicted, config) for fold in folds)
     tests = [
         ClassifierJob(fold, arm, recipe, seed)
@@ -143,14 +148,14 @@ def measure(
         for arm in synthetic_arms(config.ratios)
         for seed in _seeds(setup, arm)
     ]
-    predicted |= _collect(cohort, tests, _all(jobs_by, work, tests, "synthetic arms", progress), config)
+    predicted |= _collect(cohort, tests, _run_all(job_runner, work, tests, "synthetic arms", progress), config)
     return Measurement(cohort, folds, predicted, recipes, passed, refused)
 
 
 def best_recipe(cohort: Cohort, fold: Fold, predicted: Predictions, config: EffectConfig) -> Recipe:
-    """The control of the highest kappa on the patients of the other folds: the fold's own have no say.
+    """Return the control with the highest kappa on the patients of the other folds.
 
-    The best of three on the test side itself would be too good by chance, and the gain too small.
+    Chosen on the test side itself, the best of three would be too good by chance, and the gain too small.
     """
     groups = np.array(cohort.groups)[fold.train]
 
@@ -163,7 +168,7 @@ def best_recipe(cohort: Cohort, fold: Fold, predicted: Predictions, config: Effe
 
 
 def predict(job: ClassifierJob, *, setup: MeasurementSetup) -> list[int]:
-    """Predictions of a fold's test photographs; read from their file where the same was predicted before."""
+    """Return predictions of a fold's test photographs, from their file if the inputs are the same as before."""
     cohort, fold = _cohort(setup), job.fold
     file = setup.folder / "predictions" / job.file
     needed = cohort.phases if job.arm.ratio else ()
@@ -180,58 +185,58 @@ def predict(job: ClassifierJob, *, setup: MeasurementSetup) -> list[int]:
             return list(facts["predicted"])
 
     pools = {phase: read_pool(setup.pool(fold, phase)) for phase in needed}
-    train = compose(job.arm, cohort, fold.train, pools, recipe=job.recipe, seed=job.seed)
-    test = HeldOut(cohort.plain[fold.test], tuple(cohort.photos[row] for row in fold.test))
+    train = build_training_set(job.arm.with_recipe(job.recipe), cohort, fold.train, pools, seed=job.seed)
+    test = HeldOut(cohort.plain[fold.test], tuple(cohort.photos[row] for row in fold.test), cohort.phases)
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="woundray-arm-") as scratch:
-        predicted = setup.classifier(train, test, cohort.phases, seed=job.seed, folder=Path(scratch))
+        predicted = setup.classifier(train, test, seed=job.seed, folder=Path(scratch))
     write_json({"key": key, "predicted": predicted.tolist()}, file)
     return [int(label) for label in predicted]
 
 
 def _seeds(setup: MeasurementSetup, arm: Arm) -> range:
-    """The seeds of an arm; one alone where no seed changes its pictures, being all of a pool, or its classifier."""
+    """Return the seeds of an arm: one if neither its images (all of a pool) nor its classifier depend on the seed."""
     all_of_pool = arm.ratio in (0.0, max(setup.config.ratios))
     return range(1 if all_of_pool and not setup.classifier.random else setup.config.seeds)
 
 
-def _order(setup: MeasurementSetup, cohort: Cohort, fold: Fold, phase: str) -> PoolRequest:
-    """As many pictures as the highest ratio takes, of the fold's training photographs of the phase."""
+def _pool_request(setup: MeasurementSetup, cohort: Cohort, fold: Fold, phase: str) -> PoolRequest:
+    """Return the request for the images of the highest ratio, from the fold's training photographs of the phase."""
     photos = tuple(cohort.photos[row] for row in fold.train if cohort.photos[row].phase == phase)
     count = max(round(ratio * len(photos)) for ratio in setup.config.ratios)
     return PoolRequest(phase, photos, count, setup.config.views, setup.seed, setup.pool(fold, phase))
 
 
-def _all(
+def _run_all(
     runner: Runner, work: Callable[[Task], Result], tasks: Sequence[Task], name: str, progress: ProgressCallback
 ) -> list[Result]:
-    """Results in the order of tasks."""
+    """Run all tasks and return their results in the order of tasks."""
     found: dict[int, Result] = {}
     progress(name, 0, len(tasks))
-    for place, result in runner(work, tasks):
-        found[place] = result
+    for index, result in runner(work, tasks):
+        found[index] = result
         progress(name, len(found), len(tasks))
-    return [found[place] for place in range(len(tasks))]
+    return [found[index] for index in range(len(tasks))]
 
 
 def _collect(
     cohort: Cohort, jobs: Sequence[ClassifierJob], results: Sequence[list[int]], config: EffectConfig
 ) -> Predictions:
-    """Predictions of all folds together: arm -> (D S, N). What seed 0 alone predicted stands for all of its deal."""
+    """Join predictions of all folds: arm -> (R S, N). An arm with seed 0 alone has its values at all seeds."""
     found: dict[Arm, NDArray[np.int64]] = {}
     for job, result in zip(jobs, results, strict=True):
         table = found.setdefault(job.arm, np.full((config.repeats * config.seeds, len(cohort.photos)), -1))
-        deal = job.fold.seeds(config.seeds)
-        table[deal.start + job.seed : deal.stop, job.fold.test] = result
-    assert all((table >= 0).all() for table in found.values()), "each photograph is tested once a deal"
+        rows = job.fold.seeds(config.seeds)
+        table[rows.start + job.seed : rows.stop, job.fold.test] = result
+    assert all((table >= 0).all() for table in found.values()), "each photograph is tested once in each repeat"
     return found
 
 
 @cache
-def _opened(opener: Opener, phases: tuple[str, ...], views: int) -> Cohort:
-    return gather(opened(opener), phases, views=views)
+def _load_cohort(open_source: OpenSource, phases: tuple[str, ...], views: int) -> Cohort:
+    return load_cohort(open_once(open_source), phases, views=views)
 
 
 def _cohort(setup: MeasurementSetup) -> Cohort:
-    """One a process: reading photographs takes longer than a classifier."""
-    return _opened(setup.opener, setup.config.phases, setup.config.views)
+    """Return the cohort, cached in this process: loading photographs takes longer than a classifier."""
+    return _load_cohort(setup.open_source, setup.config.phases, setup.config.views)

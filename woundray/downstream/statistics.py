@@ -1,7 +1,7 @@
-"""Agreement, its gain and how sure one can be of it; pure functions of counts, float64.
+"""Kappa, its gain, and confidence intervals: pure functions of counts, float64.
 
-Counts of true and predicted phases are confusion matrices (..., K, K), true phases in rows. Patients are the unit of
-chance: pictures of one patient are no independent cases.
+Counts of true and predicted phases are confusion matrices (..., K, K), true phases in rows. Patients are the sampling
+unit: images of one patient are not independent.
 """
 
 import warnings
@@ -25,7 +25,7 @@ _BATCH = 500  # resamples that are held in memory at a time
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, its interval, and the standard deviation of its bootstrap distribution."""
+    """Value, confidence interval, and standard deviation of the bootstrap distribution."""
 
     value: float
     low: float
@@ -35,7 +35,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class CorrectedT:
-    """Mean difference over folds, its interval, and the two-sided p of no difference."""
+    """Mean difference over folds, confidence interval, and two-sided p value of no difference."""
 
     mean: float
     low: float
@@ -44,24 +44,26 @@ class CorrectedT:
 
 
 def patient_confusions(truth: ArrayLike, predicted: ArrayLike, patients: ArrayLike, classes: int) -> Floats:
-    """True phases (N,), predicted ones (..., N), the patient of each picture (N,) -> counts (P, ..., K, K)."""
+    """Count true (N,) and predicted phases (..., N) for the patient of each image (N,): (P, ..., K, K)."""
     true, guessed = np.asarray(truth, dtype=np.int64), np.asarray(predicted, dtype=np.int64)
     names, patient = np.unique(np.asarray(patients), return_inverse=True)
     counts = np.zeros((len(names), *guessed.shape[:-1], classes, classes))
-    for place in np.ndindex(guessed.shape[:-1]):
-        np.add.at(counts, (patient, *place, true, guessed[place]), 1.0)
+    for index in np.ndindex(guessed.shape[:-1]):
+        np.add.at(counts, (patient, *index, true, guessed[index]), 1.0)
     return counts
 
 
 def kappa(confusion: ArrayLike, weighting: Weighting = "unweighted") -> Floats:
     """Cohen's kappa (1960), or weighted kappa (1968), of confusion matrices (..., K, K): (...).
 
-    1 - observed / expected disagreement. Where chance can not disagree (one phase everywhere) it is 0.
+    1 - observed / expected disagreement; 0 where the expected disagreement is 0 (one phase everywhere).
     """
     counts = np.asarray(confusion, dtype=np.float64)
-    places = np.arange(counts.shape[-1])
-    apart = np.abs(places[:, None] - places[None, :]).astype(np.float64)
-    weights = {"unweighted": (apart > 0).astype(np.float64), "linear": apart, "quadratic": apart**2}[weighting]
+    phases = np.arange(counts.shape[-1])
+    distances = np.abs(phases[:, None] - phases[None, :]).astype(np.float64)
+    weights = {"unweighted": (distances > 0).astype(np.float64), "linear": distances, "quadratic": distances**2}[
+        weighting
+    ]
     by_chance = counts.sum(axis=-1)[..., :, None] * counts.sum(axis=-2)[..., None, :]
     observed = (weights * counts).sum(axis=(-2, -1)) * counts.sum(axis=(-2, -1))
     expected = (weights * by_chance).sum(axis=(-2, -1))
@@ -70,13 +72,13 @@ def kappa(confusion: ArrayLike, weighting: Weighting = "unweighted") -> Floats:
 
 
 def accuracy(confusion: ArrayLike) -> Floats:
-    """Share of pictures whose phase is right: (..., K, K) -> (...)."""
+    """Share of images with the right phase: (..., K, K) -> (...)."""
     counts = np.asarray(confusion, dtype=np.float64)
     return _share(np.trace(counts, axis1=-2, axis2=-1), counts.sum(axis=(-2, -1)))
 
 
 def recalls(confusion: ArrayLike) -> Floats:
-    """Share of each phase's pictures that are found: (..., K, K) -> (..., K); 0 where there are none."""
+    """Recall of each phase: (..., K, K) -> (..., K); 0 for a phase without images."""
     counts = np.asarray(confusion, dtype=np.float64)
     return _share(np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(axis=-1))
 
@@ -90,18 +92,18 @@ def macro_f1(confusion: ArrayLike) -> Floats:
 
 
 def bootstrap(counts: Floats, statistic: Statistic, *, resamples: int, seed: int, level: float = LEVEL) -> Estimate:
-    """A statistic of pooled patients, with the BCa interval (Efron 1987) of drawing patients anew.
+    """Estimate a statistic of pooled patients, with the BCa interval (Efron 1987) of resampling patients.
+
+    The interval leaves out the variation between training sets, which `corrected_t` covers.
 
     Args:
-        counts: (P, ...), what each patient adds.
+        counts: (P, ...), counts of each patient.
         statistic: of sums over patients, (..., *counts.shape[1:]) -> (...).
-
-    The chance of another training set is not in it: `corrected_t` has that.
     """
     flat = counts.reshape(len(counts), -1)
 
     def of_patients(rows: NDArray[np.int64], axis: int) -> Floats:
-        # which patients were drawn (B, P) => how often each was (B, P) => sums (B, ...)
+        # rows of resampled patients (B, P) => multiplicity of each patient (B, P) => sums (B, ...)
         assert axis in (-1, rows.ndim - 1)
         drawn = rows.reshape(-1, rows.shape[-1])
         offsets = np.arange(len(drawn))[:, None] * len(flat)
@@ -112,13 +114,13 @@ def bootstrap(counts: Floats, statistic: Statistic, *, resamples: int, seed: int
     if len(counts) < 2:
         return Estimate(value, float("-inf"), float("inf"), float("inf"))
     with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # seen to below
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # handled below
         result = stats.bootstrap(
             (np.arange(len(counts)),), of_patients, vectorized=True, axis=-1, n_resamples=resamples, batch=_BATCH,
             confidence_level=level, method="percentile", rng=np.random.default_rng(seed),
         )  # fmt: skip
         drawn = result.bootstrap_distribution
-        if np.ptp(drawn) == 0:  # nobody makes a difference
+        if np.ptp(drawn) == 0:  # no patient changes the statistic
             return Estimate(value, value, value, 0.0)
         result = stats.bootstrap(
             (np.arange(len(counts)),), of_patients, vectorized=True, axis=-1, n_resamples=0, batch=_BATCH,
@@ -131,9 +133,9 @@ def bootstrap(counts: Floats, statistic: Statistic, *, resamples: int, seed: int
 
 
 def corrected_t(differences: ArrayLike, *, test_share: float, level: float = LEVEL) -> CorrectedT:
-    """Corrected resampled t (Nadeau & Bengio 2003, eq. 10) of differences (J,), one a fold.
+    """Corrected resampled t test (Nadeau & Bengio 2003, eq. 10) of differences (J,), one for each fold.
 
-    Training sets of folds overlap, so that the plain variance of the mean is too small: it is taken as
+    Training sets of folds overlap, so that the plain variance of the mean is too small. It is replaced by
     (1 / J + n_test / n_train) times the variance, with J - 1 degrees of freedom.
 
     Args:
@@ -151,17 +153,17 @@ def corrected_t(differences: ArrayLike, *, test_share: float, level: float = LEV
 
 
 def detectable_gain(sd: float, *, power: float = POWER, level: float = LEVEL) -> float:
-    """The gain that a study of this standard deviation finds with this power: (z_(1+level)/2 + z_power) sd."""
+    """Return the gain that a study of this standard deviation detects with this power: (z_(1+level)/2 + z_power) sd."""
     return float(stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power)) * sd
 
 
 def patients_for(gain: float, *, sd: float, patients: int, power: float = POWER) -> int:
-    """Patients that it takes to find a gain with this power, where `patients` gave the standard deviation."""
+    """Return the patients needed to detect a gain with this power, if `patients` gave the standard deviation."""
     return int(np.ceil(patients * (detectable_gain(sd, power=power) / gain) ** 2))
 
 
 def slope_weights(doses: ArrayLike) -> Floats:
-    """Weights (A,) whose product with values at doses (A,) is the least-squares slope of values over doses."""
+    """Return weights (A,) whose dot product with values at doses (A,) is the least-squares slope over the doses."""
     values = np.asarray(doses, dtype=np.float64)
     centred = values - values.mean()
     weights: Floats = centred / (centred**2).sum()

@@ -1,4 +1,4 @@
-"""Pools: the synthetic pictures of one fold and phase, on disk, with what they were made of."""
+"""Pools on disk: synthetic images of one fold and phase, with the photographs that were used for them."""
 
 import hashlib
 import json
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from woundray.data.image_source import ImageSource
 from woundray.data.manifest import Photo
-from woundray.downstream.cohort import views_of
+from woundray.downstream.cohort import augmented_views
 from woundray.downstream.generators import Generator
-from woundray.downstream.leakage import Used
+from woundray.downstream.leakage import UsedPhotos
 from woundray.system.atomic_files import write_json
 
 
-class Opener(Protocol):
-    """Opens the photographs of all phases. It can be pickled, and equal ones open the same: it is hashable."""
+class OpenSource(Protocol):
+    """Callable that opens the photographs of all phases; picklable and hashable (equal ones open the same)."""
 
     def __call__(self) -> ImageSource: ...
 
@@ -28,14 +28,14 @@ class Opener(Protocol):
 
 
 @cache
-def opened(opener: Opener) -> ImageSource:
-    """The photographs, read once a process."""
-    return opener()
+def open_once(open_source: OpenSource) -> ImageSource:
+    """Return the photographs, read once in each process."""
+    return open_source()
 
 
 @dataclass(frozen=True)
 class PoolRequest:
-    """A pool to be made: of which photographs, how many pictures with how many views each, where."""
+    """Request for a pool: photographs to train on, number of images and of views of each, seed, and folder."""
 
     phase: str
     photos: tuple[Photo, ...]
@@ -47,59 +47,66 @@ class PoolRequest:
 
 @dataclass(frozen=True)
 class Pool:
-    """Synthetic images of a phase (see `woundray.downstream.generators.SyntheticImages`), with views."""
+    """Synthetic images of a phase (see `woundray.downstream.generators.SyntheticImages`), with augmented views."""
 
     phase: str
     pictures: Tensor
     views: Tensor
     passed: float
     refused: float
-    used: Used
+    used: UsedPhotos
 
     def draw(self, count: int, seed: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-        """Rows of `count` different pictures, rising."""
+        """Return `count` different rows, sampled by the seed, in ascending order."""
         return np.sort(np.random.default_rng(seed).permutation(len(self.pictures))[:count])
 
 
-def make_pool(order: PoolRequest, *, opener: Opener, generator: Generator) -> Path:
-    """Makes a pool, if it is not there already, and gives its folder."""
-    photographs = opened(opener).only(order.photos)
-    key = _key(order, photographs, generator)
-    there = _facts(order.folder)
-    if there.get("key") == key and "refused" in there:  # of an earlier version it is drawn again, by the same adapter
-        return order.folder
-    order.folder.mkdir(parents=True, exist_ok=True)
-    drawn = generator(photographs, order.count, order.seed, order.folder)
-    assert drawn.pictures.shape[:1] == (order.count,), f"{drawn.pictures.shape[0]} pictures, not {order.count}"
-    beside = order.folder / ".pictures.safetensors.part"
-    views = views_of(drawn.pictures, photographs.augmentation, views=order.views)
-    save_file({"pictures": drawn.pictures.contiguous(), "views": views}, beside)
-    beside.replace(order.folder / "pictures.safetensors")
-    used = {progress: sorted(path.as_posix() for path in paths) for progress, paths in drawn.used.items()}
-    facts = {"key": key, "phase": order.phase, "passed": drawn.passed, "refused": drawn.refused, "used": used}
-    write_json(facts, order.folder / "pool.json")
-    return order.folder
+def make_pool(request: PoolRequest, *, open_source: OpenSource, generator: Generator) -> Path:
+    """Generate a pool, unless it exists with the same key, and return its folder."""
+    photographs = open_once(open_source).only(request.photos)
+    key = _key(request, photographs, generator)
+    existing = _read_facts(request.folder)
+    if existing.get("key") == key and "refused" in existing:  # pools of early versions lack it and are generated again
+        return request.folder
+    request.folder.mkdir(parents=True, exist_ok=True)
+    drawn = generator(photographs, request.count, request.seed, request.folder)
+    assert drawn.pictures.shape[:1] == (request.count,), f"{drawn.pictures.shape[0]} pictures, not {request.count}"
+    temporary = request.folder / ".pictures.safetensors.part"
+    views = augmented_views(drawn.pictures, photographs.augmentation, views=request.views)
+    save_file({"pictures": drawn.pictures.contiguous(), "views": views}, temporary)
+    temporary.replace(request.folder / "pictures.safetensors")
+    used = {stage: sorted(path.as_posix() for path in paths) for stage, paths in drawn.used.items()}
+    facts = {"key": key, "phase": request.phase, "passed": drawn.passed, "refused": drawn.refused, "used": used}
+    write_json(facts, request.folder / "pool.json")
+    return request.folder
 
 
 def read_pool(folder: Path) -> Pool:
-    """What `make_pool` wrote; the pictures are memory-mapped."""
-    facts = _facts(folder)
-    used = {progress: tuple(map(Path, paths)) for progress, paths in facts["used"].items()}
+    """Read a pool that `make_pool` wrote; the images are memory-mapped."""
+    facts = _read_facts(folder)
+    used = {stage: tuple(map(Path, paths)) for stage, paths in facts["used"].items()}
     tensors = load_file(folder / "pictures.safetensors")
     return Pool(facts["phase"], tensors["pictures"], tensors["views"], facts["passed"], facts["refused"], used)
 
 
 def pool_key(folder: Path) -> str:
-    """Changes with the photographs, the generator and the number of pictures."""
-    return str(_facts(folder)["key"])
+    """Return the pool's key, which depends on photographs, generator and number of images."""
+    return str(_read_facts(folder)["key"])
 
 
-def _facts(folder: Path) -> dict[str, Any]:
+def _read_facts(folder: Path) -> dict[str, Any]:
     file = folder / "pool.json"
     facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return facts
 
 
-def _key(order: PoolRequest, photographs: ImageSource, generator: Generator) -> str:
-    parts = (photographs.content_hash, photographs.resolution, generator.key, order.count, order.views, order.seed)
+def _key(request: PoolRequest, photographs: ImageSource, generator: Generator) -> str:
+    parts = (
+        photographs.content_hash,
+        photographs.resolution,
+        generator.key,
+        request.count,
+        request.views,
+        request.seed,
+    )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

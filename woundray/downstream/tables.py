@@ -1,26 +1,24 @@
-"""Tables of a measurement for a terminal of 80 columns."""
+"""Terminal tables of a measurement, for 80 columns."""
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from woundray.config import EffectConfig
 from woundray.downstream import sentences
-from woundray.downstream.outcome import ArmScores, Outcome
-from woundray.downstream.protocol import Measurement
+from woundray.downstream.outcome import ArmScores, EffectReport, Outcome
 from woundray.downstream.statistics import Estimate
 
 
-def as_tables(outcome: Outcome, measurement: Measurement, config: EffectConfig, *, title: str) -> Group:
-    """The verdict first, then kappa and gain of each arm, its other scores, and what follows from them."""
-    verdict, grounds = sentences.call(outcome, measurement, config)
+def as_tables(report: EffectReport) -> Group:
+    """Return the verdict, kappa and gain of each arm, its other scores, and the findings."""
+    verdict, grounds = sentences.verdict_sentence(report)
     parts: list[Text | Table] = [
-        Text(title, style="bold"),
+        Text(report.title, style="bold"),
         Text.assemble((verdict, "bold"), grounds),
-        Text(sentences.design(measurement, config)),
-        _gains(outcome),
-        _scores(outcome, measurement.cohort.phases),
-        *map(Text, sentences.findings(outcome, measurement)),
+        Text(sentences.design_sentence(report)),
+        _gains(report.outcome),
+        _scores(report.outcome, report.measurement.cohort.phases),
+        *map(Text, sentences.finding_sentences(report)),
     ]
     return Group(*(shown for part in parts for shown in (part, Text())))
 

@@ -1,35 +1,37 @@
-"""What a measured gain means, in words."""
+"""Verdict on a measured gain, in words."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from woundray.downstream.statistics import CorrectedT, Estimate, detectable_gain, patients_for
 
-Call = Literal["helps", "hurts", "makes no difference", "can't be told at this size"]
+VerdictLabel = Literal["helps", "hurts", "makes no difference", "can't be told at this size"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The call, and the sentence that goes with it.
+    """Verdict and the sentence that explains it.
 
     Attributes:
-        detectable: the gain that a study of this size finds in four cases of five.
-        patients_needed: patients that would find the smallest gain that matters in four of five.
-        folds_agree: the corrected t over folds, which has the chance of other training patients in it, says the same.
+        call: the verdict in two to five words.
+        words: the sentence.
+        detectable: the gain that a study of this size detects in four cases of five.
+        patients_needed: patients needed to detect the smallest gain that matters in four cases of five.
+        folds_agree: whether the corrected t over folds, which covers variation between training sets, agrees.
     """
 
-    call: Call
+    call: VerdictLabel
     words: str
     detectable: float
     patients_needed: int
     folds_agree: bool
 
 
-def judge(gain: Estimate, folds: CorrectedT, *, smallest: float, patients: int) -> Verdict:
-    """The verdict on a gain in kappa over the best control.
+def verdict_on_gain(gain: Estimate, folds: CorrectedT, *, smallest: float, patients: int) -> Verdict:
+    """Return the verdict on a gain in kappa over the best control.
 
-    The interval above 0: helps; below: hurts; within plus and minus the smallest gain that matters: makes no difference
-    (an interval of 95 % there is stricter than two one-sided tests of 5 %, Schuirmann 1987); else it can't be told.
+    Interval above 0: helps. Below 0: hurts. Within plus and minus the smallest gain that matters: makes no difference
+    (a 95 % interval is stricter than two one-sided tests of 5 %, Schuirmann 1987). Otherwise it can't be told.
     """
     detectable = detectable_gain(gain.sd)
     needed = patients_for(smallest, sd=gain.sd, patients=patients)
@@ -38,15 +40,15 @@ def judge(gain: Estimate, folds: CorrectedT, *, smallest: float, patients: int) 
     if gain.low > 0:
         agree = folds.low > 0
         words = f"The synthetic pictures help: kappa {interval}."
-        return Verdict("helps", words + _second(agree, folds), detectable, needed, agree)
+        return Verdict("helps", words + _folds_sentence(agree, folds), detectable, needed, agree)
     if gain.high < 0:
         agree = folds.high < 0
         words = f"The synthetic pictures hurt: kappa {interval}."
-        return Verdict("hurts", words + _second(agree, folds), detectable, needed, agree)
+        return Verdict("hurts", words + _folds_sentence(agree, folds), detectable, needed, agree)
     if -smallest < gain.low and gain.high < smallest:
         agree = -smallest < folds.low and folds.high < smallest
         words = f"The synthetic pictures make no difference that matters ({smallest:g} or more): kappa {interval}."
-        return Verdict("makes no difference", words + _second(agree, folds), detectable, needed, agree)
+        return Verdict("makes no difference", words + _folds_sentence(agree, folds), detectable, needed, agree)
     words = (
         f"It can't be told at this size whether the synthetic pictures help or hurt: kappa {interval}; {size}, "
         f"and one of {smallest:g} would take about {needed} patients."
@@ -54,8 +56,8 @@ def judge(gain: Estimate, folds: CorrectedT, *, smallest: float, patients: int) 
     return Verdict("can't be told at this size", words, detectable, needed, True)
 
 
-def _second(agree: bool, folds: CorrectedT) -> str:
-    """What the folds say of it."""
+def _folds_sentence(agree: bool, folds: CorrectedT) -> str:
+    """Return the sentence on the result over folds."""
     interval = f"{folds.mean:+.3f}, {folds.low:+.3f} to {folds.high:+.3f}"
     if agree:
         return f" Over the folds it is the same ({interval})."

@@ -1,4 +1,4 @@
-"""The report of a study: one HTML file that needs nothing else; and its charts alone."""
+"""HTML report of a study (one self-contained file), and its charts as SVG files."""
 
 from woundray.reporting.html import write_charts, write_report
 from woundray.results.study import best_checkpoints

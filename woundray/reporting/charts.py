@@ -1,4 +1,7 @@
-"""Charts as SVG: curves, standing, importance, parallel coordinates; colours are CSS variables with defaults."""
+"""SVG charts: learning curves, score against references, importance, parallel coordinates, dose-response.
+
+Colours are CSS variables with defaults.
+"""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +24,7 @@ _WIDTH = 720
 
 @dataclass(frozen=True)
 class Scale:
-    """A linear map of values to pixels."""
+    """Linear map of values to pixels."""
 
     low: float
     high: float
@@ -32,18 +35,18 @@ class Scale:
         return round(self.start + self.share(value) * (self.end - self.start), 1)
 
     def share(self, value: float) -> float:
-        """Where a value lies between the ends, 0..1; in the middle where they are one."""
+        """Return the relative position of a value between the ends, 0..1; 0.5 if they are equal."""
         return (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
 
     def ticks(self, most: int = 5) -> list[float]:
-        """Round values inside the range."""
+        """Return round values inside the range."""
         step = _round_step((self.high - self.low) / most or 1.0)
         first = math.ceil(self.low / step)
         return [number * step for number in range(first, math.floor(self.high / step) + 1)]
 
 
 def learning_curves(trials: Sequence[TrialResult], best: TrialResult | None, objective: str, base: float) -> Markup:
-    """The objective by epoch, a line a trial; the best one strong, the base model's score as a dashed line."""
+    """Draw the objective by epoch, a line for each trial, the best one thick; the base model's score dashed."""
     lines = [
         (trial, [(report.epoch, report.metrics[objective]) for report in trial.reports])
         for trial in trials
@@ -78,14 +81,14 @@ def learning_curves(trials: Sequence[TrialResult], best: TrialResult | None, obj
             )
             for epoch, value in points
         ]
-        if trial == best or x(points[-1][0]) == x.end:  # others end before the labels
+        if trial == best or x(points[-1][0]) == x.end:  # shorter lines end left of the labels
             labels.append((y(points[-1][1]), f"trial {trial.number}", "c a" if trial == best else "c m"))
-    parts += [_text(x.end + 10, place + 4, label, style, "start") for place, label, style in _apart(labels)]
+    parts += [_text(x.end + 10, place + 4, label, style, "start") for place, label, style in _spread_labels(labels)]
     return _svg(350, parts, f"{objective} by epoch")
 
 
-def standing(best: float, base: float, real_baseline: RealBaseline, objective: str) -> Markup:
-    """Best trial, base model and photographs of other patients on one line that begins at 0."""
+def score_axis(best: float, base: float, real_baseline: RealBaseline, objective: str) -> Markup:
+    """Draw best trial, base model and photographs of other patients on one axis that begins at 0."""
     x = Scale(0, max(best, base) * 1.04, 16, _WIDTH - 16)
     low, high = x(max(0.0, real_baseline.mean - 2 * real_baseline.sd)), x(real_baseline.mean + 2 * real_baseline.sd)
     parts = [
@@ -104,7 +107,7 @@ def standing(best: float, base: float, real_baseline: RealBaseline, objective: s
 
 @dataclass(frozen=True)
 class Dose:
-    """The gain at a ratio of synthetic pictures, with its interval alone and with all ratios covered at once."""
+    """Gain at a ratio of synthetic images, with its own interval and the one that covers all ratios jointly."""
 
     ratio: float
     gain: float
@@ -113,7 +116,7 @@ class Dose:
 
 
 def dose_response(doses: Sequence[Dose]) -> Markup:
-    """Gains with their intervals by ratio, and the line of no gain."""
+    """Draw gains with their intervals by ratio, and the line of no gain."""
     ends = [0.0, *(end for dose in doses for end in (*dose.interval, *dose.jointly))]
     pad = (max(ends) - min(ends)) * 0.08 or 0.1
     y = Scale(min(ends) - pad, max(ends) + pad, 250, 16)
@@ -123,8 +126,8 @@ def dose_response(doses: Sequence[Dose]) -> Markup:
         parts.append(_line(x.start, y(tick), x.end, y(tick), "g"))
         parts.append(_text(x.start - 8, y(tick) + 4, f"{tick:+.2f}" if abs(tick) > 1e-9 else "0", "c m", "end"))
     parts.append(_line(x.start, y(0), x.end, y(0), "t"))
-    for place, dose in enumerate(doses):
-        across = x(place)
+    for index, dose in enumerate(doses):
+        across = x(index)
         parts.append(_line(across, y(dose.jointly[0]), across, y(dose.jointly[1]), "t"))
         parts.append(_line(across, y(dose.interval[0]), across, y(dose.interval[1]), "b"))
         parts.append(
@@ -139,29 +142,29 @@ def dose_response(doses: Sequence[Dose]) -> Markup:
 
 
 def importance(shares: dict[str, float]) -> Markup:
-    """A bar a setting."""
+    """Draw the importance of each setting as a bar."""
     x = Scale(0, max([*shares.values(), 1e-9]), 220, _WIDTH - 60)
     parts = []
     for row, (name, share) in enumerate(shares.items()):
         top = 8 + 26 * row
         parts.append(_text(210, top + 13, name, "c", "end"))
-        threshold = '<rect class="d" x="220" y="{}" width="{}" height="16" rx="2"/>'
-        parts.append(Markup(threshold).format(top, round(max(1.0, x(share) - 220), 1)))
+        shape = '<rect class="d" x="220" y="{}" width="{}" height="16" rx="2"/>'
+        parts.append(Markup(shape).format(top, round(max(1.0, x(share) - 220), 1)))
         parts.append(_text(x(share) + 8, top + 13, f"{share:.0%}", "c m", "start"))
     return _svg(16 + 26 * len(shares), parts, "importance of settings")
 
 
 def parallel_coordinates(trials: Sequence[TrialResult], best: TrialResult | None, objective: str) -> Markup:
-    """An axis a searched setting, the objective last, a line a trial."""
+    """Draw an axis for each searched setting and one for the objective, a line for each trial."""
     scored = [trial for trial in trials if trial.best_score is not None]
     scores = [trial.best_score for trial in scored]
     names = list(dict.fromkeys(name for trial in scored for name in trial.values))
     if not scored or not names:
         return Markup("")
     columns = [[trial.values.get(name) for trial in scored] for name in names]
-    places = [_places(column) for column in columns]
-    places.append(_places(scores))
-    ends = [_ends(column) for column in columns] + [_ends(scores)]
+    places = [_positions(column) for column in columns]
+    places.append(_positions(scores))
+    ends = [_axis_ends(column) for column in columns] + [_axis_ends(scores)]
     x = Scale(0, len(names), 50, _WIDTH - 50)
     parts = []
     for number, (name, (low, high)) in enumerate(zip([*names, objective], ends, strict=True)):
@@ -178,8 +181,8 @@ def parallel_coordinates(trials: Sequence[TrialResult], best: TrialResult | None
     return _svg(280, parts, "settings and score of each trial")
 
 
-def _places(values: Sequence[object]) -> list[float | None]:
-    """Where values lie on an axis, 0..1: numbers by size (by logarithm over two decades), others in their order."""
+def _positions(values: Sequence[object]) -> list[float | None]:
+    """Return positions on an axis, 0..1: numbers by size (logarithmic above a factor of 30), others in sorted order."""
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(numbers) == sum(value is not None for value in values) and numbers:
         wide = min(numbers) > 0 and max(numbers) / min(numbers) > 30
@@ -192,26 +195,26 @@ def _places(values: Sequence[object]) -> list[float | None]:
     return [None if value is None else scale.share(kinds.index(str(value))) for value in values]
 
 
-def _ends(values: Sequence[object]) -> tuple[str, str]:
-    """What stands at the lower and upper end of an axis."""
-    there = [value for value in values if value is not None]
-    if all(isinstance(value, int | float) for value in there):
-        return f"{min(there):.3g}", f"{max(there):.3g}"  # type: ignore[type-var]
-    kinds = sorted({str(value) for value in there})
+def _axis_ends(values: Sequence[object]) -> tuple[str, str]:
+    """Return the labels of the lower and upper end of an axis."""
+    known = [value for value in values if value is not None]
+    if all(isinstance(value, int | float) for value in known):
+        return f"{min(known):.3g}", f"{max(known):.3g}"  # type: ignore[type-var]
+    kinds = sorted({str(value) for value in known})
     return kinds[0], kinds[-1]
 
 
-def _apart(labels: list[tuple[float, str, str]], gap_px: float = 14) -> list[tuple[float, str, str]]:
-    """Labels moved down so that none covers another."""
+def _spread_labels(labels: list[tuple[float, str, str]], gap_px: float = 14) -> list[tuple[float, str, str]]:
+    """Move labels down so that none covers another."""
     placed: list[tuple[float, str, str]] = []
-    for place, label, style in sorted(labels):
-        lowest = placed[-1][0] + gap_px if placed else place
-        placed.append((max(place, lowest), label, style))
+    for y, label, style in sorted(labels):
+        lowest = placed[-1][0] + gap_px if placed else y
+        placed.append((max(y, lowest), label, style))
     return placed
 
 
 def _round_step(size: float) -> float:
-    """1, 2 or 5 times a power of ten, at least `size`."""
+    """Return 1, 2 or 5 times a power of ten, at least `size`."""
     power = 10.0 ** math.floor(math.log10(size))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= size * 0.999)
 

@@ -1,4 +1,4 @@
-"""A study's facts -> `report.html`, and the same without photographs of patients for whoever should not see them."""
+"""`report.html` of a study, and `report_without_photographs.html`, the same without photographs of patients."""
 
 import base64
 import io
@@ -13,6 +13,7 @@ from PIL import Image
 
 from woundray.evaluation.verdict import verdict_of
 from woundray.reporting import charts
+from woundray.reporting.score_descriptions import describe
 from woundray.results.reference_scores import ReferenceScores, reference_scores
 from woundray.results.study import FEWEST_TRIALS, StudyResults, read_study
 from woundray.results.trials import TrialResult
@@ -20,13 +21,13 @@ from woundray.system.atomic_files import write_text
 from woundray.tracking.tracker import versions
 from woundray.training.checkpoint import GRIDS
 
-_WIDEST_PX = 1200  # of a picture in the report
-_QUALITY = 88
+_WIDEST_PX = 1200  # of an image in the report
+_QUALITY = 88  # of WebP
 
 
 @dataclass(frozen=True)
 class EpochGrid:
-    """Pictures of one epoch of the best trial."""
+    """Image grid of one epoch of the best trial; `kept`: it is the best epoch."""
 
     epoch: int
     score: float
@@ -35,9 +36,9 @@ class EpochGrid:
 
 
 def write_report(folder: Path) -> tuple[Path, Path]:
-    """Writes `report.html` and `report_without_photographs.html` into a study's folder.
+    """Write `report.html` and `report_without_photographs.html` into a study's folder.
 
-    Of drawn phantoms both show everything: no patient is in them.
+    For drawn phantoms both show everything.
 
     Raises:
         UserError: no study, or one without trials.
@@ -50,7 +51,7 @@ def write_report(folder: Path) -> tuple[Path, Path]:
 
 
 def write_charts(folder: Path, out: Path) -> None:
-    """Writes `learning_curves.svg`, `parallel_coordinates.svg` and, of enough trials, `importance.svg` of a study."""
+    """Write `learning_curves.svg`, `parallel_coordinates.svg` and, with enough trials, `importance.svg` of a study."""
     study = read_study(folder)
     out.mkdir(parents=True, exist_ok=True)
     drawn = {
@@ -64,8 +65,8 @@ def write_charts(folder: Path, out: Path) -> None:
 
 
 def render(study: StudyResults, *, with_photographs: bool) -> str:
-    """The report as HTML that asks nothing of the network."""
-    best, objective, at = study.best, study.objective, _beside(study)
+    """Render the report as HTML without requests to a network."""
+    best, objective, at = study.best, study.objective, _reference_scores(study)
     return template("report.html").render(
         study=study,
         best=best,
@@ -81,7 +82,7 @@ def render(study: StudyResults, *, with_photographs: bool) -> str:
         suspects=_pairs(study, "suspects") if with_photographs else [],
         with_photographs=with_photographs,
         curves=_curves(study),
-        standing=_standing(study),
+        score_axis=_score_axis(study),
         importance=charts.importance(study.importance),
         fewest_trials=FEWEST_TRIALS,
         coordinates=charts.parallel_coordinates(study.trials, best, objective),
@@ -95,11 +96,12 @@ def render(study: StudyResults, *, with_photographs: bool) -> str:
 
 
 def template(name: str) -> Template:
-    """A template of this folder; a value that is missing is an error."""
+    """Load a template of this folder; a missing value is an error."""
     environment = Environment(
         loader=PackageLoader("woundray.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["figure"] = _figure
+    environment.filters["description"] = describe
     return environment.get_template(name)
 
 
@@ -108,23 +110,23 @@ def _curves(study: StudyResults) -> str:
     return "" if base is None else charts.learning_curves(study.trials, study.best, study.objective, base)
 
 
-def _standing(study: StudyResults) -> str:
-    at = _beside(study)
+def _score_axis(study: StudyResults) -> str:
+    at = _reference_scores(study)
     score = None if study.best is None else study.best.score(study.objective)
     if score is None or at is None or at.base is None:
         return ""
-    return charts.standing(score, at.base, at.real_baseline, study.objective)
+    return charts.score_axis(score, at.base, at.real_baseline, study.objective)
 
 
-def _beside(study: StudyResults) -> ReferenceScores | None:
-    """What the best trial's score is read beside."""
+def _reference_scores(study: StudyResults) -> ReferenceScores | None:
+    """Return the scores of base model and photographs that the best trial is compared with."""
     if study.best is None:
         return None
     return reference_scores(study.best, study)
 
 
 def _grids(study: StudyResults) -> list[EpochGrid]:
-    """The best trial's pictures, epoch by epoch."""
+    """Return the best trial's image grids by epoch."""
     if study.best is None:
         return []
     folder = study.folder / "trials" / study.best.id / GRIDS
@@ -141,20 +143,20 @@ def _grids(study: StudyResults) -> list[EpochGrid]:
 
 
 def _pairs(study: StudyResults, kind: str) -> list[dict[str, Any]]:
-    """Generated pictures beside photographs: what the evaluation found, each with its picture."""
+    """Return the evaluation's pairs of generated image and photograph (`nearest`, `suspects`), with their images."""
     if study.evaluation is None or study.best is None or study.best.checkpoint is None:
         return []
     folder = study.best.checkpoint / "evaluation"
     found = []
-    for place, facts in enumerate(study.evaluation.get(kind, []), start=1):
-        name = facts.get("file", f"suspects/{place:02d}_seed_{facts['seed']:05d}.png")
+    for rank, facts in enumerate(study.evaluation.get(kind, []), start=1):
+        name = facts.get("file", f"suspects/{rank:02d}_seed_{facts['seed']:05d}.png")
         if (folder / name).is_file():
             found.append({**facts, "picture": _picture(folder / name)})
     return found
 
 
 def _picture(path: Path) -> str:
-    """A picture as a data address, in WebP; empty: it is not there."""
+    """Return an image file as a WebP data URL; empty if the file does not exist."""
     if not path.is_file():
         return ""
     with Image.open(path) as image:
@@ -166,7 +168,7 @@ def _picture(path: Path) -> str:
 
 
 def _figure(value: object) -> str:
-    """A number in four digits; nothing for what is missing; other values as they are."""
+    """Format a number with four digits; None is empty; other values stay as they are."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -181,6 +183,6 @@ def _state(trial: TrialResult) -> str:
 
 
 def _flags(best: TrialResult | None) -> str:
-    """The best trial's settings as flags of the command line."""
+    """Return the best trial's settings as command-line flags."""
     values = best.values if best else {}
     return " ".join(f"--{name} {value}" for name, value in values.items() if value is not None)

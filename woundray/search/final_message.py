@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from woundray.evaluation.verdict import Verdict, verdict_of
+from woundray.reporting.score_descriptions import missed_thresholds
 from woundray.results.reference_scores import reference_scores
 from woundray.results.study import StudyResults
 from woundray.system.redaction import redact
@@ -53,9 +54,7 @@ def final_message(study: StudyResults, tracker: Tracker) -> str:
 
 def _thresholds(study: StudyResults) -> str:
     """Return which thresholds the best trial misses."""
-    if study.missed:
-        return f"misses {', '.join(study.missed)}"
-    return "holds every threshold that real photographs hold"
+    return missed_thresholds(study.missed or ())
 
 
 def _finalists(study: StudyResults) -> list[str]:
