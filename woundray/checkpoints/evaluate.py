@@ -13,7 +13,7 @@ from woundray.checkpoints.find import config_of
 from woundray.checkpoints.generate import SamplingOptions, generate_images
 from woundray.config import Config, QualityConfig
 from woundray.data.image_source import open_image_source
-from woundray.data.leakage import refuse_leaks
+from woundray.data.leakage import refuse_split_leaks
 from woundray.data.manifest import Photo
 from woundray.data.split import Split, split_for
 from woundray.errors import UserError
@@ -63,7 +63,7 @@ class EvaluationData:
                 f"{checkpoint}: trained on all photographs: none is left to score it against; "
                 "evaluate the study's own best checkpoint instead"
             )
-        refuse_leaks(split, source, config.data)
+        refuse_split_leaks(split, source, config.data)
         train, held_out = (torch.stack([source.plain(p) for p in side]) for side in (split.train, split.validation))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         embedder = embedders.make_embedder(config, device)
