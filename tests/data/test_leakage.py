@@ -12,7 +12,7 @@ from data.pictures import put, scene
 from woundray.config import Config
 from woundray.data.deduplicate import Pixels, Scene
 from woundray.data.image_source import ImageSource, open_image_source
-from woundray.data.leakage import LeakError, PhotoScene, find_leaks, refuse_leaks
+from woundray.data.leakage import LeakError, PhotoScene, find_leaks, refuse_split_leaks
 from woundray.data.manifest import Photo
 from woundray.data.phantoms.render import write_raw
 from woundray.data.prepare import prepare
@@ -81,11 +81,11 @@ def by_picture(source: ImageSource) -> Split:
 def test_a_split_by_picture_is_refused_and_one_by_patient_is_not(photographs: Config) -> None:
     source = open_image_source(photographs)
     few = photographs.with_values({"validation.folds": 1})
-    refuse_leaks(split_for(source.photos, few), source, photographs.data)
+    refuse_split_leaks(split_for(source.photos, few), source, photographs.data)
     with pytest.raises(LeakError, match=r"pairs of photographs stand on both sides .* are of patient \d\d\d") as error:
-        refuse_leaks(by_picture(source), source, photographs.data)
+        refuse_split_leaks(by_picture(source), source, photographs.data)
     assert "\n" not in str(error.value)
-    refuse_leaks(Split(source.photos, ()), source, photographs.data)
+    refuse_split_leaks(Split(source.photos, ()), source, photographs.data)
 
 
 def test_pixels_are_believed_and_names_are_not(photographs: Config) -> None:
@@ -95,7 +95,7 @@ def test_pixels_are_believed_and_names_are_not(photographs: Config) -> None:
     duplicate = replace(second, box=first.box, sha256="0" * 64)
     split = Split((first,), (duplicate,))
     with pytest.raises(LeakError, match=f"{first.path} and {duplicate.path} are the same picture"):
-        refuse_leaks(split, replace(source, pixels=pixels), photographs.data)
+        refuse_split_leaks(split, replace(source, pixels=pixels), photographs.data)
 
 
 def test_drawn_wounds_that_look_alike_are_known_to_be_of_different_patients() -> None:
@@ -103,9 +103,9 @@ def test_drawn_wounds_that_look_alike_are_known_to_be_of_different_patients() ->
     source = open_image_source(config)
     for fold in range(3):
         folds = config.with_values({"validation.folds": 3, "validation.fold": fold})
-        refuse_leaks(split_for(source.photos, folds), source, config.data)
+        refuse_split_leaks(split_for(source.photos, folds), source, config.data)
     with pytest.raises(LeakError, match=r"drawn wounds: .* are of patient I0"):
-        refuse_leaks(by_picture(source), source, config.data)
+        refuse_split_leaks(by_picture(source), source, config.data)
 
 
 def test_no_study_begins_with_a_leak(
@@ -137,4 +137,4 @@ def test_near_duplicates_never_part_in_any_layout(tmp_path: Path, layout: str) -
         split = split_for(source.photos, config.with_values({"reproducibility.seed": seed}))
         scenes = [{photo.path.stem.split()[0] for photo in side} for side in (split.train, split.validation)]
         assert scenes[0] and scenes[1] and not scenes[0] & scenes[1]
-        refuse_leaks(split, source, config.data)
+        refuse_split_leaks(split, source, config.data)

@@ -8,7 +8,7 @@ import torch
 from woundray.checkpoints.find import config_of
 from woundray.config import Config, QualityConfig
 from woundray.data.image_source import open_image_source
-from woundray.data.leakage import refuse_leaks
+from woundray.data.leakage import refuse_split_leaks
 from woundray.data.split import Split, split_for
 from woundray.errors import UserError
 from woundray.evaluation.embedders import Embedder, make_embedder
@@ -53,7 +53,7 @@ class EvaluationData:
                 f"{checkpoint}: trained on all photographs: none is left to score it against; "
                 "evaluate the study's own best checkpoint instead"
             )
-        refuse_leaks(split, source, config.data)
+        refuse_split_leaks(split, source, config.data)
         images = RealImages.of(source, split)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         embedder = make_embedder(config, device)

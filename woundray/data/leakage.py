@@ -80,7 +80,7 @@ def find_leaks(
             yield Leak("near-duplicate", train[i].photo, test[j].photo)
 
 
-def refuse_leaks(split: Split, source: ImageSource, data: DataConfig) -> None:
+def refuse_split_leaks(split: Split, source: ImageSource, data: DataConfig) -> None:
     """Raise LeakError if the sides of a split share a patient, a group, an image or a near-duplicate.
 
     Near-duplicates of drawn wounds (no data.root) are not checked: they are known to be of different patients.

@@ -18,7 +18,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from woundray.config import Config
 from woundray.data.image_source import ImageSource, open_image_source
 from woundray.data.latent_cache import LatentCache, latent_cache_key, read_latent_cache, write_latent_cache
-from woundray.data.leakage import refuse_leaks
+from woundray.data.leakage import refuse_split_leaks
 from woundray.data.split import Split, write_split
 from woundray.errors import UserError
 from woundray.evaluation import embedders, epoch_metrics, real_reference
@@ -178,7 +178,7 @@ def usable_split(source: ImageSource, config: Config) -> Split:
         UserError: they share an image, or are too small.
     """
     split = comparable_split(source.photos, config)
-    refuse_leaks(split, source, config.data)
+    refuse_split_leaks(split, source, config.data)
     return split
 
 
