@@ -1,4 +1,4 @@
-"""Training in processes of its own, which can be killed, and what a run came to."""
+"""Training in child processes that can be killed, and the result of a run."""
 
 import json
 import os
@@ -34,8 +34,8 @@ def _rank(rank: int, world_size: int, config: Config, precomputed: Path, output:
             os.kill(os.getpid(), signal.SIGKILL)
 
     register_optimizer_step_post_hook(count)
-    place = DistributedContext(rank, world_size, torch.device("cpu"))
-    train(config, precomputed=precomputed, output=output, context=place, report=lambda *_: None)
+    context = DistributedContext(rank, world_size, torch.device("cpu"))
+    train(config, precomputed=precomputed, output=output, context=context, report=lambda *_: None)
     if world_size > 1:
         dist.destroy_process_group()
 
