@@ -239,7 +239,7 @@ def test_a_gpu_that_is_too_small_is_a_problem_with_its_mend(monkeypatch: pytest.
     def too_small(config: Config) -> StepTiming:
         raise OutOfMemory
 
-    monkeypatch.setattr(study_forecast, "measure_pace", too_small)
+    monkeypatch.setattr(study_forecast, "measure_step", too_small)
     [problem] = diagnose(parse(Doctor, []), measured=True, join=never).problems
     assert "do not fit into the GPU's memory: lower training.batch_size" in problem
 

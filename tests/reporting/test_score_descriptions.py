@@ -28,7 +28,8 @@ def test_every_score_has_a_description() -> None:
 
 
 def test_the_page_has_the_same_descriptions() -> None:
-    rows = [line.split("|")[1:3] for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    table = PAGE.read_text(encoding="utf-8").partition("| score | what it is |")[2].partition("\n\n")[0]
+    rows = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| `")]
     described = {describe(name): text.strip() for names, text in rows for name in re.findall(r"`(\w+)`", names)}
     assert {text: text for text in DESCRIPTIONS.values()} == described
 
