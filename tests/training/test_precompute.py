@@ -12,9 +12,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from woundray.config import Config
+from woundray.data.image_source import open_image_source
 from woundray.errors import UserError
 from woundray.training import precompute as module
 from woundray.training.precompute import Precomputed, open_precomputed, precompute
+from woundray.training.precompute_inputs import fingerprint_inputs
 
 
 def key_with(base: Path, config: Config, folder: Path) -> str:
@@ -128,3 +130,16 @@ def test_the_signal_leak_is_that_of_the_training_photographs_and_goes_with_its_s
     assert found.leak is not None
     torch.testing.assert_close(found.leak.mean.mean((1, 2)), means.mean((0, 2, 3)), atol=1e-4, rtol=1e-4)
     assert prepared(False).leak is None
+
+
+def test_the_fingerprint_has_the_names_of_0_1(micro_config: Config, micro_precomputed: Precomputed) -> None:
+    """Else a study of 0.1 could not be resumed: its data would seem to have changed."""
+    found = fingerprint_inputs(micro_config, micro_precomputed.base, open_image_source(micro_config))
+    assert set(found) == {
+        *("photos", "base", "resolution", "data", "prompts", "validation", "floor_repeats", "objective", "copies"),
+        *("seed", "zero_terminal_snr", "prior"),
+    }
+    assert set(found["data"]) == {  # type: ignore[call-overload]
+        *("phantom_patients", "phantom_seed", "max_pixels", "views_per_photo"),
+        *("margin_min", "margin_max", "flip", "scale", "jitter"),
+    }

@@ -11,7 +11,7 @@ from woundray.evaluation.paired_comparison import Difference, paired_differences
 from woundray.sampling.grids import make_labelled_grid
 from woundray.sampling.pipeline import image_seeds
 from woundray.sampling.png_files import write_png
-from woundray.training.precompute import ProgressCallback
+from woundray.system.progress import ProgressCallback
 
 MAX_GRID_COLUMNS = 12
 

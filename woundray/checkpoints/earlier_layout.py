@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from woundray.system.atomic_files import write_json
+from woundray.tracking.journal import JOURNAL_NAME
 
 _FOLDER, _EARLIER_FOLDER = "precomputed", "materials"
 _FILES = {
@@ -27,6 +28,13 @@ def upgrade_layout(study: Path) -> None:
                     (folder / earlier).rename(folder / name)
             _upgrade_reference(folder / "reference.json")
             folder.rename(folder.with_name(_FOLDER))
+
+
+def upgrade_layout_of(checkpoint: Path) -> None:
+    """Upgrade the study that a checkpoint belongs to, if it has one."""
+    study = next((folder for folder in checkpoint.parents if (folder / JOURNAL_NAME).is_file()), None)
+    if study is not None:
+        upgrade_layout(study)
 
 
 def _upgrade_reference(file: Path) -> None:

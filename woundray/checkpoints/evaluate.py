@@ -16,7 +16,7 @@ from woundray.evaluation.score_tables import score_values
 from woundray.sampling.grids import make_grid
 from woundray.sampling.png_files import write_png
 from woundray.system.atomic_files import write_json
-from woundray.training.precompute import ProgressCallback
+from woundray.system.progress import ProgressCallback
 
 NEAREST_SHOWN = 6  # generated images that are shown beside their nearest photographs
 

@@ -16,7 +16,7 @@ from woundray.evaluation.image_filter import ImageFilter
 from woundray.evaluation.networks import ScoringNetworks
 from woundray.evaluation.objective import resolve_objective
 from woundray.evaluation.real_reference import RealImages, RealReference, ReferenceOptions, make_reference
-from woundray.training.precompute import ProgressCallback
+from woundray.system.progress import ProgressCallback
 
 
 @dataclass(frozen=True)

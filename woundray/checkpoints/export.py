@@ -6,8 +6,8 @@ from typing import Literal
 from woundray.config import Config
 from woundray.config.saved import read_saved_config
 from woundray.models.export import export_diffusers, export_kohya, export_merged
+from woundray.system.progress import ProgressCallback
 from woundray.training.checkpoint import TrainingProgress, read_progress
-from woundray.training.precompute import ProgressCallback
 from woundray.weights.base_models import base_model_folder
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from woundray.checkpoints.earlier_layout import upgrade_layout_of
 from woundray.config import Config
 from woundray.config.error_messages import nearest
 from woundray.config.saved import read_saved_config
@@ -53,6 +54,7 @@ def find_checkpoint(reference: str, runs: Path, tracking_uri: str = "") -> Path:
                     f"--from: {folder} is no checkpoint of woundray: it holds no config.yaml; give "
                     "one whose folder is whole"
                 )
+            upgrade_layout_of(folder.resolve())
             return folder.resolve()
     if (given / "trials").is_dir():
         newest = max(given.glob("trials/*/epoch_*"), default=given / "trials/NAME/epoch_0001")

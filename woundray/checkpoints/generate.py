@@ -20,9 +20,9 @@ from woundray.models.vae import load_vae
 from woundray.sampling.pipeline import image_seeds, sample_images
 from woundray.sampling.solver import Prompt, Sampler
 from woundray.system.atomic_files import write_json
+from woundray.system.progress import ProgressCallback, no_progress
 from woundray.training.precompute import (
     Precomputed,
-    ProgressCallback,
     load_schedule,
     validation_sampler,
 )
@@ -45,7 +45,7 @@ class SamplingOptions:
 
 
 def score_new_images(
-    checkpoint: Path, *, precomputed: Precomputed, device: torch.device, progress: ProgressCallback = lambda *_: None
+    checkpoint: Path, *, precomputed: Precomputed, device: torch.device, progress: ProgressCallback = no_progress
 ) -> tuple[int, dict[str, float]]:
     """Return number and scores of new images of a checkpoint: twice as many as in an epoch, with the next seeds."""
     config = config_of(checkpoint)

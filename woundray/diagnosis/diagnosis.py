@@ -1,6 +1,6 @@
 """Diagnosis of `woundray doctor`: as JSON values for a program and as a table for a person."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,10 +13,9 @@ from woundray.diagnosis.services import JoinCluster, Services, check_services, j
 from woundray.diagnosis.study_forecast import Environment, StudyForecast, forecast_study, with_timing
 from woundray.search.study_folders import read_study_config
 from woundray.system.hardware import Gpu, Machine, disk_free_gib, inspect_machine
+from woundray.system.progress import ProgressCallback, no_progress
 from woundray.weights.base_models import staged_folder
 from woundray.weights.staging import damaged_weights, inventory
-
-ProgressCallback = Callable[[str, int, int], None]  # (stage, done, total)
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def diagnose(
     check_weights: bool = False,
     measured: bool = False,
     join: JoinCluster = join_cluster,
-    progress: ProgressCallback = lambda *_: None,
+    progress: ProgressCallback = no_progress,
 ) -> Diagnosis:
     """Inspect machine, weights, services and photographs, and forecast a study.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from woundray.config import Config
+from woundray.system.progress import no_progress
 
 _UPDATES, _EPOCHS = 3, 2  # the first epoch warms up, the last is measured
 _ON_A_CPU = 4  # images, one at a time
@@ -93,7 +94,7 @@ def measure_step(config: Config) -> StepTiming:
     found: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(prefix="woundray-doctor-") as folder:
         try:
-            precomputed = precompute(config, Path(folder) / "precomputed", device=device, progress=lambda *_: None)
+            precomputed = precompute(config, Path(folder) / "precomputed", device=device, progress=no_progress)
             train(
                 config,
                 precomputed=precomputed.folder,

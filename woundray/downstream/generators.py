@@ -22,6 +22,7 @@ from woundray.evaluation.networks import ScoringNetworks
 from woundray.evaluation.objective import resolve_objective
 from woundray.evaluation.real_reference import RealImages
 from woundray.ray_cluster.nodes import Resources
+from woundray.system.progress import no_progress
 from woundray.training.distributed import DistributedContext
 from woundray.training.entry_point import train
 from woundray.training.precompute import Precomputed, precompute
@@ -95,13 +96,13 @@ class AdapterGenerator:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         embedder = PictureFeatures(embedders.make_embedder(config, device), self.features)
         precomputed = precompute(
-            config, folder / "precomputed", device=device, progress=_no_progress, source=photographs, embedder=embedder
+            config, folder / "precomputed", device=device, progress=no_progress, source=photographs, embedder=embedder
         )
         checkpoint = (
             self._train_study(config, precomputed, folder) if self.search else _train_run(config, precomputed, folder)
         )
         count = int(np.ceil(n * self.draws_per_picture))
-        pictures = generate_images(checkpoint, SamplingOptions(count, FIRST_SEED), _no_progress)
+        pictures = generate_images(checkpoint, SamplingOptions(count, FIRST_SEED), no_progress)
         passes = make_image_filter(config, photographs, precomputed, embedder)(pictures).usable
         best_first = np.argsort(~passes, kind="stable")[:n]  # those that pass, in the order of seeds, then the others
         used = _used_photos(precomputed, searched=self.search > 0)
@@ -143,7 +144,3 @@ def _used_photos(precomputed: Precomputed, *, searched: bool) -> UsedPhotos:
     train, validation = ([Path(file) for file in sides[side]["files"]] for side in ("train", "validation"))
     used = {"generator": train, "filter": train + validation, "reference": train + validation}
     return used | ({"search": train + validation} if searched else {})
-
-
-def _no_progress(stage: str, done: int, total: int) -> None:
-    """Show no progress: processes of a cluster have no terminal."""

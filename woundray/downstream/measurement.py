@@ -18,7 +18,7 @@ from woundray.data.image_source import ImageSource, open_image_source
 from woundray.downstream.classifiers import make_classifier
 from woundray.downstream.generators import AdapterGenerator
 from woundray.downstream.outcome import EffectReport, Outcome, compute_outcome
-from woundray.downstream.protocol import MeasurementSetup, ProgressCallback, measure
+from woundray.downstream.protocol import MeasurementSetup, measure
 from woundray.downstream.result_files import write_report
 from woundray.downstream.tables import as_tables
 from woundray.downstream.task_runner import RayRunner, Runner, run_sequentially
@@ -30,6 +30,7 @@ from woundray.ray_cluster.torch_trainer import resolve_gpus
 from woundray.search.interruption import resume_hint_on_interrupt
 from woundray.search.session import threads_per_worker, wait_for_resources
 from woundray.search.study_folders import create_folder
+from woundray.system.progress import ProgressCallback
 from woundray.system.storage import check_storage, exclusive_lock
 from woundray.tracking.journal import (
     JOURNAL_NAME,

@@ -25,8 +25,8 @@ from woundray.downstream.statistics import Labels, kappa, patient_confusions
 from woundray.downstream.synthetic_pools import OpenSource, PoolRequest, make_pool, open_once, pool_key, read_pool
 from woundray.downstream.task_runner import Result, Runner, Task, run_sequentially
 from woundray.system.atomic_files import write_json
+from woundray.system.progress import ProgressCallback
 
-ProgressCallback = Callable[[str, int, int], None]
 Predictions = dict[Arm, Labels]
 
 

@@ -1,6 +1,5 @@
 """Full evaluation of a set of images: every score, with the value of real photographs, threshold and verdict."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,11 +22,10 @@ from woundray.metrics.memorization import SuspectedCopy
 from woundray.metrics.score import Score
 from woundray.metrics.score_names import INCEPTION, frechet_name
 from woundray.metrics.threshold import Threshold
+from woundray.system.progress import ProgressCallback, no_progress
 from woundray.weights.feature_weights import LPIPS_TRUNKS
 
 MAX_REAL_PAIRED = 150  # photographs that are compared with one another pixel by pixel
-
-ProgressCallback = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def evaluate(
     networks: ScoringNetworks,
     quality: QualityConfig,
     *,
-    progress: ProgressCallback = lambda *_: None,
+    progress: ProgressCallback = no_progress,
 ) -> Evaluation:
     """Compute all scores of generated images against the reference of the same photographs.
 

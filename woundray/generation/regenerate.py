@@ -8,7 +8,7 @@ from woundray.generation.generate_until_enough import chunks
 from woundray.generation.generator import ImageGenerator, weights_sha256
 from woundray.generation.picture_folder import GeneratedImage, pixels_sha256, provenance, read_origins
 from woundray.sampling.png_files import write_png
-from woundray.training.precompute import ProgressCallback
+from woundray.system.progress import ProgressCallback
 
 
 def regenerate(manifest: Path, out: Path, runs: Path, tracking_uri: str, progress: ProgressCallback) -> tuple[int, int]:

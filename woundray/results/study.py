@@ -11,6 +11,7 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from woundray.checkpoints.earlier_layout import upgrade_layout
 from woundray.checkpoints.find import EVALUATION
 from woundray.config import Config
 from woundray.config.config_file import read_config
@@ -154,6 +155,7 @@ def read_study(folder: Path) -> StudyResults:
     Raises:
         UserError: no study, or one that stopped before its first trial.
     """
+    upgrade_layout(folder)
     if not (folder / JOURNAL_NAME).is_file() or not (folder / PRECOMPUTED / "base_model_scores.json").is_file():
         raise UserError(
             f"{folder}: no study with trials: it holds no {JOURNAL_NAME}, or no {PRECOMPUTED}/; give the folder of one"

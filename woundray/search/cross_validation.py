@@ -15,9 +15,10 @@ from woundray.data.split import count_folds
 from woundray.ray_cluster.torch_trainer import fit
 from woundray.ray_cluster.train_worker import RunSetup
 from woundray.results.study import StudyResults
+from woundray.system.progress import ProgressCallback
 from woundray.training.checkpoint import read_progress
 from woundray.training.entry_point import train
-from woundray.training.precompute import Precomputed, ProgressCallback, precompute
+from woundray.training.precompute import Precomputed, precompute
 
 log = logging.getLogger(__name__)
 

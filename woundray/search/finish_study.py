@@ -10,10 +10,10 @@ from woundray.errors import NonFiniteError, UserError
 from woundray.reporting import write_report
 from woundray.results.study import StudyResults
 from woundray.search.study_folders import journal_path
+from woundray.system.progress import ProgressCallback
 from woundray.tracking.journal import Journal, ModelSaved, ReportWritten
 from woundray.tracking.model_registry import MODEL_FOLDER, model_name, save_model
 from woundray.training.checkpoint import STATE_NAME
-from woundray.training.precompute import ProgressCallback
 
 _SERVED_CODE = Path(__file__).parents[1] / "generation/mlflow_model.py"
 _FIRST_SEED = 100_000  # seeds that no choice between epochs or trials has used

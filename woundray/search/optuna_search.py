@@ -19,7 +19,7 @@ from woundray.search.search_space import SearchSpace, Value
 from woundray.search.study_folders import journal_path
 from woundray.tracking.journal import Journal, TrialStarted
 
-TRIAL, NUMBER, VALUES = "trial", "number", "values"
+TRIAL, NUMBER, VALUES, CONFIG = "trial", "number", "values", "config"
 """Keys of a proposal: name of the trial, its number in the study from 1, and its searched settings by dotted name."""
 
 _COPIES_CONSTRAINT = "copies training photographs"  # name of the constraint in Optuna
@@ -63,13 +63,13 @@ class ResumableOptunaSearch(Searcher):
         self._study = self._replay(trials)
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Return name, number and values of the next trial, and write them to the journal."""
+        """Return name, number, values and configuration of the next trial, and write them to the journal."""
         number = self._unfinished.pop(0) if self._unfinished else self._propose()
         self._running[trial_id] = number
         name, values = self._names[number], self._values[number]
-        settings = self._config.with_values(values).flat()
-        self._journal.append(TrialStarted(trial=name, number=number, values=values, settings=settings))
-        return {TRIAL: name, NUMBER: number, VALUES: values}
+        config = self._config.with_values(values)
+        self._journal.append(TrialStarted(trial=name, number=number, values=values, settings=config.flat()))
+        return {TRIAL: name, NUMBER: number, VALUES: values, CONFIG: config}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep an epoch's scores. Optuna does not get them, as its pruners are not used."""

@@ -22,10 +22,10 @@ from woundray.search.search_space import load_search_space
 from woundray.search.session import Session, local_device, open_session, resolve_config
 from woundray.search.study_folders import create_folder, find_study_folder, journal_path, refuse_taken_name
 from woundray.search.tuner import SPACE_FILE, StudySetup, run_search
+from woundray.system.progress import ProgressCallback
 from woundray.system.storage import check_storage, exclusive_lock
 from woundray.tracking.journal import Journal, Refitted
 from woundray.training.checkpoint import link, write_config
-from woundray.training.precompute import ProgressCallback
 
 
 def run_study(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from woundray.checkpoints.earlier_layout import upgrade_layout
 from woundray.config import Config
 from woundray.config.config_file import read_config
 from woundray.config.error_messages import nearest
@@ -41,6 +42,7 @@ def find_study_folder(study: Path, output: Path) -> Path:
                     f"--resume: {folder} is a measurement; "
                     f"`woundray augment --study.name {folder.name}` goes on with it"
                 )
+            upgrade_layout(folder)
             return folder.absolute()
     raise UserError(f"--resume: neither {study} nor {output / study} is a study{suggest_folder(study, output)}")
 

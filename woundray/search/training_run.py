@@ -19,10 +19,10 @@ from woundray.search.interruption import resume_hint_on_interrupt
 from woundray.search.session import open_session, resolve_config
 from woundray.search.single_run import fit_single_run
 from woundray.search.study_folders import create_folder, refuse_taken_name
+from woundray.system.progress import ProgressCallback
 from woundray.system.storage import check_storage, exclusive_lock
 from woundray.training.checkpoint import link, read_progress, start_from, write_config
 from woundray.training.entry_point import train
-from woundray.training.precompute import ProgressCallback
 
 STARTED_FROM_FILE = "begun_from.txt"
 """File in the folder of a run's checkpoints: path of the checkpoint of another run from which it started."""

@@ -14,7 +14,7 @@ from woundray.config import Config
 from woundray.ray_cluster.dashboard_metrics import set_gauges
 from woundray.ray_cluster.torch_trainer import RunFailed, epoch_event, error_line, fit
 from woundray.ray_cluster.train_worker import CHECKPOINT, Failure, RunSetup
-from woundray.search.optuna_search import TRIAL, VALUES
+from woundray.search.optuna_search import CONFIG, TRIAL
 from woundray.search.study_folders import journal_path
 from woundray.system.redaction import redact
 from woundray.system.storage import check_not_lost
@@ -44,12 +44,11 @@ def make_trainable(driver: Callable[[dict[str, Any]], None]) -> type[FunctionTra
     return Trial
 
 
-def run_trial(proposal: dict[str, Any], *, base: Config, loop: TrainLoop, precomputed: Path, study: Path) -> None:
+def run_trial(proposal: dict[str, Any], *, loop: TrainLoop, precomputed: Path, study: Path) -> None:
     """Train one configuration to its end. Ray Tune calls it, and again if its process died.
 
     Args:
-        proposal: name and values of the trial (see `ResumableOptunaSearch.suggest`).
-        base: configuration of the study, which the values change.
+        proposal: name and configuration of the trial (see `ResumableOptunaSearch.suggest`).
         loop: training loop.
         precomputed: folder of the precomputed data.
         study: folder of the study.
@@ -64,10 +63,9 @@ def run_trial(proposal: dict[str, Any], *, base: Config, loop: TrainLoop, precom
     if error_file.exists():  # a retry by Tune would fail in the same way
         raise RuntimeError(error_file.read_text(encoding="utf-8"))
     check_not_lost(study)
-    config = base.with_values(proposal[VALUES])
     try:
         last_report = fit(
-            RunSetup(config, loop, precomputed, output, name=name, storage=study / "ray" / "runs"),
+            RunSetup(proposal[CONFIG], loop, precomputed, output, name=name, storage=study / "ray" / "runs"),
             callbacks=[TuneReportCallback()],  # type: ignore[no-untyped-call]
             last_reported=partial(Journal(journal_path(study)).last_epoch, name),
         )

@@ -128,7 +128,7 @@ def _make_tuner(setup: StudySetup) -> tune.Tuner | None:
     left = config.study.trials - sum(not trial.unfinished for trial in trials)
     if left <= 0:
         return None
-    driver = partial(run_trial, base=config, loop=setup.loop, precomputed=setup.precomputed, study=folder)
+    driver = partial(run_trial, loop=setup.loop, precomputed=setup.precomputed, study=folder)
     return tune.Tuner(
         make_trainable(tune.with_resources(driver, _DRIVER_RESOURCES)),
         tune_config=tune.TuneConfig(

@@ -2,12 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-_END_BYTES = 2**20
+from woundray.system.progress import ProgressCallback
 
-ProgressCallback = Callable[[str, int, int], None]  # name of the task, amount done, total amount
+_END_BYTES = 2**20
 
 
 def file_sha256(path: Path) -> str:

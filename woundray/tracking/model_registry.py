@@ -85,7 +85,7 @@ def register(client: "MlflowClient", run_id: str, event: ModelSaved) -> str:
         event.name,
         f"runs:/{run_id}/{MODEL_FOLDER}",
         run_id,
-        tags=tags | {"bars_missed": ", ".join(event.missed) or "none"},
+        tags=tags | {"thresholds_missed": ", ".join(event.missed) or "none"},
         description=_description(event),
     )
     alias = _choose_alias(client, event)

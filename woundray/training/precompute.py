@@ -7,7 +7,6 @@ held-out patients there are no reference and no scores.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from woundray.sampling.pipeline import image_seeds, sample_images, sample_latent
 from woundray.sampling.png_files import write_png
 from woundray.sampling.solver import Prompt, Sampler
 from woundray.system.atomic_files import write_json
+from woundray.system.progress import ProgressCallback
 from woundray.training.precompute_inputs import (
     change_message,
     fingerprint_inputs,
@@ -43,8 +43,6 @@ from woundray.training.precompute_inputs import (
 from woundray.weights.base_models import base_model_folder
 
 _PRIOR_SEED = 2**20  # first seed of prior images, beyond the seeds of evaluated images
-
-ProgressCallback = Callable[[str, int, int], None]  # name of the stage, number done, total
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ def fingerprint_inputs(config: Config, base: Path, source: ImageSource) -> dict[
         "base": {str(path.relative_to(base)): file_sha256(path) for path in sorted(base.glob("*/*.safetensors"))},
         "resolution": config.model.resolution,
         # settings that group photographs by patient are covered by the groups
-        "data": config.data.model_dump(exclude={"root", "similar_patients", "likeness"}),
+        "data": config.data.model_dump(exclude={"root", "similar_patients", "duplicate_correlation"}),
         "prompts": config.prompts.model_dump(),
         "validation": config.validation.model_dump(),
-        "baseline_repeats": config.metrics.baseline_repeats,
+        "floor_repeats": config.metrics.baseline_repeats,  # its name in 0.1, and part of the hash
         "objective": config.metrics.objective,
         "copies": config.quality.copies.model_dump(),
         "seed": config.reproducibility.seed,
@@ -32,7 +32,7 @@ def fingerprint_inputs(config: Config, base: Path, source: ImageSource) -> dict[
 _SETTINGS = {
     "base": "the base model's weights",
     "resolution": "model.resolution",
-    "baseline_repeats": "metrics.baseline_repeats",
+    "floor_repeats": "metrics.baseline_repeats",
     "objective": "metrics.objective",
     "copies": "quality.copies",
     "seed": "reproducibility.seed",

@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from woundray.errors import UserError
 from woundray.system.atomic_files import atomic_path
-from woundray.system.checksums import ProgressCallback, damaged_files, file_sha256, has_sha256
+from woundray.system.checksums import damaged_files, file_sha256, has_sha256
+from woundray.system.progress import ProgressCallback
 from woundray.weights import diffusers_layout
 from woundray.weights.base_models import STAGED_JSON, recorded_sha256, staged_folder
 from woundray.weights.feature_weights import WEIGHTS, checkpoints_home, staging_path, without_alias

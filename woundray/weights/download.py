@@ -6,7 +6,8 @@ from http.client import HTTPException
 from pathlib import Path
 
 from woundray.errors import UserError
-from woundray.system.checksums import ProgressCallback, file_sha256, has_sha256
+from woundray.system.checksums import file_sha256, has_sha256
+from woundray.system.progress import ProgressCallback
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60.0

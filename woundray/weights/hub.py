@@ -8,7 +8,8 @@ from huggingface_hub.hf_api import RepoFile
 
 from woundray.errors import UserError
 from woundray.system.atomic_files import write_json
-from woundray.system.checksums import ProgressCallback, damaged_files, file_sha256
+from woundray.system.checksums import damaged_files, file_sha256
+from woundray.system.progress import ProgressCallback
 from woundray.weights import diffusers_layout
 from woundray.weights.base_models import STAGED_JSON
 from woundray.weights.download import download

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from woundray.config.error_messages import nearest
 from woundray.errors import UserError
-from woundray.system.checksums import ProgressCallback, damaged_files, has_sha256
+from woundray.system.checksums import damaged_files, has_sha256
+from woundray.system.progress import ProgressCallback
 from woundray.weights.base_models import recorded_sha256, staged_folder
 from woundray.weights.download import download
 from woundray.weights.feature_weights import ALIASES, WEIGHTS, checkpoints_home, staging_path, without_alias
