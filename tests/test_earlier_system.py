@@ -26,7 +26,7 @@ from woundray.metrics.frechet import frechet_distance
 from woundray.metrics.lpips import lpips_matrix, untrained_lpips
 from woundray.metrics.ssim import ssim_matrix
 from woundray.models.lora import add_adapter, load_adapter, save_adapter
-from woundray.models.noise_schedule import NoiseSchedule
+from woundray.models.noise_schedule import NoiseSchedule, add_noise, predicted_x0, target
 from woundray.models.unet import load_unet
 from woundray.models.vae import load_vae, to_uint8
 from woundray.sampling.grids import make_grid
@@ -34,7 +34,6 @@ from woundray.training import train_step as steps
 from woundray.training.distributed import DistributedContext
 from woundray.training.ema import EMA
 from woundray.training.loop import train
-from woundray.training.losses import add_noise, predicted_x0, target
 from woundray.training.perceptual_loss import make_perceptual_networks
 from woundray.training.precompute import Precomputed
 from woundray.training.random_inputs import draw_random_inputs, random_stream

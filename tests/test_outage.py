@@ -18,8 +18,8 @@ from slow_link import slow_link
 
 from woundray.config import Config
 from woundray.tracking.journal import EpochReported, Journal, StudyEnded, TrialEnded, TrialStarted
+from woundray.tracking.mlflow_sync import Tracker, sync_journal
 from woundray.tracking.run_context import TrackedStudy
-from woundray.tracking.tracker import Tracker, sync_journal
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's client
 

@@ -31,7 +31,7 @@ def main() -> None:
 def _sync() -> None:
     command = read_flags(Sync, prog="python -m woundray.sync")
     from woundray.system.storage import exclusive_lock
-    from woundray.tracking.tracker import sync_journal
+    from woundray.tracking.mlflow_sync import sync_journal
 
     folder = find_journal_folder(command.study, command.output)
     with exclusive_lock(folder):  # a study that goes on writes its events itself

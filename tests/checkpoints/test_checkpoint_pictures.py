@@ -16,8 +16,8 @@ from woundray.models.lora import add_adapter, save_adapter
 from woundray.models.unet import load_unet
 from woundray.system.atomic_files import write_json
 from woundray.tracking.journal import Journal, StudyEnded, TrialEnded, TrialStarted
+from woundray.tracking.mlflow_sync import Tracker
 from woundray.tracking.run_context import TrackedStudy
-from woundray.tracking.tracker import Tracker
 from woundray.training.checkpoint import link, write_config
 from woundray.weights.diffusers_layout import WEIGHTS_NAME
 

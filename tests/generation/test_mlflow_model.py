@@ -17,9 +17,9 @@ from woundray.generation.fill_folder import find_sources
 from woundray.generation.generator import ImageGenerator, origin_of, weights_sha256
 from woundray.search.finish_study import _SERVED_CODE
 from woundray.tracking.journal import Journal, ModelSaved, StudyEnded, TrialEnded, TrialStarted
+from woundray.tracking.mlflow_sync import Tracker
 from woundray.tracking.model_registry import save_model
 from woundray.tracking.run_context import TrackedStudy
-from woundray.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -13,8 +13,8 @@ from woundray.results.study import StudyResults
 from woundray.search.study_folders import journal_path
 from woundray.search.tuner import StudySetup, run_search
 from woundray.tracking.journal import Journal, TrialStarted
+from woundray.tracking.mlflow_sync import Tracker
 from woundray.tracking.run_context import TrackedStudy
-from woundray.tracking.tracker import Tracker
 from woundray.training.distributed import DistributedContext
 from woundray.training.entry_point import ReportCallback
 from woundray.training.precompute import Precomputed

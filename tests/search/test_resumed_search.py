@@ -15,11 +15,10 @@ from woundray.config import Config
 from woundray.errors import UserError
 from woundray.results.trials import TrialResult, read_trials
 from woundray.search.asha import ResumableASHA
-from woundray.search.finalists import mark_unfinished_as_killed
 from woundray.search.optuna_search import NUMBER, TRIAL, VALUES, ResumableOptunaSearch
+from woundray.search.resume import check_checkpoints, mark_unfinished_as_killed
 from woundray.search.search_space import SearchSpace, load_search_space
 from woundray.search.study_folders import journal_path
-from woundray.search.tuner import check_checkpoints
 from woundray.tracking.journal import EpochReported, Journal, TrialEnded
 
 TRIALS = 12

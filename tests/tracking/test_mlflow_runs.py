@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from test_tracker import SETTINGS, copy, write_study
+from test_mlflow_sync import SETTINGS, copy, write_study
 
 from woundray.errors import UserError
 from woundray.tracking.connection import connect, experiment_id
 from woundray.tracking.journal import ArmMeasured
 from woundray.tracking.mlflow_runs import MlflowRuns
+from woundray.tracking.mlflow_sync import Tracker
 from woundray.tracking.run_context import TrackedStudy
 from woundray.tracking.study_id import study_id
-from woundray.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_tracker import copy, write_study
+from test_mlflow_sync import copy, write_study
 
 from woundray.errors import UserError
 from woundray.ray_cluster.dashboard_metrics import set_gauges

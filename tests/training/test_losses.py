@@ -8,8 +8,8 @@ from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 
 from woundray.metrics.extractors import Lite0Trunk
-from woundray.models.noise_schedule import NoiseSchedule
-from woundray.training.losses import add_noise, denoising_loss, perceptual_distance, predicted_x0, snr_weights, target
+from woundray.models.noise_schedule import NoiseSchedule, add_noise, predicted_x0, target
+from woundray.training.losses import denoising_loss, perceptual_distance, snr_weights
 
 
 def schedule_of(kind: str) -> NoiseSchedule:

@@ -10,8 +10,8 @@ from woundray.checkpoints.find import find_checkpoint
 from woundray.config import Config
 from woundray.errors import UserError
 from woundray.tracking.journal import EpochReported, Journal, TrialEnded, TrialStarted
+from woundray.tracking.mlflow_sync import Tracker
 from woundray.tracking.run_context import TrackedStudy
-from woundray.tracking.tracker import Tracker
 from woundray.training.checkpoint import read_progress, start_from
 from woundray.training.distributed import DistributedContext
 from woundray.training.loop import train

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from woundray.config import Config
-from woundray.config.saved import read_saved_config
+from woundray.config.saved import read_config
 from woundray.models.export import export_diffusers, export_kohya, export_merged
 from woundray.system.progress import ProgressCallback
 from woundray.training.checkpoint import TrainingProgress, read_progress
@@ -20,7 +20,7 @@ def export_checkpoint(checkpoint: Path, out: Path, kind: Format, *, progress: Pr
     Raises:
         UserError: `out` exists, the checkpoint or its base can not be used, or the export differs from the checkpoint.
     """
-    config = read_saved_config(checkpoint / "config.yaml")
+    config = read_config(checkpoint)
     trained = read_progress(checkpoint)
     base, adapter, out = base_model_folder(config.model.base), checkpoint / WEIGHTS_NAME, out.absolute()
     progress("export and check", 0, 1)

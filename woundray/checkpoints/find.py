@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from woundray.checkpoints.earlier_layout import upgrade_layout_of
 from woundray.config import Config
 from woundray.config.error_messages import nearest
-from woundray.config.saved import read_saved_config
+from woundray.config.saved import read_config
 from woundray.errors import UserError
 from woundray.tracking.mlflow_checkpoints import SCHEMES, fetch_checkpoint, pin_reference
 from woundray.weights.diffusers_layout import WEIGHTS_NAME, has_weights
@@ -108,4 +108,4 @@ def check_references(references: Iterable[str], runs: Path, tracking_uri: str = 
 
 def config_of(checkpoint: Path) -> Config:
     """Read the configuration that a checkpoint was trained with."""
-    return read_saved_config(checkpoint / "config.yaml")
+    return read_config(checkpoint)

@@ -7,6 +7,11 @@ from woundray.config.error_messages import RENAMED, flatten
 from woundray.config.layers import read_yaml
 
 
+def read_config(folder: Path) -> Config:
+    """Return the configuration of the folder of a study, run or checkpoint, from its `config.yaml`."""
+    return read_saved_config(folder / "config.yaml")
+
+
 def read_saved_config(file: Path) -> Config:
     """Return the configuration of a study, run or checkpoint. Settings that were renamed since get their new names.
 

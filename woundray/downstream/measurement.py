@@ -27,7 +27,7 @@ from woundray.models.text_encoder import warn_of_truncation
 from woundray.ray_cluster.connection import cluster
 from woundray.ray_cluster.nodes import Resources
 from woundray.ray_cluster.torch_trainer import resolve_gpus
-from woundray.search.interruption import resume_hint_on_interrupt
+from woundray.search.ctrl_c import resume_hint_on_interrupt
 from woundray.search.session import threads_per_worker, wait_for_resources
 from woundray.search.study_folders import create_folder
 from woundray.system.progress import ProgressCallback
@@ -41,8 +41,8 @@ from woundray.tracking.journal import (
     StudyStarted,
     TrialStarted,
 )
+from woundray.tracking.mlflow_sync import Tracker, versions
 from woundray.tracking.run_context import TrackedStudy
-from woundray.tracking.tracker import Tracker, versions
 from woundray.training.checkpoint import write_config
 from woundray.weights.base_models import base_model_folder
 

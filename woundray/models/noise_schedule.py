@@ -1,4 +1,11 @@
-"""Noise schedule of a diffusion model: abar_t of each timestep, and the prediction type of the UNet."""
+"""Noise schedule of a diffusion model: abar_t of each timestep, noisy latents, training targets, x0 of a prediction.
+
+Notation: x0 latents, eps noise, abar = alphas_cumprod[t], x_t = sqrt(abar) x0 + sqrt(1 - abar) eps.
+
+Own code beside diffusers' DDPMScheduler.add_noise and .get_velocity: a scheduler rounds abar to the dtype of the
+latents, moves it between devices, and can not hold abar of zero terminal SNR as `NoiseSchedule` has it. Here abar stays
+float32, in functions without state; tests compare both.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,3 +56,31 @@ class NoiseSchedule:
         root = (root - root[-1]) * root[0] / (root[0] - root[-1])
         # the sampling solver divides by abar: 2^-24 instead of 0, as in diffusers
         return NoiseSchedule(root.square().clamp(min=2**-24).float(), self.prediction_type)
+
+
+def add_noise(schedule: NoiseSchedule, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """Return x_t of each row at its own timestep."""
+    signal, sigma = _factors(schedule, timesteps, x0)
+    return signal * x0 + sigma * noise
+
+
+def target(schedule: NoiseSchedule, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """Return the UNet's training target: eps, or v = sqrt(abar) eps - sqrt(1 - abar) x0 (Salimans & Ho 2022)."""
+    if schedule.prediction_type == "epsilon":
+        return noise
+    signal, sigma = _factors(schedule, timesteps, x0)
+    return signal * noise - sigma * x0
+
+
+def predicted_x0(schedule: NoiseSchedule, x_t: Tensor, prediction: Tensor, timesteps: Tensor) -> Tensor:
+    """Return x0 of a prediction: (x_t - sqrt(1 - abar) eps) / sqrt(abar), or sqrt(abar) x_t - sqrt(1 - abar) v."""
+    signal, sigma = _factors(schedule, timesteps, x_t)
+    if schedule.prediction_type == "epsilon":
+        return (x_t - sigma * prediction) / signal
+    return signal * x_t - sigma * prediction
+
+
+def _factors(schedule: NoiseSchedule, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return sqrt(abar) and sqrt(1 - abar) of each row, (N, 1, 1, 1)."""
+    abar = schedule.alphas_cumprod.to(like.device)[timesteps].view(-1, 1, 1, 1)
+    return abar.sqrt(), (1 - abar).sqrt()

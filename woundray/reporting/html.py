@@ -18,7 +18,7 @@ from woundray.results.reference_scores import ReferenceScores, reference_scores
 from woundray.results.study import FEWEST_TRIALS, StudyResults, read_study
 from woundray.results.trials import TrialResult
 from woundray.system.atomic_files import write_text
-from woundray.tracking.tracker import versions
+from woundray.tracking.mlflow_sync import versions
 from woundray.training.checkpoint import GRIDS
 
 _WIDEST_PX = 1200  # of an image in the report

@@ -14,7 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from woundray.checkpoints.earlier_layout import upgrade_layout
 from woundray.checkpoints.find import EVALUATION
 from woundray.config import Config
-from woundray.config.config_file import read_config
+from woundray.config.saved import read_config
 from woundray.errors import UserError
 from woundray.evaluation.real_reference import RealReference, read_reference
 from woundray.results.trials import TrialResult, best_trial, ranked, read_trials

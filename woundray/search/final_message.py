@@ -10,7 +10,7 @@ from woundray.reporting.score_descriptions import missed_thresholds
 from woundray.results.reference_scores import reference_scores
 from woundray.results.study import StudyResults
 from woundray.system.redaction import redact
-from woundray.tracking.tracker import Tracker
+from woundray.tracking.mlflow_sync import Tracker
 
 
 def final_message(study: StudyResults, tracker: Tracker) -> str:

@@ -1,6 +1,5 @@
 """End of a search: finalists are scored on new images, the best trial is elected, the journal is closed."""
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,25 +7,14 @@ from woundray.config import Config
 from woundray.errors import NonFiniteError, UserError
 from woundray.ray_cluster.torch_trainer import RunFailed
 from woundray.results.study import StudyResults
-from woundray.results.trials import TrialResult, finalists, ranked, read_trials
+from woundray.results.trials import TrialResult, finalists
+from woundray.search.resume import mark_unfinished_as_killed
 from woundray.search.study_folders import journal_path
 from woundray.search.trial import trial_folder
 from woundray.tracking.journal import Event, FinalistScored, Journal, StudyEnded, TrialEnded
 
 ScoreFinalist = Callable[[Path], tuple[int, dict[str, float]]]
 """Checkpoint -> number of its new images, and their scores."""
-
-
-def resume_hint(folder: Path, config: Config) -> str:
-    """State of an interrupted study, and the command that resumes it."""
-    trials = read_trials(Journal(journal_path(folder)).events(), config.metrics.objective)
-    ended = sum(trial.status in ("finished", "failed") for trial in trials)
-    best = next(iter(ranked(trials)), None)  # by their epochs: finalists may be those of a shorter study
-    so_far = f", the best so far in {best.checkpoint}" if best else ""
-    return (
-        f"stopped: {ended} of {config.study.trials} trials have ended{so_far}; "
-        f"go on with: python -m woundray.tune --resume {shlex.quote(str(folder))}"
-    )
 
 
 def elect_best_trial(config: Config, folder: Path, score_finalist: ScoreFinalist | None = None) -> StudyResults:
@@ -80,15 +68,6 @@ def _score_finalist(trial: TrialResult, folder: Path, score_finalist: ScoreFinal
         )
     else:
         journal.append(FinalistScored(trial=trial.id, pictures=pictures, metrics=metrics))
-
-
-def mark_unfinished_as_killed(folder: Path, config: Config) -> None:
-    """Write to the journal that trials which still run will not go on."""
-    journal = Journal(journal_path(folder))
-    for trial in read_trials(journal.events(), config.metrics.objective):
-        if trial.status == "running":
-            output = trial_folder(folder, trial.id)
-            journal.append(TrialEnded(trial=trial.id, status="KILLED", stopped_early=False, output=output))
 
 
 def _equal_except_time(last: Event, ended: StudyEnded) -> bool:

@@ -1,7 +1,7 @@
 """First points of a search: the study's own configuration, and the best trials of an earlier study."""
 
 from woundray.config import Config
-from woundray.config.config_file import read_config
+from woundray.config.saved import read_config
 from woundray.errors import UserError
 from woundray.results.trials import ranked, read_trials
 from woundray.search.search_space import SearchSpace, Value

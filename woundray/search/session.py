@@ -19,8 +19,8 @@ from woundray.search.preflight import check_held_out
 from woundray.search.study_folders import journal_path
 from woundray.system.progress import ProgressCallback
 from woundray.tracking.connection import check_tracking
+from woundray.tracking.mlflow_sync import Tracker, versions
 from woundray.tracking.run_context import DatasetSummary, TrackedStudy
-from woundray.tracking.tracker import Tracker, versions
 from woundray.training.perceptual_loss import resolve_perceptual
 from woundray.training.precompute import Precomputed, precompute, usable_split
 from woundray.weights.base_models import base_model_folder

@@ -19,7 +19,7 @@ from woundray.ray_cluster.dashboard_metrics import set_gauges
 from woundray.ray_cluster.torch_trainer import RunFailed, epoch_event, fit
 from woundray.ray_cluster.train_worker import RunSetup
 from woundray.results.trials import read_trials
-from woundray.search.interruption import InterruptHandler
+from woundray.search.ctrl_c import InterruptHandler
 from woundray.search.progress import JournalFollower
 from woundray.search.study_folders import journal_path
 from woundray.search.trial import ERROR_FILE

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from woundray.config import Config
-from woundray.config.config_file import read_config
 from woundray.config.resume import extended
+from woundray.config.saved import read_config
 from woundray.errors import UserError
 from woundray.ray_cluster.torch_trainer import RunFailed
 from woundray.results.study import StudyResults
 from woundray.search.cross_validation import FinalistScorer, refit
+from woundray.search.ctrl_c import resume_hint_on_interrupt
 from woundray.search.final_message import final_message
-from woundray.search.finalists import resume_hint
 from woundray.search.finish_study import finish_study
 from woundray.search.initial_points import initial_points
-from woundray.search.interruption import resume_hint_on_interrupt
+from woundray.search.resume import resume_hint
 from woundray.search.search_space import load_search_space
 from woundray.search.session import Session, local_device, open_session, resolve_config
 from woundray.search.study_folders import create_folder, find_study_folder, journal_path, refuse_taken_name

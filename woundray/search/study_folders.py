@@ -9,8 +9,8 @@ from pathlib import Path
 
 from woundray.checkpoints.earlier_layout import upgrade_layout
 from woundray.config import Config
-from woundray.config.config_file import read_config
 from woundray.config.error_messages import nearest
+from woundray.config.saved import read_config
 from woundray.errors import UserError
 from woundray.tracking.journal import JOURNAL_NAME, Journal, MeasurementStarted
 from woundray.tracking.study_id import study_id

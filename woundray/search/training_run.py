@@ -11,11 +11,11 @@ from typing import Any
 
 from woundray.checkpoints.find import find_checkpoint
 from woundray.config import Config
-from woundray.config.config_file import read_config
 from woundray.config.resume import RUN, extended
+from woundray.config.saved import read_config
 from woundray.evaluation.checkpoint_selection import best_epoch
 from woundray.ray_cluster.torch_trainer import resolve_gpus
-from woundray.search.interruption import resume_hint_on_interrupt
+from woundray.search.ctrl_c import resume_hint_on_interrupt
 from woundray.search.session import open_session, resolve_config
 from woundray.search.single_run import fit_single_run
 from woundray.search.study_folders import create_folder, refuse_taken_name

@@ -22,20 +22,20 @@ from woundray.errors import Stopped, UserError
 from woundray.ray_cluster.nodes import Resources
 from woundray.ray_cluster.torch_trainer import error_line, resolve_gpus, runs_at_once
 from woundray.results.study import StudyResults
-from woundray.results.trials import TrialResult, read_trials
+from woundray.results.trials import read_trials
 from woundray.search.asha import ResumableASHA
-from woundray.search.finalists import ScoreFinalist, elect_best_trial, mark_unfinished_as_killed, resume_hint
+from woundray.search.ctrl_c import InterruptHandler
+from woundray.search.finalists import ScoreFinalist, elect_best_trial
 from woundray.search.initial_points import initial_points
-from woundray.search.interruption import InterruptHandler
 from woundray.search.optuna_search import ResumableOptunaSearch
 from woundray.search.progress import JournalFollower, OnChange
+from woundray.search.resume import mark_unfinished_as_killed, resume_hint, trials_to_resume
 from woundray.search.search_space import SearchSpace, load_search_space
 from woundray.search.study_folders import journal_path
-from woundray.search.trial import ERROR_FILE, TuneJournalCallback, make_trainable, run_trial, trial_folder
+from woundray.search.trial import TuneJournalCallback, make_trainable, run_trial
 from woundray.system.atomic_files import atomic_path
 from woundray.system.storage import storage_loss
 from woundray.tracking.journal import Journal, StudyEnded, StudyStarted
-from woundray.training.checkpoint import newest_checkpoint, read_progress
 from woundray.training.entry_point import TrainLoop, train
 
 SPACE_FILE = "space.yaml"
@@ -115,16 +115,10 @@ def run_search(
 def _make_tuner(setup: StudySetup) -> tune.Tuner | None:
     """Return the Tuner of the remaining trials; None: all have ended."""
     config, folder = setup.config, setup.folder
-    journal = Journal(journal_path(folder))
-    mark_unfinished_as_killed(folder, config)  # after a kill; they are proposed again
-    trials = read_trials(journal.events(), config.metrics.objective)
-    check_checkpoints(folder, trials)
+    trials = trials_to_resume(folder, config)
     space = copy_search_space(config, folder)
-    points = _initial_points(journal, space, config)
+    points = _initial_points(Journal(journal_path(folder)), space, config)
     shutil.rmtree(folder / _RAY_STATE_FOLDER, ignore_errors=True)
-    for trial in trials:
-        if trial.unfinished:  # a failed one is tried again
-            (trial_folder(folder, trial.id) / ERROR_FILE).unlink(missing_ok=True)
     left = config.study.trials - sum(not trial.unfinished for trial in trials)
     if left <= 0:
         return None
@@ -154,35 +148,6 @@ def copy_search_space(config: Config, folder: Path) -> SearchSpace:
         with atomic_path(copy) as temporary:
             shutil.copyfile(load_search_space(config.study.space, config).source, temporary)
     return load_search_space(str(copy), config)
-
-
-def check_checkpoints(folder: Path, trials: tuple[TrialResult, ...]) -> None:
-    """Compare a study's journal with the folders of its trials.
-
-    Raises:
-        UserError: checkpoints of an unfinished trial are missing, or a folder's trial is not in the journal.
-    """
-    for trial in trials:
-        if trial.unfinished and trial.epochs:
-            output = trial_folder(folder, trial.id)
-            newest = newest_checkpoint(output)
-            if newest is None:
-                raise UserError(
-                    f"{output}: epoch {trial.epochs} was reported, and there is no checkpoint: put the folder back as "
-                    "it was, or begin a new study"
-                )
-            epoch = read_progress(newest).epoch
-            if epoch < trial.epochs:
-                log.warning("%s: goes on from epoch %d, though %d were reported", output, epoch, trial.epochs)
-    known = {trial.id for trial in trials}
-    for config in sorted((folder / "trials").glob("*/config.yaml")):
-        if config.parent.name not in known:
-            if newest_checkpoint(config.parent) is not None:
-                raise UserError(
-                    f"{config.parent}: {journal_path(folder).name} does not know this trial: put both back as they "
-                    "were, or begin a new study"
-                )
-            shutil.rmtree(config.parent)  # of a trial that had no epoch when the machine lost power
 
 
 def _initial_points(journal: Journal, space: SearchSpace, config: Config) -> list[dict[str, Any]]:

@@ -9,13 +9,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from woundray.config import Config
 from woundray.data.latent_cache import LatentCache
-from woundray.models.noise_schedule import NoiseSchedule
+from woundray.models.noise_schedule import NoiseSchedule, add_noise, predicted_x0, target
 from woundray.models.trainable_weights import mixed_precision
 from woundray.models.unet import added_conditions
 from woundray.models.vae import sample_posterior
 from woundray.training.cuda_graphs import CudaGraphedUNet
 from woundray.training.distributed import DistributedContext
-from woundray.training.losses import add_noise, denoising_loss, perceptual_distance, predicted_x0, snr_weights, target
+from woundray.training.losses import denoising_loss, perceptual_distance, snr_weights
 from woundray.training.perceptual_loss import PerceptualNetworks
 from woundray.training.random_inputs import RandomInputs
 from woundray.training.train_state import TrainState

@@ -4,11 +4,11 @@ import torch
 
 from woundray.config import Config
 from woundray.data.latent_cache import LatentCache
-from woundray.models.noise_schedule import NoiseSchedule
+from woundray.models.noise_schedule import NoiseSchedule, add_noise, target
 from woundray.models.trainable_weights import mixed_precision
 from woundray.models.unet import added_conditions
 from woundray.training.distributed import DistributedContext
-from woundray.training.losses import add_noise, denoising_loss, target
+from woundray.training.losses import denoising_loss
 from woundray.training.random_inputs import random_stream
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from woundray.errors import Stopped
 from woundray.results.trials import TrialResult
-from woundray.search.interruption import OUTPUT_FILE, InterruptHandler, resume_hint_on_interrupt
+from woundray.search.ctrl_c import OUTPUT_FILE, InterruptHandler, resume_hint_on_interrupt
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ CLOSED = """
 import os, pty, signal, sys, time
 from pathlib import Path
 from woundray.errors import Stopped
-from woundray.search.interruption import InterruptHandler
+from woundray.search.ctrl_c import InterruptHandler
 from woundray.results.trials import TrialResult
 
 def trial(epochs):

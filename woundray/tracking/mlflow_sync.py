@@ -13,7 +13,7 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
-from woundray.config.config_file import read_config
+from woundray.config.saved import read_config
 from woundray.errors import UserError
 from woundray.tracking.address import tracking_uri, unavailable_reason
 from woundray.tracking.journal import JOURNAL_NAME, Event, Journal

@@ -11,11 +11,11 @@ from PIL import Image
 from pydantic import JsonValue
 
 from woundray.errors import UserError
-from woundray.tracking import tracker
+from woundray.tracking import mlflow_sync
 from woundray.tracking.address import tracking_uri
 from woundray.tracking.journal import EpochReported, Journal, ReportWritten, StudyEnded, TrialEnded, TrialStarted
+from woundray.tracking.mlflow_sync import Tracker
 from woundray.tracking.run_context import DatasetSummary, TrackedStudy
-from woundray.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -296,7 +296,7 @@ def test_what_is_known_to_be_copied_is_doubted_where_it_does_not_fit_the_journal
     """A power failure may lose the end of one file and not of the other."""
     journal, uri = write_study(tmp_path / "study", "power"), "sqlite:///any.db"
     copied = journal.path.with_suffix(".copied")
-    copied.write_text(content.format(address=tracker._address_hash(uri)))
-    assert tracker._copied_bytes(journal.path, uri) == 0
-    copied.write_text(f"{journal.path.stat().st_size} {tracker._address_hash(uri)}")
-    assert tracker._copied_bytes(journal.path, uri) == journal.path.stat().st_size
+    copied.write_text(content.format(address=mlflow_sync._address_hash(uri)))
+    assert mlflow_sync._copied_bytes(journal.path, uri) == 0
+    copied.write_text(f"{journal.path.stat().st_size} {mlflow_sync._address_hash(uri)}")
+    assert mlflow_sync._copied_bytes(journal.path, uri) == journal.path.stat().st_size
