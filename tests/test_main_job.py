@@ -77,7 +77,7 @@ def test_from_raw_photographs_to_pictures(tmp_path: Path, micro_base: Path) -> N
 
     # the finalist was trained again with the other half of the patients held out, then on all photographs
     assert "mean of 2 folds of patients" in summary
-    assert "trained on all photographs, and judged by none" in summary
+    assert "trained on all photographs, and scored on none" in summary
     study = tmp_path / "woundray-runs/first"
     [refit] = [path.relative_to(study) for path in study.glob("refit/*")]
     sides = [json.loads((study / folder / "split.json").read_text()) for folder in (

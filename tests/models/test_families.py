@@ -156,10 +156,10 @@ def test_sampling_calls_the_unet_as_diffusers_pipeline_does(family_base: Path, g
         torch.testing.assert_close(our["sample"], their["sample"], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(our["encoder_hidden_states"], their["encoder_hidden_states"])
         assert float(our["timestep"]) == float(their["timestep"])
-        added, expected = our["added_cond_kwargs"], their.get("added_cond_kwargs")
-        assert (added is None) == (expected is None) == (family_base.name != "sdxl")
+        added, their_added = our["added_cond_kwargs"], their.get("added_cond_kwargs")
+        assert (added is None) == (their_added is None) == (family_base.name != "sdxl")
         for name in ("text_embeds", "time_ids") if added else ():
-            torch.testing.assert_close(added[name], expected[name])
+            torch.testing.assert_close(added[name], their_added[name])
     torch.testing.assert_close(latents, expected, atol=1e-3, rtol=1e-3)
 
 

@@ -61,8 +61,8 @@ def second_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         there = {path.replace(str(tmp_path / "head"), str(root)): print_ for path, print_ in files.items()}
         return {"10.0.0.1": look(files, wait_s), "10.0.0.2": look(there, wait_s)}
 
-    monkeypatch.setattr(nodes, "_alive", lambda: [{}, {}])
-    monkeypatch.setattr(nodes, "_on_each_node", on_each)
+    monkeypatch.setattr(nodes, "_alive_nodes", lambda: [{}, {}])
+    monkeypatch.setattr(nodes, "_run_on_each_node", on_each)
     return root
 
 
