@@ -13,11 +13,11 @@ from torch.nn import functional
 
 from woundray.metrics.frechet import frechet_distance
 
-TEXTURE_SHARE = 0.45
-DECODER_TEXTURE_SHARE = 0.2
+TEXTURE_SHARE, PHOTO_SHARE = 0.1, 0.3  # of pictures; the others are drawn wounds
 PERCEPTUAL_WEIGHT = 0.3
 PERCEPTUAL_SHARE = 1 / 3  # of a batch: half the step's cost otherwise, on a CPU
 COLOUR_WEIGHT = 5.0  # with less the four channels keep no yellow against blue: slough turns pink
+HOLD_WEIGHT = 1.0  # on the squared distance of the old channels' scaled latents, where a VAE was grown
 KL_WEIGHT = 3e-5  # on the mean over latent elements
 STYLE_WEIGHT = 1.0  # of the decoder's own stage: without it what the latents do not hold is drawn as its mean, a blur
 MEASURED_PICTURES = 1024  # for the latents' scale
@@ -91,17 +91,27 @@ def colour_distance(drawn: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
     return torch.stack([red - green, (red + green) / 2 - blue]).abs().mean()
 
 
-def train_vae(vae: AutoencoderKL, pictures: Pictures, training: Training, box: TimeBox, course: Course) -> None:
-    """Train `vae` in place, on crops, until `box` is over; at the end it holds the averaged weights."""
+def train_vae(
+    vae: AutoencoderKL,
+    pictures: Pictures,
+    training: Training,
+    box: TimeBox,
+    course: Course,
+    old: AutoencoderKL | None = None,
+) -> None:
+    """Train `vae` in place, on crops, until `box` is over; at the end it holds the averaged weights.
+
+    old: what `vae` was grown from; the first latent channels are held where it has them.
+    """
     device = pictures.pixels.device
     perceptual = Perceptual(course.crop_px)
     move(perceptual, device)
     assert vae.quant_conv is not None and vae.post_quant_conv is not None
     quant, unquant = vae.quant_conv, vae.post_quant_conv
     generator = torch.Generator(device).manual_seed(course.seed + training.step)
-    phantoms, textures = pictures.phantoms, pictures.textures
+    channels = vae.config["latent_channels"]
 
-    def losses(true: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def losses(true: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
         mean, log_variance = quant(vae.encoder(true)).float().chunk(2, dim=1)
         log_variance = log_variance.clamp(-30, 20)
         drawn = vae.decoder(unquant(mean + torch.exp(0.5 * log_variance) * noise)).float()
@@ -109,19 +119,26 @@ def train_vae(vae: AutoencoderKL, pictures: Pictures, training: Training, box: T
         pixel = pixel + COLOUR_WEIGHT * colour_distance(drawn, true)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         judged = max(1, round(PERCEPTUAL_SHARE * len(true)))
-        return pixel, perceptual(drawn[:judged], true[:judged])[0], kl
+        held = mean.new_zeros(())
+        if old is not None:
+            with torch.no_grad():
+                wanted = old.encode(true).latent_dist.mean
+            held = (old.config["scaling_factor"] * (mean[:, : wanted.shape[1]] - wanted)).square().mean()
+        return pixel, perceptual(drawn[:judged], true[:judged])[0], kl, held
 
     step_losses = torch.compile(losses) if course.is_compiled else losses
     log = Log(training, course.batch)
     while (share := box.share(training.step)) < 1:
-        numbers = mixed_numbers(phantoms, textures, TEXTURE_SHARE, course.batch, generator)
+        numbers = mixed_numbers(pictures, TEXTURE_SHARE, PHOTO_SHARE, course.batch, generator)
         true = pictures.crops(numbers, generator, course.crop_px).contiguous(memory_format=torch.channels_last)
-        noise = torch.randn(course.batch, 4, true.shape[2] // 8, true.shape[3] // 8, device=device, generator=generator)
+        noise = torch.randn(
+            course.batch, channels, true.shape[2] // 8, true.shape[3] // 8, device=device, generator=generator
+        )
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            pixel, perceived, kl = step_losses(true, noise)
-        loss = pixel + PERCEPTUAL_WEIGHT * perceived + KL_WEIGHT * kl
+            pixel, perceived, kl, held = step_losses(true, noise)
+        loss = pixel + PERCEPTUAL_WEIGHT * perceived + KL_WEIGHT * kl + HOLD_WEIGHT * held
         training.advance(loss, share)
-        log.note({"loss": loss, "pixel": pixel, "perceptual": perceived, "kl": kl})
+        log.note({"loss": loss, "pixel": pixel, "perceptual": perceived, "kl": kl, "held": held})
     training.finish()
 
 
@@ -140,7 +157,7 @@ def train_decoder(vae: AutoencoderKL, pictures: Pictures, training: Training, bo
     step_losses = torch.compile(losses) if course.is_compiled else losses
     log = Log(training, course.batch)
     while (share := box.share(training.step)) < 1:
-        numbers = mixed_numbers(pictures.phantoms, pictures.textures, DECODER_TEXTURE_SHARE, course.batch, generator)
+        numbers = mixed_numbers(pictures, TEXTURE_SHARE, PHOTO_SHARE, course.batch, generator)
         true = pictures.crops(numbers, generator, course.crop_px).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             with torch.no_grad():
@@ -153,26 +170,26 @@ def train_decoder(vae: AutoencoderKL, pictures: Pictures, training: Training, bo
 
 
 def mixed_numbers(
-    phantoms: torch.Tensor,
-    textures: torch.Tensor,
-    texture_share: float,
-    count: int,
-    generator: torch.Generator,
+    pictures: Pictures, texture_share: float, photo_share: float, count: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """Numbers of `count` pictures drawn with replacement, a texture with probability `texture_share`."""
-    device = phantoms.device
-    is_texture = torch.rand(count, device=device, generator=generator) < texture_share
-    chosen = [
-        group[torch.randint(len(group), (count,), device=device, generator=generator)] for group in (phantoms, textures)
-    ]
-    return torch.where(is_texture, chosen[1], chosen[0])
+    """Numbers of `count` pictures drawn with replacement, a texture or a photograph with the given probabilities."""
+    device = pictures.labels.device
+    kind = torch.rand(count, device=device, generator=generator)
+    groups = pictures.textures, pictures.photos, pictures.phantoms
+    # a kind of which there are no pictures is replaced by drawn wounds
+    textures, photos, phantoms = (
+        group[torch.randint(len(group), (count,), device=device, generator=generator)]
+        for group in (one if len(one) else pictures.phantoms for one in groups)
+    )
+    return torch.where(kind < texture_share, textures, torch.where(kind < texture_share + photo_share, photos, phantoms))
 
 
 @torch.no_grad()
-def normalise_latents(vae: AutoencoderKL, pictures: Pictures, batch: int) -> dict[str, float]:
-    """Centre the latents of phantoms on 0, folded exactly into the 1 x 1 convolutions; set `scaling_factor`.
+def normalise_latents(vae: AutoencoderKL, pictures: Pictures, batch: int, held: int = 0) -> dict[str, float]:
+    """Give each latent channel of drawn wounds the mean 0 and, scaled, the standard deviation 1.
 
-    Returns the scaling factor, and the mean and standard deviation of scaled latents.
+    Folded exactly into the 1 x 1 convolutions. The first `held` channels and, where there are any, the scaling factor
+    stay what they are. Returns the scaling factor, and the mean and standard deviation of scaled latents.
     """
     assert vae.quant_conv is not None and vae.post_quant_conv is not None
     encoding, decoding = vae.quant_conv, vae.post_quant_conv
@@ -182,11 +199,19 @@ def normalise_latents(vae: AutoencoderKL, pictures: Pictures, batch: int) -> dic
     def latents() -> torch.Tensor:
         return torch.cat([vae.encode(pictures.centres(n)).latent_dist.mean for n in numbers])
 
-    shift = latents().mean((0, 2, 3))
-    encoding.bias[: len(shift)] -= shift
-    decoding.bias += decoding.weight[:, :, 0, 0] @ shift
-    scale = 1 / float(latents().std())
-    vae.register_to_config(scaling_factor=scale)  # type: ignore[no-untyped-call]
+    found = latents()
+    channels = found.shape[1]
+    if held == 0:
+        vae.register_to_config(scaling_factor=1 / float(found.std()))  # type: ignore[no-untyped-call]
+    scale = vae.config["scaling_factor"]
+    for channel in range(held, channels):
+        shift, gain = found[:, channel].mean(), 1 / (scale * found[:, channel].std())
+        decoding.bias += decoding.weight[:, channel, 0, 0] * shift
+        decoding.weight[:, channel] /= gain
+        encoding.bias[channel] -= shift
+        encoding.weight[channel] *= gain
+        encoding.bias[channel] *= gain
+        encoding.bias[channels + channel] += 2 * gain.log()
     scaled = latents() * scale
     return {"scaling_factor": scale, "latent_mean": float(scaled.mean()), "latent_std": float(scaled.std())}
 
