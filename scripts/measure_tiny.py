@@ -38,7 +38,6 @@ from woundray.model.base import (
     load_vae,
     to_uint8,
 )
-from woundray.model.leak import SignalLeak
 from woundray.sampling import Prompt, Sampler, draw, grid, write_png
 
 SIDE_PX = 128
@@ -64,7 +63,7 @@ class OpenNsfw:
 
     def __call__(self, pictures: Tensor) -> NDArray[np.float32]:
         parts = []
-        for part in pictures.split(8):
+        for part in torch.split(pictures, 8):
             large = functional.interpolate(part.float(), (224, 224), mode="bicubic", antialias=True).clamp(0, 255)
             inputs = large.flip(1).permute(0, 2, 3, 1).numpy() - np.array([104, 117, 123], dtype=np.float32)
             parts.append(self._session.run([SECOND_LAYER], {"input:0": inputs})[0].mean((2, 3)))
@@ -86,7 +85,7 @@ def real_pictures(data: Path | None, phases: Sequence[str]) -> dict[str, tuple[T
 def through(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
     """Pictures encoded and decoded: uint8 (N, 3, H, W) both."""
     parts = []
-    for part in pictures.split(16):
+    for part in torch.split(pictures, 16):
         mean = encode_moments(vae, part).chunk(2, dim=1)[0]
         parts.append(to_uint8(decode(vae, mean)))
     return torch.cat(parts)
@@ -98,17 +97,16 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return float((10 * (255**2 / error).log10()).mean())
 
 
-def drawn_by(model: Path, vae: AutoencoderKL, real: Tensor, phase: str, count: int, guidance: float) -> Tensor:
-    """Pictures of the base model, untuned, that begin with the signal of real pictures as in a study."""
+def drawn_by(model: Path, vae: AutoencoderKL, phase: str, count: int, guidance: float) -> Tensor:
+    """Pictures of the base model, untuned, of seeds from 0 on, that begin with noise alone, as a study's base model."""
     unet = load_unet(model, dtype=torch.float32, device=CPU)
     hidden = embed_prompts(model, [DEFAULT_PROMPTS[phase], ""], device=CPU).hidden
-    leak = SignalLeak.of(encode_moments(vae, real).chunk(2, dim=1)[0])
-    sampler = Sampler(NoiseSchedule.of(model), SIDE_PX, 20, guidance, batch_size=16, leak=leak)
+    sampler = Sampler(NoiseSchedule.of(model), SIDE_PX, 20, guidance, batch_size=16)
     return draw(unet, vae, Prompt(hidden[0], hidden[1]), range(count), sampler)
 
 
 def summary(values: list[float]) -> str:
-    return f"{np.mean(values):.1f} +- {np.std(values, ddof=1):.1f}"
+    return f"{np.mean(values):.4g} +- {np.std(values, ddof=1):.2g}"
 
 
 def main() -> None:
@@ -123,19 +121,21 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures")
     arguments = parser.parse_args()
 
-    extractors: dict[str, Extractor] = {"fd_lite0": lambda pictures, net=Lite0(): net(pictures).numpy()}  # type: ignore[misc]
+    lite0 = Lite0()
+    extractors: dict[str, Extractor] = {"fd_lite0": lambda pictures: lite0(pictures).numpy()}
     if arguments.second:
         extractors["fd_open_nsfw"] = OpenNsfw(arguments.second)
     vae = load_vae(arguments.model, device=CPU)
     figures: dict[str, float] = {}
     rows: list[Tensor] = []
-    for phase, (real, patients) in real_pictures(arguments.data, [arguments.phase] if arguments.phase else PHASES).items():
+    phases = [arguments.phase] if arguments.phase else PHASES
+    for phase, (real, patients) in real_pictures(arguments.data, phases).items():
         sets = {"floor": real, "autoencoder": through(vae, real)}
         if arguments.draw:
-            sets["base model"] = drawn_by(arguments.model, vae, real, phase, arguments.draw, arguments.guidance)
+            sets["base model"] = drawn_by(arguments.model, vae, phase, arguments.draw, arguments.guidance)
         rows += [pictures[:16] for pictures in sets.values()]
-        figures[f"{phase} psnr_db"] = psnr(real, sets["autoencoder"])
-        print(f"{phase}: {len(real)} pictures of {len(set(patients))} patients; PSNR {figures[f'{phase} psnr_db']:.2f} dB")
+        figures[f"{phase} psnr_db"] = decibels = psnr(real, sets["autoencoder"])
+        print(f"{phase}: {len(real)} pictures of {len(set(patients))} patients; PSNR {decibels:.2f} dB")
         pairs = deals(patients, n=N, repeats=REPEATS, seed=0)
         rng = np.random.default_rng(0)
         drawn_rows = [rng.choice(max(N, arguments.draw), N, replace=False) for _ in pairs]

@@ -30,7 +30,7 @@ _TRIES = 4  # crops of which the one with the most detail is taken: wallpapers a
 
 
 def fetch_photos(folder: Path) -> list[Path]:
-    """Download and unpack PACKAGES below `folder`, once; the pictures in them, one of each wallpaper, sorted by name."""
+    """Download and unpack PACKAGES below `folder`, once; one picture of each wallpaper, sorted by name."""
     unpacked = folder / "unpacked"
     if not unpacked.exists():
         partial = folder / "unpacked.partial"
@@ -82,7 +82,7 @@ def draw_crops(paths: list[Path], count: int, side_px: int, seed: int) -> NDArra
 
 def _crop(photo: Image.Image, side_px: int, generator: np.random.Generator) -> Image.Image:
     shorter = min(photo.size)
-    side = int(round(np.exp(generator.uniform(np.log(min(side_px, shorter)), np.log(shorter)))))
+    side = round(float(np.exp(generator.uniform(np.log(min(side_px, shorter)), np.log(shorter)))))
     left, top = (int(generator.integers(0, length - side + 1)) for length in photo.size)
     return photo.resize((side_px, side_px), Image.Resampling.LANCZOS, (left, top, left + side, top + side), 3.0)
 

@@ -57,12 +57,17 @@ def train_unet(
     training: Training,
     box: TimeBox,
     course: Course,
+    moments: torch.Tensor | None = None,
 ) -> None:
-    """Train UNet and text encoder in place until `box` is over; at the end they hold the averaged weights."""
+    """Train UNet and text encoder in place until `box` is over; at the end they hold the averaged weights.
+
+    moments: of the pictures' latents, as `latent_moments` gives them (default: by the base's VAE).
+    """
     device = pictures.pixels.device
     batch = course.batch
     generator = torch.Generator(device).manual_seed(course.seed + training.step)
-    moments = latent_moments(base.vae, pictures, batch, generator)
+    if moments is None:
+        moments = latent_moments(base.vae, pictures, batch, generator)
     captions, empty = (ids.to(device) for ids in caption_tokens(base.tokenizer, course.seed))
     kept = base.scheduler.alphas_cumprod.to(device)  # share of the signal's variance at each timestep
     scale = base.vae.config["scaling_factor"]
@@ -72,7 +77,7 @@ def train_unet(
         # Latents and captions of a batch
         numbers = mixed_numbers(pictures, TEXTURE_SHARE, PHOTO_SHARE, batch, generator)
         crop, chosen = (
-            torch.randint(count, (batch,), device=device, generator=generator) for count in (CROPS, CAPTIONS)
+            torch.randint(count, (batch,), device=device, generator=generator) for count in (len(moments), CAPTIONS)
         )
         mean, log_variance = moments[crop, numbers].float().chunk(2, dim=1)
         draw, noise = torch.randn(2, *mean.shape, device=device, generator=generator)

@@ -181,7 +181,9 @@ def mixed_numbers(
         group[torch.randint(len(group), (count,), device=device, generator=generator)]
         for group in (one if len(one) else pictures.phantoms for one in groups)
     )
-    return torch.where(kind < texture_share, textures, torch.where(kind < texture_share + photo_share, photos, phantoms))
+    return torch.where(
+        kind < texture_share, textures, torch.where(kind < texture_share + photo_share, photos, phantoms)
+    )
 
 
 @torch.no_grad()

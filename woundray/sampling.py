@@ -84,7 +84,7 @@ def draw(
 
 @torch.inference_mode()
 def draw_latents(unet: UNet2DConditionModel, prompt: Prompt, seeds: Sequence[int], sampler: Sampler) -> Tensor:
-    """The scaled latents of what `draw` decodes: fp32 (N, 4, h, w) on the CPU."""
+    """The scaled latents of what `draw` decodes: fp32 (N, C, h, w) on the CPU."""
     return torch.cat([latents.cpu() for _, latents in _latent_batches(unet, prompt, seeds, sampler)])
 
 
@@ -108,7 +108,7 @@ def _check_finite(images: Tensor, seeds: Sequence[int]) -> None:
 
 
 def denoise(unet: UNet2DConditionModel, noise: Tensor, prompt: Prompt, sampler: Sampler) -> Tensor:
-    """Last noise step (N, 4, h, w) -> latents (N, 4, h, w) fp32, by an ODE solver that draws no noise of its own."""
+    """Last noise step (N, C, h, w) -> latents (N, C, h, w) fp32, by an ODE solver that draws no noise of its own."""
     solver = DPMSolverMultistepScheduler(
         num_train_timesteps=len(sampler.schedule.alphas_cumprod),
         trained_betas=_betas(sampler.schedule.alphas_cumprod),

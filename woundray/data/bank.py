@@ -21,11 +21,11 @@ class Bank:
     """Encoded pictures and prompts.
 
     Attributes:
-        train: moments (N, K, 8, h, w) of K augmented views of each training picture.
-        validation: moments (M, 8, h, w) of the plain view of each held-out picture.
+        train: moments (N, K, 2C, h, w) of K augmented views of each training picture.
+        validation: moments (M, 2C, h, w) of the plain view of each held-out picture.
         positive, negative: text embeddings (tokens, width).
         positive_pooled, negative_pooled: pooled ones (pooled width), of the SDXL family only.
-        prior: moments (P, 8, h, w) of the base model's own pictures, where the loss preserves its prior.
+        prior: moments (P, 2C, h, w) of the base model's own pictures, where the loss preserves its prior.
         prior_text, prior_pooled: embeddings of the prompt that these were drawn from, as positive's.
     """
 

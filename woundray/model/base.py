@@ -41,7 +41,7 @@ class Denoiser(Protocol):
         added_cond_kwargs: dict[str, Tensor] | None,
         return_dict: bool,
     ) -> tuple[Tensor]:
-        """Noisy latents (N, 4, h, w), timesteps (N,), text (N, tokens, width) -> prediction (N, 4, h, w)."""
+        """Noisy latents (N, C, h, w), timesteps (N,), text (N, tokens, width) -> prediction (N, C, h, w)."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def added_conditions(pooled: Tensor | None, side_px: int) -> dict[str, Tensor] |
 
 @torch.inference_mode()
 def encode_moments(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
-    """Mean and log variance of the scaled latents of pictures: uint8 (N, 3, H, W) -> fp32 (N, 8, H/8, W/8), CPU."""
+    """Mean and log variance of the scaled latents of pictures: uint8 (N, 3, H, W) -> fp32 (N, 2C, H/8, W/8), CPU."""
     images = pictures.to(vae.device).float() / 127.5 - 1  # NCHW, uint8 => [-1, 1]
     posterior = vae.encode(images).latent_dist
     factor = torch.tensor(vae.config["scaling_factor"])
@@ -184,13 +184,13 @@ def encode_moments(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
 
 
 def sample_latents(moments: Tensor, noise: Tensor) -> Tensor:
-    """A draw from the moments: (N, 8, h, w), noise (N, 4, h, w) -> (N, 4, h, w)."""
+    """A draw from the moments: (N, 2C, h, w), noise (N, C, h, w) -> (N, C, h, w)."""
     mean, log_variance = moments.chunk(2, dim=1)
     return mean + (0.5 * log_variance).exp() * noise
 
 
 def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    """Scaled latents (N, 4, h, w) -> pictures (N, 3, 8h, 8w), about [-1, 1], with gradient to the latents."""
+    """Scaled latents (N, C, h, w) -> pictures (N, 3, 8h, 8w), about [-1, 1], with gradient to the latents."""
     images: Tensor = vae.decode(latents.float() / vae.config["scaling_factor"], return_dict=False)[0]
     return images
 

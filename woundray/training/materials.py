@@ -245,7 +245,7 @@ def _encode(
         seeds = [config.reproducibility.seed * 1_000_003 + index * views + view for view in range(views)]
         train.append(encode_moments(vae, torch.stack([source.view(photo, seed) for seed in seeds])))
         stage("latents", index + 1, len(split.train))
-    encoded = torch.stack(train)  # photographs, views, 8, h, w
+    encoded = torch.stack(train)  # photographs, views, 2C, h, w
     plain = [encode_moments(vae, source.plain(photo)[None]) for photo in split.validation]
     validation = torch.cat([encoded.new_empty(0, *encoded.shape[2:]), *plain])
     return Bank(encoded, validation, **vars(sampling.Prompt.of(texts)))

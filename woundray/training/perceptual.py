@@ -29,7 +29,7 @@ class Perception:
     """How x0 estimates are seen.
 
     Attributes:
-        decode: scaled latents (N, 4, h, w) -> pictures (N, 3, 8h, 8w), about [-1, 1], with gradient.
+        decode: scaled latents (N, C, h, w) -> pictures (N, 3, 8h, 8w), about [-1, 1], with gradient.
         trunk: pictures -> feature maps, frozen, fp32.
     """
 

@@ -36,7 +36,7 @@ class Draws:
 
     A photo from len(bank.train) on is a picture of the prior (see `with_prior`).
 
-    photo, view, timestep: (G,) int64; text_kept, perceptual: (G,) bool; latent_noise, noise: (G, 4, h, w).
+    photo, view, timestep: (G,) int64; text_kept, perceptual: (G,) bool; latent_noise, noise: (G, C, h, w).
     """
 
     photo: Tensor
