@@ -6,6 +6,7 @@ with them, each alone; then both are trained together.
 """
 
 import copy
+import math
 from dataclasses import dataclass
 
 import torch
@@ -178,6 +179,15 @@ def train_grown(vae: AutoencoderKL, examples: Examples, training: Training, box:
         training.advance(loss, share)
         log.note({"loss": loss, **parts, "held": held, "new": new})
     training.finish()
+
+
+@torch.no_grad()
+def set_noise(vae: AutoencoderKL) -> None:
+    """Make LATENT_NOISE the standard deviation of scaled latents, of every picture: training leaves it to chance."""
+    assert vae.quant_conv is not None and vae.quant_conv.bias is not None
+    channels = vae.config["latent_channels"]
+    vae.quant_conv.weight[channels:] = 0
+    vae.quant_conv.bias[channels:] = 2 * math.log(LATENT_NOISE / vae.config["scaling_factor"])
 
 
 def _distances(vae: AutoencoderKL, found: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -30,7 +30,15 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from pretrain_card import write_card
-from pretrain_grow import grow_unet, grow_vae, make_examples, train_grown, train_new_decoder, train_new_encoder
+from pretrain_grow import (
+    grow_unet,
+    grow_vae,
+    make_examples,
+    set_noise,
+    train_grown,
+    train_new_decoder,
+    train_new_encoder,
+)
 from pretrain_pictures import UNSEEN, Pictures, add_photos, draw_pictures
 from pretrain_run import Course, TimeBox, Training, move, write_json
 from pretrain_unet import measure_model, train_unet
@@ -171,6 +179,7 @@ def run_grow(options: Options, _: TinyBase, pictures: Pictures, unseen: Pictures
 
     vae.eval()
     scores = normalise_latents(vae, pictures, options.batch, held=old.config["latent_channels"])
+    set_noise(vae)
     before = earlier(options.start / "report.json", "vae")
     write_vae(options, vae, unseen, report(options, training, scores) | before)
     write_json(options.out / "losses_grow.json", training.losses)

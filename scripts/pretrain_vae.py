@@ -161,7 +161,7 @@ def train_decoder(vae: AutoencoderKL, pictures: Pictures, training: Training, bo
         true = pictures.crops(numbers, generator, course.crop_px).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             with torch.no_grad():
-                latents = vae.encode(true).latent_dist.mean
+                latents = vae.encode(true).latent_dist.sample(generator)
             pixel, content, style = step_losses(true, latents)
         loss = pixel + PERCEPTUAL_WEIGHT * content + STYLE_WEIGHT * style
         training.advance(loss, share)
