@@ -48,6 +48,8 @@ from transformers import CLIPTextModel
 
 from woundray.model.tiny_architecture import MICRO, TINY, TinyBase, build_tiny, save_tiny
 
+SHAPES = {"tiny": TINY, "micro": MICRO}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -59,6 +61,7 @@ class Options:
     vae: Path | None
     start: Path | None
     shape: str
+    channels: int
     seed: int
     batch: int
     rate: float
@@ -94,7 +97,7 @@ def main() -> None:
     torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it stands, with a warning
 
     # One stage: its module's training, resumed where a state lies
-    base = build_tiny(options.seed, MICRO if options.shape == "micro" else TINY)
+    base = build_tiny(options.seed, SHAPES[options.shape])
     pictures, unseen = pictures.to(device), unseen.to(device)
     deadlines_s = {options.stage: start_s + 60 * options.minutes}
     if options.stage == "all":
@@ -117,7 +120,8 @@ def parse() -> Options:
     parser.add_argument("--out", type=Path, required=True, help="folder for models, losses and picture grids")
     parser.add_argument("--vae", type=Path, help="trained VAE for later stages (default: WORK/vae)")
     parser.add_argument("--start", type=Path, help="a tiny base to go on from")
-    parser.add_argument("--shape", choices=("tiny", "micro"), default="tiny")
+    parser.add_argument("--shape", choices=tuple(SHAPES), default="tiny")
+    parser.add_argument("--channels", type=int, default=12, help="stage grow: latent channels of the grown VAE")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, help="pictures a step (default: 128, unet 256)")
     parser.add_argument("--rate", type=float, help="peak learning rate (default: 1e-3, unet 6e-4)")
@@ -157,14 +161,14 @@ def run_vae(options: Options, base: TinyBase, pictures: Pictures, unseen: Pictur
 
 
 def run_grow(options: Options, _: TinyBase, pictures: Pictures, unseen: Pictures, deadline_s: float) -> None:
-    """Give the VAE of --start as many latent channels as TINY has; train, measure and write it as `run_vae` does."""
+    """Give the VAE of --start --channels latent channels; train, measure and write it as `run_vae` does."""
     assert options.start is not None
     old: AutoencoderKL = AutoencoderKL.from_pretrained(options.start / "vae").eval()
     move(old, pictures.pixels.device)
-    vae = grow_vae(old, TINY.latent_channels)
+    vae = grow_vae(old, options.channels)
     move(vae, pictures.pixels.device)
     assert vae.quant_conv is not None and vae.post_quant_conv is not None
-    examples = make_examples(old, TINY.latent_channels, pictures, options.examples, options.course)
+    examples = make_examples(old, options.channels, pictures, options.examples, options.course)
     encoder, decoder = nn.ModuleList([vae.encoder, vae.quant_conv]), nn.ModuleList([vae.post_quant_conv, vae.decoder])
     parts = (
         ("encoder", encoder, train_new_encoder, 0.25),
