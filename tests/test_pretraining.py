@@ -109,9 +109,7 @@ def test_scaled_latents_are_made_of_unit_spread_and_the_pictures_stay(
     vae = pretrain_grow.grow_vae(build_tiny(0, MICRO).vae, 6)
     before = vae.decode(vae.encode(pictures).latent_dist.mean).sample
     old = vae.encode(pictures).latent_dist.mean[:, :4]
-    drawn = SimpleNamespace(
-        phantoms=torch.arange(len(pictures)), centres=lambda numbers: pictures[numbers], pixels=stored
-    )
+    drawn = SimpleNamespace(phantoms=torch.arange(len(pictures)), centres=lambda numbers: pictures[numbers])
     pretrain_vae.normalise_latents(vae, drawn, 2, held=4)
     latents = vae.encode(pictures).latent_dist.mean
 
