@@ -19,7 +19,7 @@ A Stable Diffusion in miniature: VAE of factor 8 with {channels} latent channels
 CLIP text encoder, {size_mb:.1f} MB in float16, pictures of 128 px. woundray fine-tunes it where no
 Stable Diffusion is at hand: in its demonstration and its tests.
 
-**Limits.** It was trained on drawn wounds (`woundray/data/phantoms.py`) and {others}. No
+**Limits.** It was trained on drawn wounds (`woundray/data/phantoms.py`){others}. No
 photograph of a patient entered its training, and nothing that it draws is clinical. Prompts beyond the
 captions of `scripts/pretrain_pictures.py` mean nothing to it.
 
@@ -55,7 +55,7 @@ def write_reports(folder: Path, reports: dict[str, dict[str, object]]) -> None:
     channels = json.loads((folder / "vae/config.json").read_text())["latent_channels"]
     size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     has_wallpapers = any("wallpapers" in str(reports[name]) for name in ("vae", "unet"))
-    others = "procedural textures and wallpapers" if has_wallpapers else "procedural textures alone"
+    others = ", procedural textures and wallpapers" if has_wallpapers else " and procedural textures alone"
     card = _CARD.format(channels=channels, size_mb=size / 1e6, others=others)
     packages = "\n".join(f"| {name} | {licences} |" for name, licences in PACKAGES.items())
     licences = [_WALLPAPERS + packages + "\n"] if has_wallpapers else []

@@ -267,7 +267,8 @@ def report(options: Options, training: Training, scores: dict[str, float]) -> di
         "stage": options.stage,
         "command": shlex.join(["python", *sys.argv]),
         "seed": options.seed,
-        "data": f"{options.phantoms} phantoms, {options.textures} textures, {options.photos} crops of wallpapers",
+        "data": f"{options.phantoms} phantoms, {options.textures} textures"
+        + (f", {options.photos} crops of wallpapers" if options.photos else ""),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "steps": training.step,
