@@ -1,4 +1,4 @@
-"""What the tiny base learns from: drawn wounds of many clinics with captions, and procedural textures."""
+"""What the tiny base learns from: drawn wounds of many clinics with captions, procedural textures, and wallpapers."""
 
 import multiprocessing
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pretrain_photos import draw_crops, fetch_photos
 from textures import texture
 
 from woundray.data.phantoms.render import PHASES, Clinic, render
@@ -16,6 +17,7 @@ from woundray.data.phantoms.render import PHASES, Clinic, render
 STORED_PX = 144  # of a side; training crops PICTURE_PX squares at random
 PICTURE_PX = 128
 TEXTURE = len(PHASES)  # label of a texture; below it stand the indices of PHASES
+PHOTO = TEXTURE + 1  # label of a crop of a wallpaper
 CLINIC_PICTURES = 48  # drawn per clinic
 UNSEEN = 2**31  # added to a seed it gives clinics and patients that no training picture shows
 
@@ -68,9 +70,13 @@ def texture_caption(generator: np.random.Generator) -> str:
     return str(generator.choice(("a texture", "a picture of a texture")))
 
 
+def photo_caption(generator: np.random.Generator) -> str:
+    return str(generator.choice(("a photo", "a picture", "a photograph")))
+
+
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures, NHWC uint8 of STORED_PX squared, and the label of each (index of PHASES, or TEXTURE)."""
+    """Pictures, NHWC uint8 of STORED_PX squared, and the label of each (index of PHASES, TEXTURE or PHOTO)."""
 
     pixels: torch.Tensor
     labels: torch.Tensor
@@ -82,6 +88,10 @@ class Pictures:
     @property
     def textures(self) -> torch.Tensor:
         return torch.nonzero(self.labels == TEXTURE).squeeze(1)
+
+    @property
+    def photos(self) -> torch.Tensor:
+        return torch.nonzero(self.labels == PHOTO).squeeze(1)
 
     def to(self, device: torch.device) -> "Pictures":
         return Pictures(self.pixels.to(device), self.labels.to(device))
@@ -122,6 +132,20 @@ def draw_pictures(phantoms: int, textures: int, *, seed: int, folder: Path, proc
     labels = torch.arange(len(pixels)) % TEXTURE
     labels[phantoms:] = TEXTURE
     return Pictures(pixels, labels)
+
+
+def add_photos(pictures: Pictures, count: int, *, seed: int, folder: Path) -> Pictures:
+    """Append `count` crops of wallpapers, downloaded and kept in `folder`."""
+    if count == 0:
+        return pictures
+    path = folder / f"photos-{seed}-{count}.npy"
+    if not path.exists():
+        with path.with_suffix(".partial").open("wb") as file:
+            np.save(file, draw_crops(fetch_photos(folder / "photos"), count, STORED_PX, seed))
+        path.with_suffix(".partial").rename(path)
+    crops = torch.from_numpy(np.load(path))
+    labels = torch.cat([pictures.labels, torch.full((count,), PHOTO)])
+    return Pictures(torch.cat([pictures.pixels, crops]), labels)
 
 
 def _draw_chunk(numbers: NDArray[np.int64], *, path: Path, phantoms: int, seed: int) -> None:

@@ -7,7 +7,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-from pretrain_pictures import DEFAULT_PROMPTS, TEXTURE, Pictures, caption, texture_caption
+from pretrain_pictures import DEFAULT_PROMPTS, PHOTO, Pictures, caption, photo_caption, texture_caption
 from pretrain_run import Course, Log, TimeBox, Training, write_grid
 from pretrain_vae import Perceptual, mixed_numbers
 from torch.nn import functional
@@ -17,7 +17,7 @@ from woundray.data.phantoms.render import PHASES
 from woundray.metrics.frechet import frechet_distance
 from woundray.models.tiny_architecture import TinyBase
 
-TEXTURE_SHARE = 0.05
+TEXTURE_SHARE, PHOTO_SHARE = 0.05, 0.05  # of pictures; the others are drawn wounds
 EMPTY_SHARE = 0.1  # of prompts, for classifier-free guidance (Ho and Salimans, 2022)
 SNR_CLAMP = 5.0  # min-SNR weighting (Hang et al., ICCV 2023)
 CROPS = 1  # of each picture
@@ -27,7 +27,7 @@ SAMPLING_STEPS = 25
 
 @torch.no_grad()
 def latent_moments(vae: AutoencoderKL, pictures: Pictures, batch: int, generator: torch.Generator) -> torch.Tensor:
-    """Latents' mean and log variance of CROPS random crops of each picture: (CROPS, N, 8, 16, 16) float16."""
+    """Latents' mean and log variance of CROPS random crops of each picture: (CROPS, N, 2 C, 16, 16) float16."""
     numbers = torch.arange(len(pictures.labels), device=pictures.labels.device)
     return torch.stack(
         [
@@ -46,9 +46,9 @@ def caption_tokens(tokenizer: CLIPTokenizer, seed: int) -> tuple[torch.Tensor, t
     """Token ids of CAPTIONS captions a label (labels, CAPTIONS, tokens), and of the empty prompt (tokens)."""
     generator = np.random.default_rng(seed)
     texts = [caption(phase, generator) for phase in PHASES for _ in range(CAPTIONS)]
-    texts += [texture_caption(generator) for _ in range(CAPTIONS)]
+    texts += [describe(generator) for describe in (texture_caption, photo_caption) for _ in range(CAPTIONS)]
     ids = tokenizer([*texts, ""], padding="max_length", truncation=True, return_tensors="pt").input_ids
-    return ids[:-1].reshape(TEXTURE + 1, CAPTIONS, -1), ids[-1]
+    return ids[:-1].reshape(PHOTO + 1, CAPTIONS, -1), ids[-1]
 
 
 def train_unet(
@@ -57,23 +57,27 @@ def train_unet(
     training: Training,
     box: TimeBox,
     course: Course,
+    moments: torch.Tensor | None = None,
 ) -> None:
-    """Train UNet and text encoder in place until `box` is over; at the end they hold the averaged weights."""
+    """Train UNet and text encoder in place until `box` is over; at the end they hold the averaged weights.
+
+    moments: of the pictures' latents, as `latent_moments` gives them (default: by the base's VAE).
+    """
     device = pictures.pixels.device
     batch = course.batch
     generator = torch.Generator(device).manual_seed(course.seed + training.step)
-    moments = latent_moments(base.vae, pictures, batch, generator)
+    if moments is None:
+        moments = latent_moments(base.vae, pictures, batch, generator)
     captions, empty = (ids.to(device) for ids in caption_tokens(base.tokenizer, course.seed))
     kept = base.scheduler.alphas_cumprod.to(device)  # share of the signal's variance at each timestep
     scale = base.vae.config["scaling_factor"]
     unet = torch.compile(base.unet) if course.is_compiled else base.unet
-    phantoms, textures = pictures.phantoms, pictures.textures
     log = Log(training, batch)
     while (share := box.share(training.step)) < 1:
         # Latents and captions of a batch
-        numbers = mixed_numbers(phantoms, textures, TEXTURE_SHARE, batch, generator)
+        numbers = mixed_numbers(pictures, TEXTURE_SHARE, PHOTO_SHARE, batch, generator)
         crop, chosen = (
-            torch.randint(count, (batch,), device=device, generator=generator) for count in (CROPS, CAPTIONS)
+            torch.randint(count, (batch,), device=device, generator=generator) for count in (len(moments), CAPTIONS)
         )
         mean, log_variance = moments[crop, numbers].float().chunk(2, dim=1)
         draw, noise = torch.randn(2, *mean.shape, device=device, generator=generator)

@@ -13,8 +13,7 @@ from torch.nn import functional
 
 from woundray.metrics.frechet import frechet_distance
 
-TEXTURE_SHARE = 0.45
-DECODER_TEXTURE_SHARE = 0.2
+TEXTURE_SHARE, PHOTO_SHARE = 0.1, 0.3  # of pictures; the others are drawn wounds
 PERCEPTUAL_WEIGHT = 0.3
 PERCEPTUAL_SHARE = 1 / 3  # of a batch: half the step's cost otherwise, on a CPU
 COLOUR_WEIGHT = 5.0  # with less the four channels keep no yellow against blue: slough turns pink
@@ -99,7 +98,7 @@ def train_vae(vae: AutoencoderKL, pictures: Pictures, training: Training, box: T
     assert vae.quant_conv is not None and vae.post_quant_conv is not None
     quant, unquant = vae.quant_conv, vae.post_quant_conv
     generator = torch.Generator(device).manual_seed(course.seed + training.step)
-    phantoms, textures = pictures.phantoms, pictures.textures
+    channels = vae.config["latent_channels"]
 
     def losses(true: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         mean, log_variance = quant(vae.encoder(true)).float().chunk(2, dim=1)
@@ -114,9 +113,11 @@ def train_vae(vae: AutoencoderKL, pictures: Pictures, training: Training, box: T
     step_losses = torch.compile(losses) if course.is_compiled else losses
     log = Log(training, course.batch)
     while (share := box.share(training.step)) < 1:
-        numbers = mixed_numbers(phantoms, textures, TEXTURE_SHARE, course.batch, generator)
+        numbers = mixed_numbers(pictures, TEXTURE_SHARE, PHOTO_SHARE, course.batch, generator)
         true = pictures.crops(numbers, generator, course.crop_px).contiguous(memory_format=torch.channels_last)
-        noise = torch.randn(course.batch, 4, true.shape[2] // 8, true.shape[3] // 8, device=device, generator=generator)
+        noise = torch.randn(
+            course.batch, channels, true.shape[2] // 8, true.shape[3] // 8, device=device, generator=generator
+        )
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             pixel, perceived, kl = step_losses(true, noise)
         loss = pixel + PERCEPTUAL_WEIGHT * perceived + KL_WEIGHT * kl
@@ -140,11 +141,11 @@ def train_decoder(vae: AutoencoderKL, pictures: Pictures, training: Training, bo
     step_losses = torch.compile(losses) if course.is_compiled else losses
     log = Log(training, course.batch)
     while (share := box.share(training.step)) < 1:
-        numbers = mixed_numbers(pictures.phantoms, pictures.textures, DECODER_TEXTURE_SHARE, course.batch, generator)
+        numbers = mixed_numbers(pictures, TEXTURE_SHARE, PHOTO_SHARE, course.batch, generator)
         true = pictures.crops(numbers, generator, course.crop_px).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             with torch.no_grad():
-                latents = vae.encode(true).latent_dist.mean
+                latents = vae.encode(true).latent_dist.sample(generator)
             pixel, content, style = step_losses(true, latents)
         loss = pixel + PERCEPTUAL_WEIGHT * content + STYLE_WEIGHT * style
         training.advance(loss, share)
@@ -153,26 +154,27 @@ def train_decoder(vae: AutoencoderKL, pictures: Pictures, training: Training, bo
 
 
 def mixed_numbers(
-    phantoms: torch.Tensor,
-    textures: torch.Tensor,
-    texture_share: float,
-    count: int,
-    generator: torch.Generator,
+    pictures: Pictures, texture_share: float, photo_share: float, count: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """Numbers of `count` pictures drawn with replacement, a texture with probability `texture_share`."""
-    device = phantoms.device
-    is_texture = torch.rand(count, device=device, generator=generator) < texture_share
-    chosen = [
-        group[torch.randint(len(group), (count,), device=device, generator=generator)] for group in (phantoms, textures)
-    ]
-    return torch.where(is_texture, chosen[1], chosen[0])
+    """Numbers of `count` pictures drawn with replacement, a texture or a photograph with the given probabilities."""
+    device = pictures.labels.device
+    kind = torch.rand(count, device=device, generator=generator)
+    groups = pictures.textures, pictures.photos, pictures.phantoms
+    # a kind of which there are no pictures is replaced by drawn wounds
+    textures, photos, phantoms = (
+        group[torch.randint(len(group), (count,), device=device, generator=generator)]
+        for group in (one if len(one) else pictures.phantoms for one in groups)
+    )
+    others = torch.where(kind < texture_share + photo_share, photos, phantoms)
+    return torch.where(kind < texture_share, textures, others)
 
 
 @torch.no_grad()
-def normalise_latents(vae: AutoencoderKL, pictures: Pictures, batch: int) -> dict[str, float]:
-    """Centre the latents of phantoms on 0, folded exactly into the 1 x 1 convolutions; set `scaling_factor`.
+def normalise_latents(vae: AutoencoderKL, pictures: Pictures, batch: int, held: int = 0) -> dict[str, float]:
+    """Give each latent channel of drawn wounds the mean 0 and, scaled, the standard deviation 1.
 
-    Returns the scaling factor, and the mean and standard deviation of scaled latents.
+    Folded exactly into the 1 x 1 convolutions. Where the first channels are `held`, they and the scaling factor stay
+    what they are. Returns the scaling factor, and the mean and standard deviation of scaled latents.
     """
     assert vae.quant_conv is not None and vae.post_quant_conv is not None
     encoding, decoding = vae.quant_conv, vae.post_quant_conv
@@ -182,11 +184,19 @@ def normalise_latents(vae: AutoencoderKL, pictures: Pictures, batch: int) -> dic
     def latents() -> torch.Tensor:
         return torch.cat([vae.encode(pictures.centres(n)).latent_dist.mean for n in numbers])
 
-    shift = latents().mean((0, 2, 3))
-    encoding.bias[: len(shift)] -= shift
-    decoding.bias += decoding.weight[:, :, 0, 0] @ shift
-    scale = 1 / float(latents().std())
-    vae.register_to_config(scaling_factor=scale)  # type: ignore[no-untyped-call]
+    found = latents()
+    channels = found.shape[1]
+    if held == 0:
+        vae.register_to_config(scaling_factor=1 / float(found.std()))  # type: ignore[no-untyped-call]
+    scale = vae.config["scaling_factor"]
+    for channel in range(held, channels):
+        shift, gain = found[:, channel].mean(), 1 / (scale * found[:, channel].std())
+        decoding.bias += decoding.weight[:, channel, 0, 0] * shift
+        decoding.weight[:, channel] /= gain
+        encoding.bias[channel] -= shift
+        encoding.weight[channel] *= gain
+        encoding.bias[channel] *= gain
+        encoding.bias[channels + channel] += 2 * gain.log()
     scaled = latents() * scale
     return {"scaling_factor": scale, "latent_mean": float(scaled.mean()), "latent_std": float(scaled.std())}
 

@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from woundray.errors import UserError
 from woundray.models.tiny_architecture import (
-    LATENT_CHANNELS,
     MICRO,
     PICTURE_PX,
     PROMPT_TOKENS,
@@ -39,7 +38,7 @@ def modules(base: TinyBase) -> nn.ModuleDict:
 @torch.no_grad()
 def predict(base: TinyBase, prompt: str = PROMPTS[0]) -> torch.Tensor:
     """Noise that the UNet sees in a fixed latent under `prompt`."""
-    latents = torch.randn(1, LATENT_CHANNELS, LATENT_PX, LATENT_PX, generator=torch.Generator().manual_seed(0))
+    latents = torch.randn(1, MICRO.latent_channels, LATENT_PX, LATENT_PX, generator=torch.Generator().manual_seed(0))
     ids = base.tokenizer(prompt, padding="max_length", return_tensors="pt").input_ids
     predicted: torch.Tensor = base.unet(latents, 500, base.text_encoder(ids)[0]).sample
     return predicted
@@ -125,7 +124,7 @@ def test_attention_has_the_layers_that_lora_targets() -> None:
 def test_tiny_keeps_its_budget_of_weights_and_operations() -> None:
     """28 MB in float16; 0.33 GMAC a UNet forward and 1.6 GMAC a decoding, at 128 px."""
     base = build_tiny(0, TINY)
-    latents = torch.zeros(1, LATENT_CHANNELS, LATENT_PX, LATENT_PX)
+    latents = torch.zeros(1, TINY.latent_channels, LATENT_PX, LATENT_PX)
     prompt = torch.zeros(1, PROMPT_TOKENS, TINY.text_width)
     with torch.no_grad(), FlopCounterMode(display=False) as unet_counter:
         base.unet(latents, 0, prompt)

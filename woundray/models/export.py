@@ -235,7 +235,7 @@ def _check_predictions(unet: UNet2DConditionModel, path: Path, reference: Export
 
 @torch.inference_mode()
 def _predictions(unet: UNet2DConditionModel) -> Tensor:
-    """Return a UNet's predictions for fixed random inputs at three noise levels, (3, 4, 16, 16)."""
+    """Return a UNet's predictions for fixed random inputs at three noise levels, (3, C, 16, 16)."""
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(3, unet.config["in_channels"], 16, 16, generator=generator)
     text = torch.randn(3, 8, unet.config["cross_attention_dim"], generator=generator)

@@ -1,7 +1,7 @@
 """Tiny Stable Diffusion: the classes of diffusers and transformers at a few million parameters.
 
-It has what woundray uses of Stable Diffusion 1.5 and 2.1-base (Rombach et al., "High-Resolution Image
-Synthesis with Latent Diffusion Models", CVPR 2022): a VAE of factor 8 with 4 latent channels, a UNet with
+It has what woundray touches in Stable Diffusion 1.5 and 2.1-base (Rombach et al., "High-Resolution Image
+Synthesis with Latent Diffusion Models", CVPR 2022): a VAE of factor 8, a UNet with
 cross-attention that predicts epsilon, a CLIP text model, and diffusers' folder layout.
 """
 
@@ -30,7 +30,6 @@ M = TypeVar("M", bound=nn.Module)
 
 PICTURE_PX = 128
 PROMPT_TOKENS = 32  # longest prompt with its start and end tokens; CLIP's own is 77
-LATENT_CHANNELS = 4
 
 # Words that are one token each; every other text is spelled in bytes.
 _WORDS = """
@@ -57,6 +56,7 @@ class TinyShape:
     unet_groups: int
     vae_channels: tuple[int, int, int, int]
     vae_groups: int
+    latent_channels: int
     text_width: int
     text_layers: int
     text_heads: int
@@ -68,6 +68,7 @@ TINY = TinyShape(
     unet_groups=16,
     vae_channels=(16, 24, 48, 96),
     vae_groups=8,
+    latent_channels=4,
     text_width=128,
     text_layers=4,
     text_heads=4,
@@ -80,6 +81,7 @@ MICRO = TinyShape(
     unet_groups=4,
     vae_channels=(4, 4, 8, 8),
     vae_groups=2,
+    latent_channels=4,
     text_width=16,
     text_layers=1,
     text_heads=2,
@@ -190,7 +192,7 @@ def _build_vae(shape: TinyShape) -> AutoencoderKL:
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=1,
-        latent_channels=LATENT_CHANNELS,
+        latent_channels=shape.latent_channels,
         norm_num_groups=shape.vae_groups,
         sample_size=PICTURE_PX,
     )
@@ -201,8 +203,8 @@ def _build_unet(shape: TinyShape) -> UNet2DConditionModel:
     levels = len(shape.unet_channels)
     unet: UNet2DConditionModel = UNet2DConditionModel(
         sample_size=PICTURE_PX // 8,
-        in_channels=LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
+        in_channels=shape.latent_channels,
+        out_channels=shape.latent_channels,
         block_out_channels=shape.unet_channels,
         down_block_types=("CrossAttnDownBlock2D",) * levels,
         up_block_types=("CrossAttnUpBlock2D",) * levels,

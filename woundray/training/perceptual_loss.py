@@ -29,7 +29,7 @@ class PerceptualNetworks:
     """Decoder and feature network that x0 estimates are compared by.
 
     Attributes:
-        decode: scaled latents (N, 4, h, w) -> images (N, 3, 8h, 8w), about [-1, 1], with gradient.
+        decode: scaled latents (N, C, h, w) -> images (N, 3, 8h, 8w), about [-1, 1], with gradient.
         trunk: images -> feature maps, frozen, fp32.
     """
 
