@@ -25,7 +25,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from woundray.config import Config
 from woundray.data.image_source import ImageSource
 from woundray.metrics.extractors import Lite0, Lite0Trunk
-from woundray.training.losses import perceptual_distance
+from woundray.training.perceptual_loss import perceptual_distance
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from woundray.metrics.extractors import Lite0Trunk
 from woundray.models.noise_schedule import NoiseSchedule, add_noise, predicted_x0, target
-from woundray.training.losses import denoising_loss, perceptual_distance, snr_weights
+from woundray.training.losses import denoising_loss, snr_weights
+from woundray.training.perceptual_loss import perceptual_distance
 
 
 def schedule_of(kind: str) -> NoiseSchedule:

@@ -17,8 +17,12 @@ from woundray.models.lora import add_adapter
 from woundray.models.unet import load_unet
 from woundray.models.vae import decode, load_vae
 from woundray.training import train_step as steps
-from woundray.training.losses import perceptual_distance
-from woundray.training.perceptual_loss import PerceptualNetworks, Vgg16Trunk, make_perceptual_networks
+from woundray.training.perceptual_loss import (
+    PerceptualNetworks,
+    Vgg16Trunk,
+    make_perceptual_networks,
+    perceptual_distance,
+)
 from woundray.training.precompute import precompute
 from woundray.training.random_inputs import draw_random_inputs, random_stream
 

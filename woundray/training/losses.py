@@ -1,11 +1,11 @@
-"""Loss equations of a train step: denoising loss, min-SNR weights, perceptual distance; one row an image.
+"""Loss equations of a train step: denoising loss, min-SNR weights; one row an image.
 
 The SNR weights stay own code beside diffusers.training_utils.compute_snr, which moves a scheduler's abar between
 devices and knows no zero terminal SNR; tests compare both.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from woundray.models.noise_schedule import NoiseSchedule
 
@@ -29,21 +29,3 @@ def denoising_loss(prediction: Tensor, expected: Tensor, weights: Tensor) -> Ten
     """Return the weighted mean squared error of each row (N,), fp32."""
     error = (prediction.float() - expected.float()).square().mean(dim=(1, 2, 3))
     return weights * error
-
-
-def perceptual_distance(trunk: nn.Module, images: Tensor, references: Tensor) -> Tensor:
-    """Return the distance of deep features of each row (N,), with gradient to `images`.
-
-    The feature maps are scaled to unit length at each position and compared by their squared difference, as LPIPS does
-    with all its weights at 1 (Zhang et al. 2018, arXiv 1801.03924, eq. 1). The trunk computes in fp32.
-
-    Args:
-        images: (N, 3, H, W) in [-1, 1]; `references` alike.
-    """
-    with torch.no_grad():
-        reference_maps = trunk(references.float())
-    total = torch.zeros(len(images), device=images.device)
-    for map_, reference in zip(trunk(images.float()), reference_maps, strict=True):
-        difference = nn.functional.normalize(map_, dim=1) - nn.functional.normalize(reference, dim=1)
-        total = total + difference.square().sum(dim=1).mean(dim=(1, 2)) / len(reference_maps)
-    return total

@@ -131,3 +131,21 @@ def _trunk(config: TrainingConfig) -> nn.Module:
     path = path or staging_path(_VGG16)
     check_weights(path, WEIGHTS[_VGG16].sha256, fetch=_VGG16)
     return Vgg16Trunk(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def perceptual_distance(trunk: nn.Module, images: Tensor, references: Tensor) -> Tensor:
+    """Return the distance of deep features of each row (N,), with gradient to `images`.
+
+    The feature maps are scaled to unit length at each position and compared by their squared difference, as LPIPS does
+    with all its weights at 1 (Zhang et al. 2018, arXiv 1801.03924, eq. 1). The trunk computes in fp32.
+
+    Args:
+        images: (N, 3, H, W) in [-1, 1]; `references` alike.
+    """
+    with torch.no_grad():
+        reference_maps = trunk(references.float())
+    total = torch.zeros(len(images), device=images.device)
+    for map_, reference in zip(trunk(images.float()), reference_maps, strict=True):
+        difference = nn.functional.normalize(map_, dim=1) - nn.functional.normalize(reference, dim=1)
+        total = total + difference.square().sum(dim=1).mean(dim=(1, 2)) / len(reference_maps)
+    return total

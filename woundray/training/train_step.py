@@ -15,8 +15,8 @@ from woundray.models.unet import added_conditions
 from woundray.models.vae import sample_posterior
 from woundray.training.cuda_graphs import CudaGraphedUNet
 from woundray.training.distributed import DistributedContext
-from woundray.training.losses import denoising_loss, perceptual_distance, snr_weights
-from woundray.training.perceptual_loss import PerceptualNetworks
+from woundray.training.losses import denoising_loss, snr_weights
+from woundray.training.perceptual_loss import PerceptualNetworks, perceptual_distance
 from woundray.training.random_inputs import RandomInputs
 from woundray.training.train_state import TrainState
 
