@@ -257,6 +257,15 @@ def test_a_part_of_ray_that_is_gone_is_an_error_and_no_silent_detour(monkeypatch
         pass
 
 
+def test_actors_without_the_identifier_that_is_replaced_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else nothing would be replaced, and all forks would draw the same identifiers."""
+    import ray.actor
+
+    monkeypatch.delattr(ray.actor, "ActorClassID")
+    with pytest.raises(AttributeError, match="ActorClassID"), server._no_random_ids():
+        pass
+
+
 @pytest.mark.parametrize(("visible", "forked"), [(None, False), ("0", False), ("-1", True), ("", True)])
 def test_where_workers_may_meet_a_gpu_none_is_a_fork(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, forked: bool

@@ -245,12 +245,15 @@ def _no_random_ids() -> Iterator[None]:
 
     Ray seeds its generator at the first draw, and draws one for each class of actors. All forks after that would draw
     the same identifiers for their placement groups, and trials would be mixed up.
+
+    Raises:
+        AttributeError: Ray's actors have no ActorClassID; its version does not belong in KNOWN_RAY.
     """
     import ray.actor
 
     id_class = ray.ActorClassID
     replacement = SimpleNamespace(from_random=lambda: id_class(os.urandom(id_class.size())))
-    with patch.object(ray.actor, "ActorClassID", replacement, create=True):
+    with patch.object(ray.actor, "ActorClassID", replacement):
         yield
 
 
